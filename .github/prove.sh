@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# What action.yml runs: slide-deploy on the action's inputs (as variables), its Markdown into the
+# job summary, its verdict into the outputs, its exit code as its own.
+set -euo pipefail
+
+summary="$RUNNER_TEMP/slide-deploy.md"
+rm -f "$summary"
+mkdir -p "$OUTPUT"
+
+arguments=()
+if [ -n "$ARTIFACTS" ]; then
+  arguments+=(verify)
+  [ -z "$MODEL" ] || arguments+=(--against "$MODEL")
+  arguments+=(--report "$OUTPUT/report.html" --report "$OUTPUT/report.json")
+else
+  [ -n "$MODEL" ] || { echo "::error::give the action a model to export, or artifacts to verify"; exit 2; }
+  arguments+=(export --output "$OUTPUT" --precision "$PRECISION")
+  read -ra targets <<<"${TARGETS:-all}"
+  for target in "${targets[@]}"; do arguments+=(--target "$target"); done
+fi
+[ -z "$IMAGE_SIZE" ] || arguments+=(--image-size "$IMAGE_SIZE")
+[ -z "$BASELINE" ] || arguments+=(--baseline "$BASELINE")
+arguments+=(--report "$summary" --report "$OUTPUT/report.xml" --)
+if [ -n "$ARTIFACTS" ]; then
+  while IFS= read -r artifact; do
+    [ -z "$artifact" ] || arguments+=("$artifact")
+  done <<<"$ARTIFACTS"
+else
+  arguments+=("$MODEL")
+fi
+
+code=0
+slide-deploy "${arguments[@]}" || code=$?
+
+if [ -f "$summary" ]; then
+  cat "$summary" >>"$GITHUB_STEP_SUMMARY"
+  case $code in 0) verdict=pass ;; 3) verdict=not_run ;; *) verdict=fail ;; esac
+  {
+    printf 'verdict=%s\n' "$verdict"
+    printf 'report=%s\n' "$OUTPUT/report.html"
+  } >>"$GITHUB_OUTPUT"
+fi
+exit "$code"

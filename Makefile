@@ -1,0 +1,47 @@
+# The same verbs for people and CI. Everything runs in .venv, which `setup` makes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test test-slow check bench mutation clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed ## Install the project and its tools into .venv.
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	touch $@
+
+demo: setup ## Export the trained digits model to every target, verify, show accuracy per target.
+	$(BIN)/python examples/digits/demo.py
+
+test: setup ## Run the tests (minutes).
+	$(BIN)/python -m pytest
+
+test-slow: setup ## Run the full-size models and long tests.
+	$(BIN)/python -m pytest -m slow
+
+check: setup ## Lint, format, CI files, types (on the built wheel's contents).
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml
+	$(BIN)/zizmor --offline --quiet --no-progress action.yml .github/workflows
+	rm -rf build/wheel && $(BIN)/python -m build --wheel --outdir build/wheel . >build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
+	rm -rf build/types && mkdir -p build/types && $(BIN)/python -m zipfile -e build/wheel/*.whl build/types
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p slide_deploy
+
+bench: setup ## Time every form of the attention beside Swin-T, and what proof costs.
+	$(BIN)/python benchmarks/latency.py --sizes 224 448 --batches 1 8
+	$(BIN)/python benchmarks/export_cost.py
+
+mutation: setup ## Break artifacts on purpose, count what verify notices (10 to 20 minutes).
+	$(BIN)/python -m benchmarks.mutation --document docs/mutation.md
+
+clean: ## Remove everything that was built.
+	rm -rf $(VENV) build dist *.egg-info out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Break artifacts on purpose, and measure what verification notices."""

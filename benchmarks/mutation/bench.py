@@ -1,0 +1,146 @@
+"""A model under test: its reference, its clean artifacts, and the judging of any artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from torch import nn
+
+import slide_deploy
+from slide_deploy import registry
+from slide_deploy.capture import Capture
+from slide_deploy.exporting import write_artifact
+from slide_deploy.fusion import fuse
+from slide_deploy.loading import Model
+from slide_deploy.parity.expectation import Expectation
+from slide_deploy.parity.metrics import rms_error
+from slide_deploy.parity.trace import BlockReference, first_bad_block, trace_blocks
+from slide_deploy.pipeline import subject_of
+from slide_deploy.protocols import Session
+from slide_deploy.reading import Reading
+from slide_deploy.types import Options, Precision
+from slide_deploy.verification import Judged, Judging, Subject, judge
+
+__all__ = ["Bench", "Seen", "load_bench"]
+
+# Artifacts of one fixed batch size and precision, as they are exported unasked.
+BATCH, PRECISION = 1, Precision.FLOAT32
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What verification says of one artifact: its first problem, empty on a pass, the figures
+    behind it (`errors` are root mean squares per probe), and the block it names."""
+
+    problem: str
+    judged: Judged | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
+    named_block: str | None = None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One model with a folder to work in."""
+
+    name: str
+    model: Model
+    folder: Path
+
+    @cached_property
+    def fused(self) -> nn.Module:
+        """The module that converters are given."""
+        return self.model.module if self.model.fused else fuse(self.model.module)
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The reference, as verification takes it."""
+        return subject_of(self.model, lambda step: None)
+
+    @cached_property
+    def expected(self) -> tuple[Expectation, ...]:
+        """References and noise floors, computed once."""
+        return self.subject.expect(BATCH, PRECISION)
+
+    @cached_property
+    def blocks(self) -> dict[str, tuple[BlockReference, ...]]:
+        """Blocks of the model by probe, filled as they are asked for."""
+        return {}
+
+    def clean(self, target: str) -> Path:
+        """The clean artifact of a target, exported on first use."""
+        path = self.folder / "clean" / registry.exporter(target).file_name(self.name)
+        if not path.exists():
+            self.convert(self._sound, target, path.parent)
+        return path
+
+    @cached_property
+    def _sound(self) -> Capture:
+        return self.capture(self.fused)
+
+    def capture(self, module: nn.Module) -> Capture:
+        """A module as exporters take it; they share its torch.export."""
+        return Capture(module, self.model.inputs, self.model.outputs, {})
+
+    def convert(self, capture: Capture, target: str, folder: Path) -> Path:
+        """Write one artifact with the real exporter; ConversionError where it refuses."""
+        folder.mkdir(parents=True, exist_ok=True)
+        exporter = registry.exporter(target)
+        return folder / write_artifact(exporter, self.name, capture, folder, Options()).path
+
+    def see(self, target: str, path: Path) -> Seen:
+        """Open, run and judge an artifact by its numbers alone, with the code of `verify`.
+
+        In this process, which is what makes hundreds of mutants affordable.
+        """
+        runtime = registry.runtime(target)
+        try:
+            session = runtime.open(path)
+            reading = _reading(target, session, self.expected)
+        except Exception as error:  # whatever a loader throws: `verify` calls it a failure too
+            return Seen(f"{type(error).__name__}: {error}".splitlines()[0])
+        judged = judge(reading, self.expected, self.subject, BATCH, PRECISION, Judging())
+        named = self._named_block(session, judged) if judged.numbers_differ else None
+        return Seen(next(iter(judged.problems), ""), judged, self._errors(reading), named)
+
+    def _errors(self, reading: Reading) -> dict[str, float]:
+        (name,) = (spec.name for spec in self.model.outputs)
+        pairs = [(e, reading.outputs[e.probe].get(name)) for e in self.expected]
+        return {
+            e.probe: rms_error(value, e.references[name])
+            for e, value in pairs
+            if value is not None and value.shape == e.references[name].shape
+        }
+
+    def _named_block(self, session: Session, judged: Judged) -> str | None:
+        probe = max(judged.comparisons, key=lambda c: c.noise_ratio).probe
+        inputs = next(dict(e.inputs) for e in self.expected if e.probe == probe)
+        if probe not in self.blocks:
+            assert self.subject.blocks is not None
+            self.blocks[probe] = self.subject.blocks(inputs, PRECISION)
+        return first_bad_block(trace_blocks(session.values(inputs), self.blocks[probe]))
+
+
+def load_bench(checkpoint: Path, folder: Path, image_size: tuple[int, int] | None = None) -> Bench:
+    """A bench for a checkpoint on disk."""
+    model = slide_deploy.load(checkpoint, image_size=image_size)
+    return Bench(model.name, model, folder)
+
+
+def _reading(target: str, session: Session, expected: tuple[Expectation, ...]) -> Reading:
+    """What `read_artifact` brings back, without the fresh process."""
+    runtime = registry.runtime(target)
+    names = {name.partition("::")[0] for name in session.operators}
+    return Reading(
+        outputs={e.probe: session.run(dict(e.inputs)) for e in expected},
+        inputs=session.inputs,
+        output_specs=session.outputs,
+        operators=session.operators,
+        custom_operators=tuple(sorted(names - runtime.standard_domains)),
+        violations=session.violations,
+        runtime=session.runtime,
+        precision=session.precision,
+        fidelity=runtime.fidelity(),
+    )

@@ -1,0 +1,150 @@
+"""What a run found as tables: plain rows first, drawn in the terminal or as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.table import Table
+
+from benchmarks.mutation.analysis import counted, fewest_probes, power, probe_uses
+from benchmarks.mutation.outcome import Headroom, Outcome, Results, Status
+from benchmarks.mutation.plan import TARGETS
+
+__all__ = [
+    "Rows",
+    "as_markdown",
+    "as_rich",
+    "headroom_rows",
+    "kind_rows",
+    "probe_rows",
+    "real_rows",
+    "undetected_rows",
+]
+
+TITLES = {"onnx": "ONNX", "openvino": "OpenVINO", "coreml": "Core ML", "torchscript": "TorchScript"}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table: its title, its columns, its cells."""
+
+    title: str
+    columns: Sequence[str]
+    cells: Sequence[Sequence[str]]
+
+
+def kind_rows(outcomes: Sequence[Outcome]) -> Rows:
+    """Kind × format → detected / equivalent / missed, and the power."""
+    kinds = list(dict.fromkeys(outcome.kind for outcome in outcomes))
+    cells = [_kind_row(kind, [o for o in outcomes if o.kind == kind]) for kind in kinds]
+    return Rows(
+        "detected / equivalent / missed",
+        ("mutation", *(TITLES[target] for target in TARGETS), "made in", "power"),
+        [*cells, _kind_row("all", outcomes)],
+    )
+
+
+def _kind_row(name: str, outcomes: Sequence[Outcome]) -> list[str]:
+    by_target = [_cell([o for o in outcomes if o.target == target]) for target in TARGETS]
+    routes = {str(outcome.route) for outcome in outcomes}
+    return [name, *by_target, ", ".join(sorted(routes, reverse=True)), f"{power(outcomes):.1%}"]
+
+
+def _cell(outcomes: Sequence[Outcome]) -> str:
+    count = counted(outcomes)
+    shown = (Status.DETECTED, Status.EQUIVALENT, Status.MISSED)
+    text = "/".join(str(count[status]) for status in shown)
+    return text + (f" ({count[Status.NOT_MADE]} not made)" if count[Status.NOT_MADE] else "")
+
+
+def undetected_rows(outcomes: Sequence[Outcome]) -> Rows:
+    """Mutants that passed in some format, or were not made: what each would have changed."""
+    passed = [o for o in outcomes if o.status is not Status.DETECTED]
+    groups: dict[tuple[str, ...], list[Outcome]] = {}
+    for one in passed:
+        key = (one.model, one.kind, f"{one.site} {one.detail}", str(one.status))
+        groups.setdefault(key, []).append(one)
+    cells = []
+    for (model, kind, where, status), group in groups.items():
+        effect = group[0].effect
+        change = f"{effect.change / effect.noise:.2f}" if effect else "–"
+        formats = ", ".join(TITLES[one.target] for one in group)
+        cells.append([kind, model, where, formats, status, change])
+    columns = ("mutation", "model", "site", "formats", "outcome", "change / noise")
+    return Rows("not detected", columns, sorted(cells))
+
+
+def headroom_rows(clean: Sequence[Headroom]) -> Rows:
+    """Clean exports per runtime: how much of the gates they used, and who failed."""
+    cells = []
+    for target in TARGETS:
+        own = [one for one in clean if one.target == target]
+        worst, pooled = [one.worst for one in own], [one.pooled for one in own]
+        failed = sum(bool(one.problem) for one in own)
+        cells.append(
+            [TITLES[target], str(len(own)), str(failed), *_spread(worst), *_spread(pooled)]
+        )
+    figures = ("median", "p99", "max")
+    return Rows(
+        "clean exports of differently seeded models",
+        (
+            *("runtime", "exports", "false alarms"),
+            *(f"worst probe, {f}" for f in figures),
+            *(f"all probes, {f}" for f in figures),
+        ),
+        cells,
+    )
+
+
+def _spread(values: Sequence[float]) -> list[str]:
+    return [f"{value:.2f}" for value in np.percentile(values, (50, 99, 100))] if values else []
+
+
+def real_rows(real: Sequence[Headroom]) -> Rows:
+    """Model × runtime → error / noise of the worst probe, and of all together."""
+    models = list(dict.fromkeys(one.model for one in real))
+    cells = []
+    for model in models:
+        own = {one.target: one for one in real if one.model == model}
+        cells.append([model, *(_used(own.get(target)) for target in TARGETS)])
+    return Rows("error / noise", ("model", *(TITLES[target] for target in TARGETS)), cells)
+
+
+def _used(one: Headroom | None) -> str:
+    if one is None:
+        return "–"
+    return f"{one.worst:.1f} · {one.pooled:.1f}" + (" FAILS" if one.problem else "")
+
+
+def probe_rows(results: Results) -> Rows:
+    """What each probe notices, and in which order they are worth having."""
+    uses = {use.probe: use for use in probe_uses(results.outcomes, results.noise)}
+    order = fewest_probes(results.outcomes, results.noise)
+    cells = [
+        [probe, str(uses[probe].notices), str(uses[probe].alone), str(together)]
+        for probe, together in order
+    ]
+    columns = ("probe", "notices by itself", "only this one notices", "with those above")
+    return Rows("mutants noticed", columns, cells)
+
+
+def as_rich(rows: Rows) -> Table:
+    """For the terminal."""
+    table = Table(title=rows.title, title_justify="left")
+    for index, column in enumerate(rows.columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=not index)
+    for cells in rows.cells:
+        table.add_row(*cells)
+    return table
+
+
+def as_markdown(rows: Rows) -> str:
+    """For the documentation."""
+    lines: Iterable[Sequence[str]] = (
+        rows.columns,
+        ["---", *("--:" for _ in rows.columns[1:])],
+        *rows.cells,
+    )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"

@@ -1,0 +1,76 @@
+"""Export the trained digits model to every target, prove each, and count digits with each.
+
+Run as `python examples/digits/demo.py` (or `make demo`); it writes to `out/digits`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from data import held_out_split
+from rich.console import Console
+from rich.table import Table
+
+import slide_deploy
+from slide_deploy import registry
+from slide_deploy.reading import read_artifact
+from slide_deploy.reference import run_module
+from slide_deploy.report.formats import write_report
+from slide_deploy.report.steps import steps
+from slide_deploy.report.terminal import make_console, report_table
+
+HERE = Path(__file__).parent
+CHECKPOINT = HERE / "slide_swin_digits.pth"
+OUTPUT = Path("out/digits")
+
+
+def main() -> int:
+    model = slide_deploy.load(CHECKPOINT)
+    images, labels = held_out_split()
+    with steps() as step:
+        targets = registry.target_names()
+        report = slide_deploy.export_and_verify(model, targets, OUTPUT, progress=step)
+        step("counting digits with PyTorch")
+        expected = run_module(model.module, model.outputs, {"image": images})["logits"].argmax(1)
+        rows = [("PyTorch, unfused", "reference", expected)]
+        for check in report.checks:
+            step(f"counting digits with {check.target}")
+            found = _classify(check.target, OUTPUT / check.path, images)
+            rows.append((check.target, check.runtime, found))
+    for name in ("report.md", "report.xml"):
+        write_report(report, OUTPUT / name)
+    console = make_console()
+    console.print(report_table(report))
+    _print_accuracy(console, rows, labels)
+    where = f"Artifacts, manifest.json and report.html, .json, .md and .xml are in {OUTPUT}/"
+    console.print(where, highlight=False)
+    agree = all(np.array_equal(found, expected) for _, _, found in rows)
+    return 0 if report.verdict == "pass" and agree else 1
+
+
+def _classify(target: str, artifact: Path, images: np.ndarray) -> np.ndarray:
+    """Top-1 class of every image, (N, 3, H, W) → (N,), through the artifact on disk."""
+    feeds = {str(index): {"image": image[None]} for index, image in enumerate(images)}
+    outputs = read_artifact(target, artifact, feeds).outputs
+    return np.array([int(outputs[name]["logits"].argmax()) for name in feeds])
+
+
+def _print_accuracy(
+    console: Console, rows: list[tuple[str, str, np.ndarray]], labels: np.ndarray
+) -> None:
+    table = Table(title=f"{len(labels)} held-out digits, one by one", title_justify="left")
+    for column in ("through", "runtime"):
+        table.add_column(column)
+    for column in ("accuracy", "top-1 agreement"):
+        table.add_column(column, justify="right")
+    expected = rows[0][2]
+    for name, runtime, found in rows:
+        agreement = float((found == expected).mean())
+        table.add_row(name, runtime, f"{(found == labels).mean():.2%}", f"{agreement:.2%}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

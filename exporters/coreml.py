@@ -1,0 +1,72 @@
+"""Core ML ML program, through torch.export (tracing breaks with numpy ≥ 2.4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slide_deploy.errors import UnknownName
+from slide_deploy.protocols import Exporter
+from slide_deploy.types import Options, Precision
+
+if TYPE_CHECKING:
+    from slide_deploy.capture import Capture
+
+__all__ = ["EXPORTER"]
+
+# The first with per-operator float16 input and output types, and what Xcode offers today.
+DEFAULT_TARGET = "iOS16"
+
+
+def write(capture: Capture, path: Path, options: Options) -> None:
+    """Write the package `path`.
+
+    `options.deployment_target` is a name of `coremltools.target`, such as iOS17 or macOS14.
+    float16 rounds weights and arithmetic; inputs and outputs stay float32.
+    """
+    import coremltools as ct
+    import numpy as np
+
+    targets = {
+        name.lower(): value for name, value in vars(ct.target).items() if name[:1] in "imtwv"
+    }
+    asked = options.deployment_target or DEFAULT_TARGET
+    if asked.lower() not in targets:
+        raise UnknownName("deployment target", asked, targets)
+    half = options.precision is Precision.FLOAT16
+    free = ct.RangeDim(lower_bound=1, upper_bound=64, default=1)
+    package = ct.convert(
+        capture.program.run_decompositions({}),
+        source="pytorch",
+        convert_to="mlprogram",
+        inputs=[
+            ct.TensorType(
+                name=spec.name,
+                shape=[free if isinstance(size, str) else size for size in spec.shape],
+                dtype=np.float32,
+            )
+            for spec in capture.inputs
+        ],
+        outputs=[ct.TensorType(name=spec.name, dtype=np.float32) for spec in capture.outputs],
+        minimum_deployment_target=targets[asked.lower()],
+        compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
+        skip_model_load=True,
+    )
+    package.short_description = capture.metadata.get("description", "")
+    package.author = "slide-deploy"
+    package.version = capture.metadata.get("slide_deploy", "")
+    package.user_defined_metadata.update(capture.metadata)
+    for spec in capture.inputs:
+        package.input_description[spec.name] = capture.metadata.get("input", spec.name)
+    package.save(str(path))
+
+
+EXPORTER = Exporter(
+    target="coreml",
+    title="Core ML",
+    file_name=lambda stem: f"{stem}.mlpackage",
+    write=write,
+    packages=("torch", "coremltools"),
+    extra="coreml",
+    aliases=("ios", "mlpackage"),
+)

@@ -1,0 +1,75 @@
+"""ONNX through the torch.export-based exporter: standard operators, weights in the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slide_deploy.errors import ConversionError
+from slide_deploy.protocols import Exporter
+from slide_deploy.types import Options, Precision
+
+if TYPE_CHECKING:
+    from slide_deploy.capture import Capture
+
+__all__ = ["EXPORTER"]
+
+# LayerNormalization needs 17, Gelu 20; 18 is the exporter's own and every runtime reads it.
+DEFAULT_OPSET = 18
+
+
+def write(capture: Capture, path: Path, options: Options) -> None:
+    """Write `path`; ConversionError where the opset asked for is not the one that came out."""
+    import onnx
+    import torch
+
+    if options.precision is Precision.FLOAT16:
+        capture = capture.in_half()
+    opset = options.opset or DEFAULT_OPSET
+    program = torch.onnx.export(
+        capture.program,
+        capture.example,
+        dynamo=True,
+        opset_version=opset,
+        input_names=[spec.name for spec in capture.inputs],
+        output_names=[spec.name for spec in capture.outputs],
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None  # only the deprecated exporter returns nothing
+    proto = program.model_proto
+    written = {entry.domain: entry.version for entry in proto.opset_import}
+    if written.get("") != opset:
+        raise ConversionError(
+            f"asked for ONNX opset {opset}, the exporter wrote {written.get('')}",
+            f"leave --opset out, or pass --opset {written.get('')}",
+        )
+    _name_free_dimensions(proto, capture)
+    onnx.helper.set_model_props(proto, dict(capture.metadata))
+    proto.producer_name = "slide-deploy"
+    proto.producer_version = capture.metadata.get("slide_deploy", "")
+    proto.graph.name = capture.metadata.get("model", "model")
+    proto.doc_string = capture.metadata.get("description", "")
+    onnx.checker.check_model(proto)
+    onnx.save(proto, path)
+
+
+def _name_free_dimensions(proto: Any, capture: Capture) -> None:
+    pairs = (
+        *zip(proto.graph.input, capture.inputs, strict=True),
+        *zip(proto.graph.output, capture.outputs, strict=True),
+    )
+    for value, spec in pairs:
+        for dimension, size in zip(value.type.tensor_type.shape.dim, spec.shape, strict=True):
+            if isinstance(size, str):
+                dimension.dim_param = size
+
+
+EXPORTER = Exporter(
+    target="onnx",
+    title="ONNX",
+    file_name=lambda stem: f"{stem}.onnx",
+    write=write,
+    packages=("torch", "onnx", "onnxscript"),
+    extra="onnx",
+)

@@ -1,0 +1,53 @@
+"""OpenVINO IR from the torch.export graph; float32 stays float32 on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slide_deploy.protocols import Exporter
+from slide_deploy.types import Options, Precision
+
+if TYPE_CHECKING:
+    from slide_deploy.capture import Capture
+
+__all__ = ["EXPORTER"]
+
+FOLDER = "_openvino_model"
+
+
+def write(capture: Capture, path: Path, options: Options) -> None:
+    """Write the folder `path` with NAME.xml and NAME.bin.
+
+    float16 compresses the weights on disk, as `save_model` would do unasked; the runtime
+    expands them and chooses its own arithmetic.
+    """
+    import openvino
+
+    model = openvino.convert_model(capture.program)
+    for port, spec in zip(model.inputs, capture.inputs, strict=True):
+        port.get_tensor().set_names({spec.name})
+        port.get_node().set_friendly_name(spec.name)
+        shape = [-1 if isinstance(size, str) else size for size in spec.shape]
+        port.get_node().set_partial_shape(openvino.PartialShape(shape))
+    model.validate_nodes_and_infer_types()
+    for port, spec in zip(model.outputs, capture.outputs, strict=True):
+        port.get_tensor().set_names({spec.name})
+        port.get_node().set_friendly_name(spec.name)
+    for key, value in capture.metadata.items():
+        model.set_rt_info(value, ["slide_deploy", key])
+    path.mkdir()
+    stem = path.name.removesuffix(FOLDER)
+    compress = options.precision is Precision.FLOAT16
+    openvino.save_model(model, path / f"{stem}.xml", compress_to_fp16=compress)
+
+
+EXPORTER = Exporter(
+    target="openvino",
+    title="OpenVINO",
+    file_name=lambda stem: f"{stem}{FOLDER}",
+    write=write,
+    packages=("torch", "openvino"),
+    extra="openvino",
+    aliases=("ov",),
+)

@@ -1,0 +1,94 @@
+"""A model captured for export: the module, its example inputs, and one shared torch.export."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from slide_deploy.types import TensorSpec
+
+__all__ = ["Capture"]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A fused module in eval mode with named inputs and outputs, as exporters take it.
+
+    `metadata` is for people: what an artifact should say of itself where its format can.
+    `program` is made on first use and shared by every exporter that starts from it.
+    """
+
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    metadata: Mapping[str, str]
+
+    @cached_property
+    def example(self) -> tuple[Tensor, ...]:
+        """Inputs to trace with; a free dimension is 2, since torch.export specialises 1."""
+        generator = torch.Generator().manual_seed(0)
+        return tuple(_example(spec, generator) for spec in self.inputs)
+
+    @cached_property
+    def dynamic_shapes(self) -> Any:
+        """Which dimensions are free, as torch.export takes it; None where none is."""
+        free = {
+            name: Dim(name, min=1)
+            for spec in self.inputs
+            for name in spec.shape
+            if isinstance(name, str)
+        }
+        shapes = tuple(
+            {axis: free[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
+            for spec in self.inputs
+        )
+        # torch.export takes those of `*inputs` as one argument.
+        named = [
+            parameter
+            for parameter in inspect.signature(self.module.forward).parameters.values()
+            if parameter.kind is not parameter.VAR_POSITIONAL
+        ][: len(shapes)]
+        if len(named) < len(shapes):
+            return (*shapes[: len(named)], shapes[len(named) :]) if free else None
+        return shapes if free else None
+
+    @cached_property
+    def program(self) -> ExportedProgram:
+        """The core ATen graph of the module."""
+        with torch.no_grad():
+            return torch.export.export(
+                self.module, self.example, dynamic_shapes=self.dynamic_shapes
+            )
+
+    def in_half(self) -> Capture:
+        """The same model with float16 weights and arithmetic; inputs and outputs stay float32."""
+        return replace(self, module=_HalfPrecision(self.module).eval())
+
+
+def _example(spec: TensorSpec, generator: torch.Generator) -> Tensor:
+    shape = [2 if isinstance(size, str) else size for size in spec.shape]
+    if spec.dtype == "float32":
+        return torch.randn(shape, generator=generator)
+    return torch.randint(0, 2, shape, generator=generator, dtype=getattr(torch, spec.dtype))
+
+
+class _HalfPrecision(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(module).half()
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs = self.model(
+            *(value.half() if value.is_floating_point() else value for value in inputs)
+        )
+        if isinstance(outputs, Tensor):
+            return outputs.float()
+        return tuple(value.float() for value in outputs)

@@ -1,0 +1,110 @@
+"""Every error a user can meet; each says what is wrong with what, and the way out.
+
+SlideDeployError
+├── UsageError              exit 2  an option or argument that cannot be meant
+│   └── UnknownName         exit 2  a target, family or form nobody knows; offers the nearest
+├── CheckpointError         exit 2  the model file
+│   ├── UnsafeCheckpoint    exit 2  unpickling it would call something
+│   ├── ArchitectureError   exit 2  weights and architecture do not fit each other
+│   └── AmbiguousModel      exit 2  a size the file cannot tell; names the option to give
+├── OutputError             exit 2  the output place cannot be written
+├── ConversionError         exit 1  a converter refused or broke the model
+├── ArtifactError           exit 1  an artifact that cannot be read back
+└── MissingLibrary          exit 3  a package that is not installed; gives the command
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+__all__ = [
+    "AmbiguousModel",
+    "ArchitectureError",
+    "ArtifactError",
+    "CheckpointError",
+    "ConversionError",
+    "MissingLibrary",
+    "OutputError",
+    "SlideDeployError",
+    "UnknownName",
+    "UnsafeCheckpoint",
+    "UsageError",
+]
+
+
+class SlideDeployError(Exception):
+    """What went wrong in one line (`message`) and the way out (`hint`)."""
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(SlideDeployError):
+    """An option or argument that cannot be meant."""
+
+
+class UnknownName(UsageError):
+    """A name that is not among the known ones; the nearest is offered."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        super().__init__(f"unknown {kind} {name!r}", hint)
+
+
+class CheckpointError(SlideDeployError):
+    """The model file is missing, unreadable or not a checkpoint."""
+
+
+class UnsafeCheckpoint(CheckpointError):
+    """Unpickling the file would look up something that is not plain data."""
+
+
+class ArchitectureError(CheckpointError):
+    """Weights and architecture do not fit each other."""
+
+    def __init__(self, message: str, hint: str = "is the config that of these weights?") -> None:
+        super().__init__(message, hint)
+
+
+class AmbiguousModel(CheckpointError):
+    """The file leaves a size open; the hint names the option that gives it."""
+
+
+class OutputError(SlideDeployError):
+    """The output place cannot be written."""
+
+
+class ConversionError(SlideDeployError):
+    """A converter refused the model."""
+
+    exit_code = 1
+
+
+class ArtifactError(SlideDeployError):
+    """An artifact is missing parts, truncated or otherwise unreadable."""
+
+    exit_code = 1
+
+
+class MissingLibrary(SlideDeployError):
+    """A package that is not installed."""
+
+    exit_code = 3
+
+    def __init__(self, needed_for: str, packages: Iterable[str], extra: str) -> None:
+        names = ", ".join(packages)
+        super().__init__(
+            f"{needed_for} needs {names}, not installed here",
+            f"pip install 'slide-deploy[{extra}]'",
+        )

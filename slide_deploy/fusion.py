@@ -1,0 +1,134 @@
+"""Merge the fixed and the learned shift path into one depthwise convolution.
+
+Both paths are linear and share their geometry, so adding weights and adding biases is
+exactly equal to adding outputs (arXiv 2304.04237, section 4.3). The claim is checked in
+float64 on every module it is made for.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from slide_deploy.errors import ConversionError
+from slide_deploy.models.slide_attention import (
+    AttentionConfig,
+    FusedSlideAttention,
+    SlideAttention,
+    shift_kernel,
+)
+
+__all__ = [
+    "RELATIVE_TOLERANCE",
+    "ShiftReport",
+    "fuse",
+    "fuse_attention",
+    "fused_skeleton",
+    "off_tap_share",
+    "replace_attention",
+    "shift_reports",
+]
+
+RELATIVE_TOLERANCE = 1e-12
+
+
+def replace_attention(
+    model: nn.Module, form: Callable[[SlideAttention, str], nn.Module]
+) -> nn.Module:
+    """A copy of `model` with every SlideAttention replaced by `form(module, name)`."""
+    copied = copy.deepcopy(model)
+    for name, module in list(copied.named_modules()):
+        if isinstance(module, SlideAttention):
+            parent, _, own = name.rpartition(".")
+            setattr(copied.get_submodule(parent), own, form(module, name))
+    return copied
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """A copy of `model` in which every SlideAttention is fused; the model itself stays as it is.
+
+    Raises ConversionError if a fused module is not equal to the one it replaces.
+    """
+    return replace_attention(model, fuse_attention)
+
+
+def fused_skeleton(model: nn.Module) -> nn.Module:
+    """The fused form's modules without its weights, to load a fused file into."""
+    return replace_attention(model, lambda module, _: FusedSlideAttention(module.config))
+
+
+def fuse_attention(module: SlideAttention, name: str) -> FusedSlideAttention:
+    """The fused form of one module, with the weights summed in float64."""
+    fused = FusedSlideAttention(module.config).to(module.qkv.weight.dtype)
+    state = {
+        key: value for key, value in module.state_dict().items() if not key.startswith("dep_conv")
+    }
+    for part in ("weight", "bias"):
+        state[f"shift.{part}"] = _sum(module.dep_conv, module.dep_conv1, part)
+        if not module.config.share_kernel:
+            state[f"shift_v.{part}"] = _sum(module.dep_conv, module.dep_conv2, part)
+    exact = copy.deepcopy(fused).double()
+    exact.load_state_dict(state)
+    error = _relative_error(copy.deepcopy(module).double(), exact)
+    if not error <= RELATIVE_TOLERANCE:
+        raise ConversionError(
+            f"fusing {name} changed its output by {error:.1e} relative",
+            "please report it, with the checkpoint's sizes",
+        )
+    fused.load_state_dict(state)
+    return fused.train(module.training)
+
+
+def _sum(fixed: nn.Conv2d, learned: nn.Conv2d, part: str) -> Tensor:
+    return fixed.get_parameter(part).detach().double() + learned.get_parameter(part).detach()
+
+
+def _relative_error(module: SlideAttention, fused: FusedSlideAttention) -> float:
+    # Larger than the kernel on both axes, and not square: borders, corners and the middle.
+    size = 2 * module.config.kernel_size
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, size, size + 1, module.config.dim, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        expected = module(x)
+        difference = fused(x) - expected
+    return float(difference.abs().max() / expected.abs().max())
+
+
+@dataclass(frozen=True)
+class ShiftReport:
+    """How far one module's fused kernel has moved from a pure shift.
+
+    `off_tap_share` is ‖kernel outside the one-hot tap‖₂ / ‖kernel‖₂: 0 for a pure shift.
+    """
+
+    name: str
+    config: AttentionConfig
+    off_tap_share: float
+
+
+def shift_reports(model: nn.Module) -> tuple[ShiftReport, ...]:
+    """One report per Slide Attention of `model`, in either form, in forward order."""
+    reports = []
+    for name, module in model.named_modules():
+        if isinstance(module, SlideAttention):
+            kernel = _sum(module.dep_conv, module.dep_conv1, "weight")
+        elif isinstance(module, FusedSlideAttention):
+            kernel = module.shift.weight.detach().double()
+        else:
+            continue
+        share = off_tap_share(kernel)
+        reports.append(ShiftReport(name, module.config, share))
+    return tuple(reports)
+
+
+def off_tap_share(kernel: Tensor) -> float:
+    """Share of the norm of a (d·k², 1, k, k) kernel outside its one-hot taps."""
+    side = kernel.shape[-1]
+    on_tap = shift_kernel(kernel.shape[0] // side**2, side).bool()
+    total = float(kernel.norm())
+    return float(kernel[~on_tap].norm()) / total if total > 0 and math.isfinite(total) else 0.0

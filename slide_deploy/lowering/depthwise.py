@@ -1,0 +1,27 @@
+"""The canonical form: one depthwise convolution of multiplier k², as fusion yields it.
+
+    key_{c,j}(p) = b[c,j] + Σ_δ w[c,j,δ] k_c(p+δ)
+
+It keeps all k² shifted copies of k, then of v, at once.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from slide_deploy.lowering.form import Form
+from slide_deploy.models.slide_attention import FusedSlideAttention
+
+__all__ = ["FORM"]
+
+
+def build(module: FusedSlideAttention) -> nn.Module:
+    return module
+
+
+FORM = Form(
+    name="depthwise",
+    summary="one depthwise convolution with multiplier k²; always available",
+    memory="k² shifted copies of k, then of v",
+    build=build,
+)

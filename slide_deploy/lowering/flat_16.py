@@ -1,0 +1,30 @@
+"""The flat form with 16 slots for 9 taps: products as wide as a vector register.
+
+The identity is that of `flat.py`; a head's logits have a multiple of 16 columns. The empty
+ones have zero weights and a bias of −1e30, so that their e_j is exactly 0. It trades memory
+for speed: the logits take 16 columns where 9 are used.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from slide_deploy.lowering.flat import FlatShifts
+from slide_deploy.lowering.folding import fold
+from slide_deploy.lowering.form import Form
+from slide_deploy.lowering.layers import block_slots
+from slide_deploy.models.slide_attention import FusedSlideAttention
+
+__all__ = ["FORM"]
+
+
+def build(module: FusedSlideAttention) -> nn.Module:
+    return FlatShifts(fold(module), slots=block_slots(module.config.taps))
+
+
+FORM = Form(
+    name="flat-16",
+    summary="the flat form with a multiple of 16 slots for its taps",
+    memory="as flat, with 16 slots for 9 taps",
+    build=build,
+)

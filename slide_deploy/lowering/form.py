@@ -1,0 +1,33 @@
+"""What an equal form of Slide Attention offers: a name, a builder, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from slide_deploy.errors import SlideDeployError
+from slide_deploy.models.slide_attention import FusedSlideAttention
+
+__all__ = ["Form", "ImpossibleForm"]
+
+
+class ImpossibleForm(SlideDeployError):
+    """A form that cannot express the module it was asked for; the message says why."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One equal form; a file in `lowering/` defines it as `FORM`.
+
+    `build` makes the module, (B, H, W, C) → (B, H, W, C) like the one it replaces, in that
+    one's number format: weights are folded in float64 and rounded once. It raises
+    ImpossibleForm, saying why, where the form cannot express the module. `memory` says in a
+    few words what the form keeps alive; `lowering.memory` counts it.
+    """
+
+    name: str
+    summary: str
+    memory: str
+    build: Callable[[FusedSlideAttention], nn.Module]

@@ -1,0 +1,131 @@
+"""Replace the fused attentions of a model by equal forms, each checked before it is kept."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from slide_deploy.errors import ConversionError
+from slide_deploy.lowering.form import ImpossibleForm
+from slide_deploy.lowering.forms import form_named
+from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
+from slide_deploy.types import TensorSpec
+
+__all__ = ["Choice", "Choose", "always", "attentions", "lower", "resolutions"]
+
+RELATIVE_TOLERANCE = 1e-12
+
+Choose = Callable[[str, AttentionConfig, tuple[int, int]], str]
+"""Name of the form for an attention, from the module's name, its sizes and its map (H, W)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which form one attention got: its name in the model, its map (H, W), and the form."""
+
+    name: str
+    resolution: tuple[int, int]
+    form: str
+
+
+def always(form: str) -> Choose:
+    """The same form for every attention; UnknownName if there is none of that name."""
+    known = form_named(form).name
+    return lambda name, config, resolution: known
+
+
+def lower(
+    model: nn.Module, inputs: Sequence[TensorSpec], choose: Choose
+) -> tuple[nn.Module, tuple[Choice, ...]]:
+    """A copy of a fused `model` with every attention in the form that `choose` names.
+
+    `inputs` are the model's, to find each attention's resolution. Raises UnknownName for a
+    form nobody knows, ImpossibleForm for one that cannot express the module, ConversionError
+    where a form is not equal to the module it replaces. The model itself stays as it is.
+    """
+    lowered = copy.deepcopy(model)
+    choices = []
+    for name, (module, resolution) in attentions(model, inputs).items():
+        choice = Choice(name, resolution, choose(name, module.config, resolution))
+        form = _equal_form(module, choice)
+        if not name:
+            return form, (choice,)
+        lowered.set_submodule(name, form)
+        choices.append(choice)
+    return lowered, tuple(choices)
+
+
+def resolutions(model: nn.Module, inputs: Sequence[TensorSpec]) -> dict[str, tuple[int, int]]:
+    """Map size (H, W) of each fused attention, in forward order; nothing is computed."""
+    found: dict[str, tuple[int, int]] = {}
+    if not any(isinstance(module, FusedSlideAttention) for module in model.modules()):
+        return found  # and nothing has to run on shapes alone, which not every module can
+    shadow = copy.deepcopy(model).to("meta")
+
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            _, height, width, _ = arguments[0].shape
+            found[name] = (height, width)
+
+        return hook
+
+    for name, module in shadow.named_modules():
+        if isinstance(module, FusedSlideAttention):
+            module.register_forward_pre_hook(record(name))
+    dtype = next(shadow.parameters()).dtype
+    with torch.no_grad():
+        shadow(*(_shape_of(spec, dtype) for spec in inputs))
+    return found
+
+
+def attentions(
+    model: nn.Module, inputs: Sequence[TensorSpec]
+) -> dict[str, tuple[FusedSlideAttention, tuple[int, int]]]:
+    """Each fused attention with its map (H, W), by name, in forward order."""
+    found = {}
+    for name, resolution in resolutions(model, inputs).items():
+        module = model.get_submodule(name)
+        assert isinstance(module, FusedSlideAttention)
+        found[name] = module, resolution
+    return found
+
+
+def _shape_of(spec: TensorSpec, dtype: torch.dtype) -> Tensor:
+    shape = [1 if isinstance(size, str) else size for size in spec.shape]
+    own = dtype if spec.dtype == "float32" else getattr(torch, spec.dtype)
+    return torch.empty(shape, dtype=own, device="meta")
+
+
+def _equal_form(module: FusedSlideAttention, choice: Choice) -> nn.Module:
+    """The chosen form of `module`, checked in float64 and rounded once to its dtype."""
+    exact = copy.deepcopy(module).double()
+    try:
+        form = form_named(choice.form).build(exact)
+    except ImpossibleForm as error:
+        raise ImpossibleForm(
+            f"{choice.name or 'the module'} cannot take the form {choice.form}: {error.message}",
+            error.hint or "choose another with --lowering, or leave it at auto",
+        ) from error
+    difference = _relative_error(exact, form)
+    if not difference <= RELATIVE_TOLERANCE:
+        raise ConversionError(
+            f"the form {choice.form} changed the output of {choice.name or 'the module'} "
+            f"by {difference:.1e} relative",
+            "choose another with --lowering, and please report it",
+        )
+    return form.to(module.qkv.weight.dtype).train(module.training)
+
+
+def _relative_error(module: FusedSlideAttention, form: nn.Module) -> float:
+    # Larger than the kernel on both axes, and not square: borders, corners and the middle.
+    size = 2 * module.config.kernel_size
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, size, size + 1, module.config.dim, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        expected = module(x)
+        difference = form(x) - expected
+    return float(difference.abs().max() / expected.abs().max())

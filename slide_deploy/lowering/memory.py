@@ -1,0 +1,113 @@
+"""Peak memory of a module, counted from the operations it performs; nothing is computed.
+
+The module runs once on the meta device. Every operation's outputs are noted with the storage
+they live in, so that a view costs nothing; a storage is alive from the operation that makes
+it to the last one that reads it, whatever Python still holds. The peak is the largest sum of
+live storages, the module's input included, its weights and what a kernel allocates inside
+left out. A runtime that fuses operations needs less; one that keeps everything, more.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from slide_deploy.lowering.form import Form, ImpossibleForm
+from slide_deploy.lowering.forms import forms
+from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
+
+__all__ = ["low_memory", "peak_bytes"]
+
+
+def low_memory(name: str, config: AttentionConfig, resolution: tuple[int, int]) -> str:
+    """Name of the form with the smallest peak; to be passed to `lower` as it is."""
+    with torch.device("meta"):
+        fused = FusedSlideAttention(config)
+    shape = (1, *resolution, config.dim)
+    return min(_peaks(fused, shape, forms()))[1]
+
+
+def _peaks(
+    fused: FusedSlideAttention, shape: tuple[int, ...], known: Iterable[Form]
+) -> Iterator[tuple[int, str]]:
+    for form in known:
+        try:
+            yield peak_bytes(form.build(fused), shape), form.name
+        except ImpossibleForm:
+            continue
+
+
+def peak_bytes(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """Largest number of bytes alive at once while `module` maps an input of that shape."""
+    shadow = copy.deepcopy(module).to("meta")
+    weights = [*shadow.parameters(), *shadow.buffers()]
+    dtype = next((w.dtype for w in weights if w.is_floating_point()), torch.float32)
+    tape = _Tape(weights)
+    x = torch.empty(shape, dtype=dtype, device="meta")
+    tape.write([x])
+    with torch.no_grad(), tape:
+        result = shadow(x)
+    tape.read(tree_leaves(result))
+    return tape.peak()
+
+
+class _Tape(TorchDispatchMode):
+    """Notes when each storage is made and read; `weights` are left out."""
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        # Held, so that no storage's identity is given away twice.
+        self.held: dict[int, torch.UntypedStorage] = {}
+        self.born: dict[int, int] = {}
+        self.last: dict[int, int] = {}
+        self.step = 0
+        self.weights = {self._identity(weight) for weight in weights}
+
+    def __torch_dispatch__(
+        self,
+        operation: Any,
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        keywords: Mapping[str, Any] | None = None,
+    ) -> Any:
+        self.step += 1
+        self.read(tree_leaves((arguments, keywords)))
+        result = operation(*arguments, **(keywords or {}))
+        self.write(tree_leaves(result))
+        return result
+
+    def read(self, values: Iterable[Any]) -> None:
+        for value in values:
+            if isinstance(value, Tensor) and (key := self._identity(value)) in self.born:
+                self.last[key] = self.step
+
+    def write(self, values: Iterable[Any]) -> None:
+        for value in values:
+            if not isinstance(value, Tensor):
+                continue
+            key = self._identity(value)
+            if key not in self.weights:
+                self.born.setdefault(key, self.step)
+                self.last[key] = self.step
+
+    def peak(self) -> int:
+        return max(
+            sum(
+                self.held[key].nbytes()
+                for key, born in self.born.items()
+                if born <= step <= self.last[key]
+            )
+            for step in range(self.step + 1)
+        )
+
+    def _identity(self, value: Tensor) -> int:
+        storage = value.untyped_storage()
+        key: int = storage._cdata
+        self.held[key] = storage
+        return key

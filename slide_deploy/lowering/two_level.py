@@ -1,0 +1,150 @@
+"""Two-level shifts: columns move the map, rows move what is small; all of it convolutions.
+
+With k_dx(p) = k(p+dx), likewise v_dx, and q and the attention moved up and down instead of
+k and v:
+
+    logit_j(p) = Σ_c q_c(p) B[h,c,j] + Σ_dy S_dy(p+dy)
+    S_dy(p)    = Σ_dx Σ_c w[c,j,dy,dx] · q_c(p−dy) k_dx,c(p)
+    out_c(p)   = Σ_j a_j(p) b[c,j]   + Σ_dy U_dy(p+dy)
+    U_dy(p)    = Σ_dx v_dx,c(p) · Σ_j w[c,j,dy,dx] a_j(p−dy)
+
+A shift is a depthwise one-hot convolution, a sum over c or j a grouped 1×1 convolution, so
+the form is made of 1×1 convolutions on NCHW maps, products and one softmax: no gather, no
+strided slice. A head has a multiple of 16 slots for its k² taps, for runtimes that store
+channels in blocks; the empty ones have zero weights and a bias of −1e30, so that their
+softmax is exactly 0.
+
+It trades memory for speed: k copies of k, v and q live at once, and the attention takes
+16 slots where 9 are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slide_deploy.lowering.folding import Folded, Projection, fold
+from slide_deploy.lowering.form import Form
+from slide_deploy.lowering.layers import (
+    EMPTY,
+    Shift,
+    add_up,
+    block_slots,
+    finite,
+    pointwise,
+    spread_heads,
+    static_size,
+)
+from slide_deploy.models.slide_attention import FusedSlideAttention
+
+__all__ = ["FORM", "TwoLevelShifts"]
+
+
+class TwoLevelShifts(nn.Module):
+    """Slide Attention on (B, C, H, W) maps by row and column shifts."""
+
+    def __init__(self, folded: Folded) -> None:
+        super().__init__()
+        config, dtype = folded.config, folded.dtype
+        heads, taps, side = config.heads, config.taps, config.kernel_size
+        self.config = config
+        self.slots = block_slots(taps)
+        empty = (0, self.slots - taps)
+        self.projections = nn.ModuleList(pointwise(p, dtype) for p in folded.projections)
+
+        # (h, d, slots) → one row per head and slot.
+        weight = F.pad(folded.query_bias, empty).transpose(1, 2).reshape(-1, config.head_dim)
+        bias = F.pad(weight.new_zeros(heads, taps), empty, value=EMPTY)
+        self.query_bias = pointwise(Projection(weight, bias.reshape(-1)), dtype, heads)
+
+        weight = spread_heads(F.pad(folded.value_bias, empty), heads)
+        self.value_bias = pointwise(Projection(weight, None), dtype, heads)
+
+        key_kernel = F.pad(folded.key_kernel.permute(2, 1, 0), (0, 0, *empty))
+        value_kernel = F.pad(folded.value_kernel.permute(2, 0, 1), empty)
+        self.keys = _grouped(key_kernel, folded)
+        self.values = _grouped(value_kernel, folded)
+
+        offsets = range(-(side // 2), side // 2 + 1)
+        inner, small = config.inner, heads * self.slots
+        self.columns = nn.ModuleList(_shift(inner, 0, dx, folded) for dx in offsets)
+        self.rows_against = nn.ModuleList(_shift(inner, -dy, 0, folded) for dy in offsets)
+        self.rows_along = nn.ModuleList(_shift(inner, dy, 0, folded) for dy in offsets)
+        self.small_against = nn.ModuleList(_shift(small, -dy, 0, folded) for dy in offsets)
+        self.small_along = nn.ModuleList(_shift(small, dy, 0, folded) for dy in offsets)
+        self.output = pointwise(folded.output, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend; (B, H, W, C) → (B, H, W, C)."""
+        size = static_size(x)
+        x = x.permute(0, 3, 1, 2)
+        mapped = [projection(x) for projection in self.projections]
+        q, k, v = mapped * (3 if self.config.share_qkv else 1)
+        attention = self._softmax(self._logits(q, k), *size)
+        out: Tensor = self.output(self._attend(attention, v))
+        return out.permute(0, 2, 3, 1)
+
+    def _logits(self, q: Tensor, k: Tensor) -> Tensor:
+        own = self.query_bias
+        logits = F.conv2d(q, own.weight, finite(own.bias), groups=self.config.heads)
+        moved = [shift(k) for shift in self.columns]
+        for row, (against, along) in enumerate(
+            zip(self.rows_against, self.small_along, strict=True)
+        ):
+            query = against(q)
+            partial = add_up(self.keys[tap](query * key) for tap, key in self._row(row, moved))
+            logits = logits + along(partial)
+        return logits
+
+    def _softmax(self, logits: Tensor, height: int, width: int) -> Tensor:
+        heads = self.config.heads
+        rows = logits.permute(0, 2, 3, 1).reshape(-1, height * width * heads, self.slots)
+        return (
+            rows.softmax(dim=-1).reshape(-1, height, width, heads * self.slots).permute(0, 3, 1, 2)
+        )
+
+    def _attend(self, attention: Tensor, v: Tensor) -> Tensor:
+        out: Tensor = self.value_bias(attention)
+        moved = [shift(v) for shift in self.columns]
+        for row, (against, along) in enumerate(
+            zip(self.small_against, self.rows_along, strict=True)
+        ):
+            share = against(attention)
+            partial = add_up(
+                self.values[tap](share) * value for tap, value in self._row(row, moved)
+            )
+            out = out + along(partial)
+        return out
+
+    def _row(self, row: int, moved: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
+        """A row's places in the kernel, each with the map that its column is shifted by."""
+        return enumerate(moved, row * self.config.kernel_size)
+
+
+def _grouped(kernel: Tensor, folded: Folded) -> nn.ModuleList:
+    """k² grouped 1×1 convolutions, from one head's weights (δ, out, in)."""
+    heads = folded.config.heads
+    return nn.ModuleList(
+        pointwise(Projection(spread_heads(weight, heads), None), folded.dtype, heads)
+        for weight in kernel
+    )
+
+
+def _shift(channels: int, down: int, right: int, folded: Folded) -> nn.Module:
+    if not (down or right):
+        return nn.Identity()
+    return Shift(channels, down, right, folded.dtype, folded.key_kernel.device)
+
+
+def build(module: FusedSlideAttention) -> nn.Module:
+    return TwoLevelShifts(fold(module))
+
+
+FORM = Form(
+    name="two-level",
+    summary="row and column shifts as one-hot convolutions, sums as grouped 1×1 convolutions",
+    memory="k copies of k, v and q, and 16 slots for 9 taps",
+    build=build,
+)

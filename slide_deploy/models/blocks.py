@@ -1,0 +1,20 @@
+"""Building blocks that more than one family has, on feature maps (B, H, W, C)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["Mlp"]
+
+
+class Mlp(nn.Module):
+    """Linear, GELU (erf), Linear."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))

@@ -1,0 +1,179 @@
+"""Neighbourhood attention in common operations: every query sees its k × k nearest tokens.
+
+Source: Hassani et al., "Neighborhood Attention Transformer", CVPR 2023, arXiv 2204.07143;
+semantics and state-dict names (`qkv`, `rpb`, `proj`) are those of the authors' NATTEN with
+dilation 1. At a border the window is moved inwards, not padded: query i of an axis of length n
+sees s … s+k−1 with s = clamp(i − k//2, 0, n − k), and the bias of key j is `rpb[j − i + k − 1]`.
+A map smaller than k is filled up with zeros at its end before `qkv`, as NATTEN's module does, so
+these tokens are attended to and hold the biases of k and v.
+
+NATTEN needs kernels of its own. Here tiles of queries attend densely to the tokens that any of
+them sees, and a constant takes the others out: equal, at the price of products that it then hides.
+An axis shorter than 3·k is one tile: 196 × 196 logits a head at 14 × 14 (4 times the 196 · k² that
+count), 49 × 49 at 7 × 7 with nothing hidden. A longer one is cut into tiles of k queries with 2k−1
+keys, so that the cost stays linear in the map, at 3.4 times the needed logits for k = 7. The
+expanded bias takes heads · tiles · queries · keys numbers, constant for a model: 1.2 MB a block in
+stage 3 of Slide-NAT-T at 224 × 224, in float32, where a runtime folds it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from slide_deploy.models.windows import from_windows, to_windows
+
+__all__ = ["AxisTiles", "NeighborhoodAttention"]
+
+# Far below any logit, and so that its exponential is 0 in every precision; fits in float16.
+HIDDEN = -3e4
+
+
+@dataclass(frozen=True)
+class AxisTiles:
+    """How one axis of `size` tokens is cut into tiles of queries, each with its span of keys."""
+
+    size: int
+    kernel: int
+
+    @property
+    def _cut(self) -> bool:
+        # From here on a tile's products are two thirds of the whole axis's, and fewer above.
+        return self.size >= 3 * self.kernel
+
+    @property
+    def queries(self) -> int:
+        """Queries of a tile."""
+        return self.kernel if self._cut else self.size
+
+    @property
+    def keys(self) -> int:
+        """Neighbouring tokens that the queries of a tile see between them, or more."""
+        return 2 * self.kernel - 1 if self._cut else self.size
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """First key of each tile."""
+        tiles = -(-self.size // self.queries)
+        last, before = self.size - self.keys, self.kernel // 2
+        return tuple(min(max(i * self.queries - before, 0), last) for i in range(tiles))
+
+    @property
+    def padding(self) -> int:
+        """Queries of the last tile that lie beyond the axis."""
+        return len(self.starts) * self.queries - self.size
+
+    def spans(self, x: Tensor, axis: int) -> Tensor:
+        """The keys of every tile, one tile after another along `axis`."""
+        if len(self.starts) == 1:
+            return x
+        return torch.cat([x.narrow(axis, start, self.keys) for start in self.starts], dim=axis)
+
+    def relative(self) -> Tensor:
+        """Index into an axis of `rpb`, −1 where hidden, shape (tiles, queries, keys)."""
+        tile = torch.arange(len(self.starts))[:, None, None]
+        # Queries beyond the axis are cut off again: any window will do for them.
+        query = (tile * self.queries + torch.arange(self.queries)[None, :, None]).clamp(
+            max=self.size - 1
+        )
+        key = torch.tensor(self.starts)[:, None, None] + torch.arange(self.keys)[None, None, :]
+        first = (query - self.kernel // 2).clamp(0, self.size - self.kernel)
+        seen = (key >= first) & (key < first + self.kernel)
+        return torch.where(seen, key - query + self.kernel - 1, -1)
+
+
+def bias_index(rows: AxisTiles, columns: AxisTiles) -> Tensor:
+    """Entry of the flattened `rpb` for each query and key of each tile, one past its end where
+    hidden, shape (tiles · queries · keys)."""
+    side = 2 * rows.kernel - 1
+    # Axes: tile row, tile column, query row, query column, key row, key column.
+    row = rows.relative()[:, None, :, None, :, None]
+    column = columns.relative()[None, :, None, :, None, :]
+    seen = (row >= 0) & (column >= 0)
+    return torch.where(seen, row * side + column, side * side).reshape(-1)
+
+
+class NeighborhoodAttention(nn.Module):
+    """Multi-head attention within clamped k × k windows; (B, H, W, C) → (B, H, W, C)."""
+
+    bias_index: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        kernel_size: int,
+        resolution: tuple[int, int],
+        *,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.dim, self.heads, self.resolution = dim, heads, resolution
+        self.scale = qk_scale or (dim // heads) ** -0.5
+        self.rows, self.columns = (
+            AxisTiles(max(size, kernel_size), kernel_size) for size in resolution
+        )
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.rpb = nn.Parameter(torch.zeros(heads, 2 * kernel_size - 1, 2 * kernel_size - 1))
+        self.proj = nn.Linear(dim, dim)
+        # Not in the public state dict, and determined by the map.
+        index = bias_index(self.rows, self.columns)
+        self.register_buffer("bias_index", index, persistent=False)
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles of one map."""
+        return len(self.rows.starts) * len(self.columns.starts)
+
+    def bias(self) -> Tensor:
+        """Position bias where a query sees a key, HIDDEN elsewhere: (1, tiles·h, q, k)."""
+        table = torch.cat(
+            (self.rpb.reshape(self.heads, -1), self.rpb.new_full((self.heads, 1), HIDDEN)), dim=1
+        )
+        queries = self.rows.queries * self.columns.queries
+        keys = self.rows.keys * self.columns.keys
+        bias = table.index_select(1, self.bias_index)
+        bias = bias.reshape(self.heads, self.tiles, queries, keys)
+        return bias.permute(1, 0, 2, 3).reshape(1, self.tiles * self.heads, queries, keys)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.rows, self.columns
+        height, width = self.resolution
+        x = _pad(x, rows.size - height, columns.size - width)
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q = to_windows(_pad(q, rows.padding, columns.padding), rows.queries, columns.queries)
+        queries, keys, values = self._by_head(q), self._spans(k), self._spans(v)
+
+        logits = (queries * self.scale) @ keys.transpose(-2, -1)
+        if self.tiles == 1:
+            logits = logits + self.bias()
+        else:
+            # Tiles and heads share an axis, so that one addition serves both at rank 4.
+            shape = logits.shape
+            logits = logits.reshape(-1, self.tiles * self.heads, *shape[2:]) + self.bias()
+            logits = logits.reshape(-1, self.heads, *shape[2:])
+        out = (logits.softmax(dim=-1) @ values).permute(0, 2, 1, 3)
+
+        padded = rows.size + rows.padding, columns.size + columns.padding
+        out = out.reshape(-1, rows.queries * columns.queries, self.dim)
+        out = from_windows(out, rows.queries, columns.queries, *padded)
+        if padded != self.resolution:
+            out = out[:, :height, :width]
+        return self.proj(out)
+
+    def _spans(self, x: Tensor) -> Tensor:
+        spans = self.columns.spans(self.rows.spans(x, 1), 2)
+        return self._by_head(to_windows(spans, self.rows.keys, self.columns.keys))
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """(N, tokens, C) → (N, h, tokens, d)."""
+        return x.reshape(-1, x.shape[1], self.heads, self.dim // self.heads).permute(0, 2, 1, 3)
+
+
+def _pad(x: Tensor, rows: int, columns: int) -> Tensor:
+    """Zeros below and to the right of (B, H, W, C)."""
+    return functional.pad(x, (0, 0, 0, columns, 0, rows)) if rows or columns else x

@@ -1,0 +1,211 @@
+"""What PVT and PVTv2 share: sizes, patch embedding, spatial-reduction attention, blocks.
+
+Source: Wang et al., "Pyramid Vision Transformer", ICCV 2021, arXiv 2102.12122. State-dict
+names are those of the public implementation, which numbers its stages from 1. So is the
+epsilon of each LayerNorm: 1e-6 around the blocks, 1e-5 after patch embedding and reduction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from slide_deploy.errors import ArchitectureError
+from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
+
+__all__ = [
+    "EPSILON",
+    "Block",
+    "PatchEmbed",
+    "PyramidConfig",
+    "SpatialReductionAttention",
+    "read_sizes",
+    "training_image_size",
+]
+
+EPSILON = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidConfig:
+    """Sizes of a pyramid; one entry per stage in each tuple, image size as (height, width).
+
+    `sr_ratios` is the side of the patches that keys and values are reduced by: 1 where
+    nothing is reduced, as in the slide stages, which come first.
+    """
+
+    image_size: tuple[int, int]
+    embed_dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    mlp_ratios: tuple[float, ...]
+    sr_ratios: tuple[int, ...]
+    slide_stages: int
+    num_classes: int = 1000
+    kernel_size: int = 3
+    in_channels: int = 3
+    qkv_bias: bool = True
+    qk_scale: float | None = None
+
+    def resolution(self, stage: int) -> tuple[int, int]:
+        """Height and width of the feature map that a stage works on."""
+        raise NotImplementedError
+
+    def hidden(self, stage: int) -> int:
+        """Width inside a stage's MLPs, cut off as the public implementations do.
+
+        The margin undoes the rounding of a ratio that was itself read off a width.
+        """
+        return int(self.embed_dims[stage] * self.mlp_ratios[stage] + 1e-6)
+
+    def check(self) -> None:
+        """Raise ArchitectureError where the sizes cannot work together."""
+        height, width = self.image_size
+        for stage, (dim, heads) in enumerate(zip(self.embed_dims, self.heads, strict=True)):
+            if dim % heads:
+                raise ArchitectureError(
+                    f"{heads} heads do not divide the {dim} channels of stage {stage + 1}"
+                )
+            smallest = 1 if stage < self.slide_stages else self.sr_ratios[stage]
+            if min(self.resolution(stage)) < smallest:
+                rows, columns = self.resolution(stage)
+                raise ArchitectureError(
+                    f"image size {height}x{width} gives stage {stage + 1} a {rows}x{columns} "
+                    f"map, which is smaller than {smallest}x{smallest}",
+                    "give a larger --image-size",
+                )
+        if self.kernel_size % 2 == 0:
+            raise ArchitectureError(f"kernel size {self.kernel_size} is not odd")
+
+
+class PatchEmbed(nn.Module):
+    """Patches into tokens by a strided convolution: (B, C, H, W) → (B, H', W', C')."""
+
+    def __init__(self, channels: int, dim: int, kernel: int, stride: int, padding: int = 0) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, dim, kernel, stride, padding)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+
+
+class SpatialReductionAttention(nn.Module):
+    """Global attention whose keys and values come from a reduced map; (B, H, W, C) → same.
+
+    Rank 4 throughout. With `reduction` 1 it is plain attention over all H·W tokens.
+    """
+
+    def __init__(self, config: PyramidConfig, stage: int) -> None:
+        super().__init__()
+        self.dim, self.heads = config.embed_dims[stage], config.heads[stage]
+        self.reduction = config.sr_ratios[stage]
+        self.scale = config.qk_scale or (self.dim // self.heads) ** -0.5
+        self.q = nn.Linear(self.dim, self.dim, bias=config.qkv_bias)
+        self.kv = nn.Linear(self.dim, 2 * self.dim, bias=config.qkv_bias)
+        self.proj = nn.Linear(self.dim, self.dim)
+        if self.reduction > 1:
+            self.sr = nn.Conv2d(self.dim, self.dim, self.reduction, stride=self.reduction)
+            self.norm = nn.LayerNorm(self.dim)
+
+    def reduced(self, x: Tensor) -> Tensor:
+        """One token per patch of the map; rows and columns that fill no patch are left out."""
+        if self.reduction == 1:
+            return x
+        return self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, height, width, _ = x.shape
+        heads, depth = self.heads, self.dim // self.heads
+        q = self.q(x).reshape(-1, height * width, heads, depth).permute(0, 2, 1, 3)
+        # As in window attention the outputs are split k, v first, then by head.
+        source = self.reduced(x)
+        kv = self.kv(source).reshape(-1, source.shape[1] * source.shape[2], 2 * heads, depth)
+        k, v = kv.permute(0, 2, 1, 3).chunk(2, dim=1)
+        out = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+        return self.proj(out.permute(0, 2, 1, 3).reshape(-1, height, width, self.dim))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; the attention is Slide or spatial-reduction attention."""
+
+    def __init__(self, config: PyramidConfig, stage: int, mlp: nn.Module) -> None:
+        super().__init__()
+        dim, heads = config.embed_dims[stage], config.heads[stage]
+        self.norm1 = nn.LayerNorm(dim, eps=EPSILON)
+        self.attn: nn.Module
+        if stage < config.slide_stages:
+            self.attn = SlideAttention(
+                AttentionConfig(dim, heads, config.kernel_size, config.qkv_bias, config.qk_scale)
+            )
+        else:
+            self.attn = SpatialReductionAttention(config, stage)
+        self.norm2 = nn.LayerNorm(dim, eps=EPSILON)
+        self.mlp = mlp
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+def read_sizes(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Fields of PyramidConfig that key names and shapes tell, and notes on what they don't.
+
+    Heads of a spatial-reduction stage leave no trace in its weights: they are taken to be
+    as wide as the slide stages', as in every published PVT and PVTv2.
+    """
+    try:
+        depths = _depths(state)
+        attentions = [f"block{stage}.0.attn" for stage in range(1, len(depths) + 1)]
+        slide = [name for name in attentions if f"{name}.dep_conv.weight" in state]
+        dims = [state[f"{name}.proj.weight"].shape[0] for name in attentions]
+        kernels, _, side, _ = state[f"{slide[0]}.dep_conv.weight"].shape
+        head_dim = kernels // side**2
+        hidden = [state[f"block{s + 1}.0.mlp.fc1.weight"].shape[0] for s in range(len(depths))]
+        slide_heads = [state[f"{n}.relative_position_bias_table"].shape[1] for n in slide]
+    except (KeyError, ValueError) as error:
+        raise ArchitectureError(
+            f"keys of a Slide-PVT are missing or misshapen: {error}",
+            "is it the whole model's state dict?",
+        ) from error
+    if head_dim == 0 or any(dim % head_dim for dim in dims):
+        raise ArchitectureError(
+            f"heads of {head_dim} channels do not divide stages of {', '.join(map(str, dims))}",
+            "save the model's config with it: write the file with `slide-deploy fuse`",
+        )
+    head = state.get("head.weight")
+    reduced = [state.get(f"{name}.sr.weight") for name in attentions]
+    sizes = {
+        "embed_dims": tuple(dims),
+        "depths": tuple(depths),
+        "heads": (*slide_heads, *(dim // head_dim for dim in dims[len(slide) :])),
+        "mlp_ratios": tuple(count / dim for count, dim in zip(hidden, dims, strict=True)),
+        "sr_ratios": tuple(1 if weight is None else weight.shape[-1] for weight in reduced),
+        "slide_stages": len(slide),
+        "num_classes": 0 if head is None else head.shape[0],
+        "kernel_size": side,
+        "in_channels": state["patch_embed1.proj.weight"].shape[1],
+        "qkv_bias": f"{slide[0]}.qkv.bias" in state,
+    }
+    notes = [f"qk_scale taken as d^-0.5 and heads as {head_dim} channels wide in every stage"]
+    return sizes, tuple(notes)
+
+
+def _depths(state: Mapping[str, Tensor]) -> list[int]:
+    found = (re.match(r"block(\d+)\.(\d+)\.", key) for key in state)
+    blocks = {(int(match[1]), int(match[2])) for match in found if match}
+    stages = max(stage for stage, _ in blocks)
+    return [sum(1 for own, _ in blocks if own == stage) for stage in range(1, stages + 1)]
+
+
+def training_image_size(config: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    """(height, width) from the `DATA.IMG_SIZE` that Swin-like training scripts store."""
+    size = ((config or {}).get("DATA") or {}).get("IMG_SIZE")
+    if size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)

@@ -1,0 +1,221 @@
+"""Slide-PVTv2: Pyramid Vision Transformer v2 with Slide Attention in its first stages.
+
+Sources: Pan et al., CVPR 2023, arXiv 2304.04237, on Wang et al., "PVT v2", arXiv 2106.13797.
+State-dict names are those of PVTv2's public implementation. There is no public code of the
+two together, and the paper's counts decide what it leaves open: Slide Attention replaces
+spatial-reduction attention in stages 1 and 2, as in Slide-PVT, and all else is PVTv2's.
+
+At 224×224 with 1000 classes; parameters of the training form, its frozen one-hot kernels
+included, and multiply-adds of the fused form:
+
+    model             parameters   paper      FLOPs     paper
+    Slide-PVTv2-B0     3.43 M         -       0.60 G      -
+    Slide-PVTv2-B1    13.01 M      13.0 M     2.19 G    2.2 G
+    Slide-PVTv2-B2    23.61 M      22.8 M     4.17 G    4.2 G
+    Slide-PVTv2-B3    43.48 M         -       7.04 G      -
+    Slide-PVTv2-B4    59.80 M         -      10.32 G      -
+    Slide-PVTv2-B5    79.70 M         -      11.90 G      -
+
+B2's parameters are not met, though its FLOPs are: stage 1 alone would make 24.6 M, stages
+1 to 3 21.2 M, and PVTv2's linear variant in stages 3 and 4 22.6 M. Two of stage 3's six blocks
+replaced as well would make 22.8 M and 4.20 G, but nothing says so, nor which two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from slide_deploy.errors import AmbiguousModel, ArchitectureError
+from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.pyramid import (
+    EPSILON,
+    Block,
+    PatchEmbed,
+    PyramidConfig,
+    read_sizes,
+    training_image_size,
+)
+from slide_deploy.types import TensorSpec
+
+__all__ = [
+    "FAMILY",
+    "SlidePvtV2",
+    "SlidePvtV2Config",
+    "slide_pvt_v2_b0",
+    "slide_pvt_v2_b1",
+    "slide_pvt_v2_b2",
+    "slide_pvt_v2_b3",
+    "slide_pvt_v2_b4",
+    "slide_pvt_v2_b5",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlidePvtV2Config(PyramidConfig):
+    """Sizes of a Slide-PVTv2. Its patches overlap, 7×7 at stride 4 and then 3×3 at stride 2,
+    and nothing in it depends on the image size."""
+
+    def resolution(self, stage: int) -> tuple[int, int]:
+        step = 4 * 2**stage
+        return -(-self.image_size[0] // step), -(-self.image_size[1] // step)
+
+
+class DWConv(nn.Module):
+    """Depthwise 3×3 convolution on maps with channels last."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dwconv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class ConvMlp(nn.Module):
+    """Linear, depthwise convolution, GELU (erf), Linear: it tells tokens where they are."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.dwconv = DWConv(hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.dwconv(self.fc1(x))))
+
+
+class SlidePvtV2(nn.Module):
+    """Image (B, 3, H, W) → logits (B, classes), or pooled features where there is no head."""
+
+    def __init__(self, config: SlidePvtV2Config) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        channels = config.in_channels
+        for stage, dim in enumerate(config.embed_dims):
+            kernel, stride = (7, 4) if stage == 0 else (3, 2)
+            number = stage + 1
+            patches = PatchEmbed(channels, dim, kernel, stride, padding=kernel // 2)
+            self.add_module(f"patch_embed{number}", patches)
+            self.add_module(f"block{number}", _blocks(config, stage))
+            self.add_module(f"norm{number}", nn.LayerNorm(dim, eps=EPSILON))
+            channels = dim
+        classes = config.num_classes
+        self.head = nn.Linear(channels, classes) if classes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.forward_features(x)[-1].mean(dim=(2, 3)))
+
+    def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Each stage's map after its norm, (B, C, H, W), as public detectors take it."""
+        maps = []
+        for number in range(1, len(self.config.depths) + 1):
+            for part in ("patch_embed", "block", "norm"):
+                x = self.get_submodule(f"{part}{number}")(x)
+            x = x.permute(0, 3, 1, 2)
+            maps.append(x)
+        return tuple(maps)
+
+
+def _blocks(config: SlidePvtV2Config, stage: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(
+            Block(config, stage, ConvMlp(config.embed_dims[stage], config.hidden(stage)))
+            for _ in range(config.depths[stage])
+        )
+    )
+
+
+def _published(
+    depths: tuple[int, ...], num_classes: int, *, base: int = 64, early_mlp_ratio: float = 8.0
+) -> SlidePvtV2:
+    return SlidePvtV2(
+        SlidePvtV2Config(
+            image_size=(224, 224),
+            embed_dims=(base, 2 * base, 5 * base, 8 * base),
+            depths=depths,
+            heads=(1, 2, 5, 8),
+            mlp_ratios=(early_mlp_ratio, early_mlp_ratio, 4.0, 4.0),
+            sr_ratios=(1, 1, 2, 1),
+            slide_stages=2,
+            num_classes=num_classes,
+        )
+    )
+
+
+def slide_pvt_v2_b0(num_classes: int = 1000) -> SlidePvtV2:
+    """PVTv2-B0's sizes with Slide Attention in stages 1 and 2."""
+    return _published((2, 2, 2, 2), num_classes, base=32)
+
+
+def slide_pvt_v2_b1(num_classes: int = 1000) -> SlidePvtV2:
+    """Slide-PVTv2-B1 at 224×224: 13.0 M parameters, 2.2 GFLOPs in the paper."""
+    return _published((2, 2, 2, 2), num_classes)
+
+
+def slide_pvt_v2_b2(num_classes: int = 1000) -> SlidePvtV2:
+    """Slide-PVTv2-B2 at 224×224: 22.8 M parameters, 4.2 GFLOPs in the paper."""
+    return _published((3, 4, 6, 3), num_classes)
+
+
+def slide_pvt_v2_b3(num_classes: int = 1000) -> SlidePvtV2:
+    """PVTv2-B3's sizes with Slide Attention in stages 1 and 2."""
+    return _published((3, 4, 18, 3), num_classes)
+
+
+def slide_pvt_v2_b4(num_classes: int = 1000) -> SlidePvtV2:
+    """PVTv2-B4's sizes with Slide Attention in stages 1 and 2."""
+    return _published((3, 8, 27, 3), num_classes)
+
+
+def slide_pvt_v2_b5(num_classes: int = 1000) -> SlidePvtV2:
+    """PVTv2-B5's sizes with Slide Attention in stages 1 and 2."""
+    return _published((3, 6, 40, 3), num_classes, early_mlp_ratio=4.0)
+
+
+def _recognises(state: Mapping[str, Tensor]) -> bool:
+    return {
+        "block1.0.attn.dep_conv.weight",
+        "block1.0.mlp.dwconv.dwconv.weight",
+    } <= state.keys() and "pos_embed1" not in state
+
+
+def _recognise(
+    state: Mapping[str, Tensor],
+    config: Mapping[str, Any] | None,
+    image_size: tuple[int, int] | None,
+) -> Recognised:
+    """Sizes from key names and shapes; of a training configuration only the image size."""
+    sizes, notes = read_sizes(state)
+    if any(key.endswith("sr.weight") and value.shape[-1] == 1 for key, value in state.items()):
+        raise ArchitectureError(
+            "its global stages reduce by pooling to 7x7 (PVTv2's linear variant)",
+            "no Slide-PVTv2 of the paper is of this kind: export it as a module of your own",
+        )
+    size = image_size or training_image_size(config)
+    if size is None:
+        raise AmbiguousModel(
+            "the checkpoint does not tell the image size: nothing in a PVTv2 depends on it",
+            "pass --image-size, e.g. --image-size 224",
+        )
+    return Recognised(SlidePvtV2Config(image_size=size, **sizes), notes)
+
+
+FAMILY = Family(
+    name="slide-pvt-v2",
+    config_type=SlidePvtV2Config,
+    recognises=_recognises,
+    recognise=_recognise,
+    build=SlidePvtV2,
+    input_spec=lambda config: TensorSpec("image", (1, config.in_channels, *config.image_size)),
+    output_specs=lambda config: (
+        TensorSpec("logits", (1, config.num_classes))
+        if config.num_classes
+        else TensorSpec("features", (1, config.embed_dims[-1])),
+    ),
+)

@@ -1,0 +1,423 @@
+"""Slide-Swin: Swin Transformer with Slide Attention in its first stages.
+
+Source: Pan et al., CVPR 2023, arXiv 2304.04237; state-dict names are those of the public
+implementation. Feature maps travel as (B, H, W, C).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slide_deploy.errors import AmbiguousModel, ArchitectureError
+from slide_deploy.models.blocks import Mlp
+from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
+from slide_deploy.models.window_attention import WindowAttention, shift_mask
+from slide_deploy.types import TensorSpec
+
+__all__ = ["FAMILY", "SlideSwin", "SlideSwinConfig", "slide_swin_b", "slide_swin_s", "slide_swin_t"]
+
+
+@dataclass(frozen=True)
+class SlideSwinConfig:
+    """Sizes of a Slide-Swin; sizes of images and maps in pixels, (height, width)."""
+
+    image_size: tuple[int, int]
+    embed_dim: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    slide_stages: int
+    window_size: int
+    num_classes: int = 1000
+    kernel_size: int = 3
+    patch_size: int = 4
+    in_channels: int = 3
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    qk_scale: float | None = None
+    ape: bool = False
+    patch_norm: bool = True
+
+    def resolution(self, stage: int) -> tuple[int, int]:
+        """Height and width of the feature map that a stage works on."""
+        step = self.patch_size * 2**stage
+        return self.image_size[0] // step, self.image_size[1] // step
+
+    def window(self, stage: int) -> int:
+        """Side of a stage's windows: never larger than its feature map."""
+        return min(self.window_size, *self.resolution(stage))
+
+    def check(self) -> None:
+        """Raise ArchitectureError where the sizes cannot work together."""
+        last = len(self.depths) - 1
+        multiple = self.patch_size * 2**last
+        height, width = self.image_size
+        name = f"image size {height}x{width}"
+        if min(height, width) < multiple or height % multiple or width % multiple:
+            raise ArchitectureError(
+                f"{name} cannot be cut into patches and halved {last} times",
+                f"give --image-size a multiple of {multiple}",
+            )
+        for stage in range(self.slide_stages, len(self.depths)):
+            (rows, columns), window = self.resolution(stage), self.window(stage)
+            if rows % window or columns % window:
+                raise ArchitectureError(
+                    f"{name} gives stage {stage} a {rows}x{columns} map, "
+                    f"which windows of {window} do not tile",
+                    "give --image-size the size that the model was trained for",
+                )
+        for stage, heads in enumerate(self.heads):
+            if (self.embed_dim * 2**stage) % heads:
+                raise ArchitectureError(
+                    f"{heads} heads do not divide the {self.embed_dim * 2**stage} "
+                    f"channels of stage {stage}",
+                    "is the config that of these weights?",
+                )
+        if self.kernel_size % 2 == 0:
+            raise ArchitectureError(
+                f"kernel size {self.kernel_size} is not odd", "is the config that of these weights?"
+            )
+
+
+class PatchEmbed(nn.Module):
+    """Image (B, 3, H, W) → tokens (B, H/p, W/p, C)."""
+
+    def __init__(self, config: SlideSwinConfig) -> None:
+        super().__init__()
+        patch = config.patch_size
+        self.proj = nn.Conv2d(config.in_channels, config.embed_dim, patch, stride=patch)
+        self.norm = nn.LayerNorm(config.embed_dim) if config.patch_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+
+
+class PatchMerging(nn.Module):
+    """2×2 neighbours into one token: (B, H, W, C) → (B, H/2, W/2, 2C)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.norm = nn.LayerNorm(4 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, height, width, channels = x.shape
+        # Order of the neighbours, as (row, column): (0,0), (1,0), (0,1), (1,1).
+        x = x.reshape(-1, 2, width // 2, 2 * channels).permute(0, 2, 1, 3)
+        x = x.reshape(-1, 2, 2, channels).permute(0, 2, 1, 3)
+        x = x.reshape(-1, height // 2, width // 2, 4 * channels)
+        return self.reduction(self.norm(x))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; the attention is Slide Attention or window attention."""
+
+    attn_mask: Tensor | None
+
+    def __init__(self, config: SlideSwinConfig, stage: int, index: int) -> None:
+        super().__init__()
+        dim, heads = config.embed_dim * 2**stage, config.heads[stage]
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn: nn.Module
+        mask = None
+        if stage < config.slide_stages:
+            self.attn = SlideAttention(
+                AttentionConfig(dim, heads, config.kernel_size, config.qkv_bias, config.qk_scale)
+            )
+        else:
+            resolution, window = config.resolution(stage), config.window(stage)
+            shifts = index % 2 == 1 and min(resolution) > config.window_size
+            shift = window // 2 if shifts else 0
+            self.attn = WindowAttention(
+                dim,
+                heads,
+                window,
+                resolution,
+                shift,
+                qkv_bias=config.qkv_bias,
+                qk_scale=config.qk_scale,
+            )
+            mask = shift_mask(*resolution, window, shift) if shift else None
+        self.register_buffer("attn_mask", mask)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm1(x)
+        attended = (
+            self.attn(normed) if self.attn_mask is None else self.attn(normed, self.attn_mask)
+        )
+        x = x + attended
+        return x + self.mlp(self.norm2(x))
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution, then the patch merging to the next."""
+
+    def __init__(self, config: SlideSwinConfig, stage: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(config, stage, index) for index in range(config.depths[stage])
+        )
+        last = stage == len(config.depths) - 1
+        self.downsample = nn.Identity() if last else PatchMerging(config.embed_dim * 2**stage)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """The stage's own feature map, at its own resolution."""
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.downsample(self.attend(x))
+
+
+class SlideSwin(nn.Module):
+    """Image (B, 3, H, W) → logits (B, classes), or pooled features where there is no head."""
+
+    def __init__(self, config: SlideSwinConfig) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        features = config.embed_dim * 2 ** (len(config.depths) - 1)
+        self.patch_embed = PatchEmbed(config)
+        self.absolute_pos_embed: nn.Parameter | None = None
+        if config.ape:
+            rows, columns = config.resolution(0)
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, rows * columns, config.embed_dim))
+        self.layers = nn.ModuleList(Stage(config, stage) for stage in range(len(config.depths)))
+        self.norm = nn.LayerNorm(features)
+        classes = config.num_classes
+        self.head = nn.Linear(features, classes) if classes else nn.Identity()
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Image (B, 3, H, W) → tokens of the first stage, (B, H, W, C)."""
+        x = self.patch_embed(x)
+        if self.absolute_pos_embed is not None:
+            x = x + self.absolute_pos_embed.reshape(1, *x.shape[1:])
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(self.norm(x).mean(dim=(1, 2)))
+
+    def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Each stage's map before its downsampling, (B, C, H, W), as detectors take it.
+
+        Raw: the norms that detectors put on each are their own, not of this checkpoint.
+        """
+        x, maps = self.embed(x), []
+        for layer in self.layers:
+            assert isinstance(layer, Stage)
+            stage = layer.attend(x)
+            maps.append(stage.permute(0, 3, 1, 2))
+            x = layer.downsample(stage)
+        return tuple(maps)
+
+
+def _published(embed_dim: int, depth: int, heads: tuple[int, ...], num_classes: int) -> SlideSwin:
+    return SlideSwin(
+        SlideSwinConfig(
+            image_size=(224, 224),
+            embed_dim=embed_dim,
+            depths=(2, 2, depth, 2),
+            heads=heads,
+            slide_stages=2,
+            window_size=56,
+            num_classes=num_classes,
+        )
+    )
+
+
+def slide_swin_t(num_classes: int = 1000) -> SlideSwin:
+    """Slide-Swin-T at 224×224: 29 M parameters, 4.6 GFLOPs in the paper."""
+    return _published(96, 6, (3, 6, 12, 24), num_classes)
+
+
+def slide_swin_s(num_classes: int = 1000) -> SlideSwin:
+    """Slide-Swin-S at 224×224: 51 M parameters, 8.9 GFLOPs in the paper."""
+    return _published(96, 18, (3, 6, 12, 24), num_classes)
+
+
+def slide_swin_b(num_classes: int = 1000) -> SlideSwin:
+    """Slide-Swin-B at 224×224: 89 M parameters, 15.5 GFLOPs in the paper."""
+    return _published(128, 18, (4, 8, 16, 32), num_classes)
+
+
+def _recognises(state: Mapping[str, Tensor]) -> bool:
+    return "layers.0.blocks.0.attn.dep_conv.weight" in state and "patch_embed.proj.weight" in state
+
+
+def _recognise(
+    state: Mapping[str, Tensor],
+    config: Mapping[str, Any] | None,
+    image_size: tuple[int, int] | None,
+) -> Recognised:
+    if config is not None:
+        return Recognised(_from_training_config(config, image_size))
+    return _from_state(state, image_size)
+
+
+def _from_training_config(
+    config: Mapping[str, Any], image_size: tuple[int, int] | None
+) -> SlideSwinConfig:
+    """Sizes from the `config` node that the public training script stores."""
+    try:
+        swin, slide = config["MODEL"]["SWIN"], config["MODEL"]["SLIDE"]
+        size = config["DATA"]["IMG_SIZE"]
+        return SlideSwinConfig(
+            image_size=image_size or _pair(size),
+            embed_dim=int(swin["EMBED_DIM"]),
+            depths=tuple(map(int, swin["DEPTHS"])),
+            heads=tuple(map(int, swin["NUM_HEADS"])),
+            slide_stages=int(slide["NUM_SLIDE_STAGES"]),
+            window_size=int(swin["WINDOW_SIZE"]),
+            num_classes=int(config["MODEL"]["NUM_CLASSES"]),
+            kernel_size=int(slide["KA"]),
+            patch_size=int(swin["PATCH_SIZE"]),
+            in_channels=int(swin["IN_CHANS"]),
+            mlp_ratio=float(swin["MLP_RATIO"]),
+            qkv_bias=bool(swin["QKV_BIAS"]),
+            qk_scale=None if swin["QK_SCALE"] is None else float(swin["QK_SCALE"]),
+            ape=bool(swin["APE"]),
+            patch_norm=bool(swin["PATCH_NORM"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArchitectureError(
+            f"the checkpoint's config cannot be read: {type(error).__name__} {error}",
+            "save the bare state dict to have the architecture read off its shapes",
+        ) from error
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def _from_state(state: Mapping[str, Tensor], image_size: tuple[int, int] | None) -> Recognised:
+    """Sizes from key names and shapes alone."""
+    try:
+        embed_dim, in_channels, patch_size, _ = state["patch_embed.proj.weight"].shape
+        depths = _depths(state)
+        heads, kernels, windows = [], set(), {}
+        for stage in range(len(depths)):
+            attention = f"layers.{stage}.blocks.0.attn"
+            if f"{attention}.dep_conv.weight" in state:
+                heads.append(state[f"{attention}.relative_position_bias_table"].shape[1])
+                kernels.add(state[f"{attention}.dep_conv.weight"].shape[-1])
+            else:
+                rows, count = state[f"{attention}.relative_position_bias_table"].shape
+                heads.append(count)
+                windows[stage] = (math.isqrt(rows) + 1) // 2
+        hidden = [
+            state[f"layers.{stage}.blocks.0.mlp.fc1.weight"].shape[0]
+            for stage in range(len(depths))
+        ]
+    except (KeyError, ValueError) as error:
+        raise ArchitectureError(
+            f"keys of a Slide-Swin are missing or misshapen: {error}",
+            "is it the whole model's state dict?",
+        ) from error
+    head = state.get("head.weight")
+    found, notes = _image_size(state, patch_size, depths, windows)
+    if image_size is None and found is None:
+        raise AmbiguousModel(
+            "the checkpoint does not tell the image size: no window stage and no position "
+            "embedding fixes it",
+            "pass --image-size, e.g. --image-size 224",
+        )
+    if image_size is not None:
+        notes = ()
+    config = SlideSwinConfig(
+        image_size=image_size or found or (0, 0),
+        embed_dim=embed_dim,
+        depths=tuple(depths),
+        heads=tuple(heads),
+        slide_stages=len(depths) - len(windows),
+        window_size=max(windows.values(), default=7),
+        num_classes=0 if head is None else head.shape[0],
+        kernel_size=max(kernels),
+        patch_size=patch_size,
+        in_channels=in_channels,
+        mlp_ratio=_mlp_ratio(hidden, embed_dim),
+        qkv_bias="layers.0.blocks.0.attn.qkv.bias" in state,
+        ape="absolute_pos_embed" in state,
+        patch_norm="patch_embed.norm.weight" in state,
+    )
+    return Recognised(config, ("no config in the file: qk_scale taken as d^-0.5", *notes))
+
+
+def _mlp_ratio(hidden: list[int], embed_dim: int) -> float:
+    """The ratio that gives every stage its hidden width, which is rounded down from it."""
+    widths = [embed_dim * 2**stage for stage in range(len(hidden))]
+    lowest = max(h / width for h, width in zip(hidden, widths, strict=True))
+    if [int(width * lowest) for width in widths] == hidden:
+        return lowest
+    return (lowest + min((h + 1) / width for h, width in zip(hidden, widths, strict=True))) / 2
+
+
+def _depths(state: Mapping[str, Tensor]) -> list[int]:
+    found = (re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", key) for key in state)
+    blocks = {(int(match[1]), int(match[2])) for match in found if match}
+    stages = 1 + max(stage for stage, _ in blocks)
+    return [sum(1 for own, _ in blocks if own == stage) for stage in range(stages)]
+
+
+def _image_size(
+    state: Mapping[str, Tensor], patch: int, depths: list[int], windows: Mapping[int, int]
+) -> tuple[tuple[int, int] | None, tuple[str, ...]]:
+    """Image size, square, from what fixes a stage's map; with a note where it is assumed."""
+    if (embedding := state.get("absolute_pos_embed")) is not None:
+        side = patch * math.isqrt(embedding.shape[1])
+        if (side // patch) ** 2 != embedding.shape[1]:
+            return None, ()
+        note = (
+            f"image size {side} assumed: the {embedding.shape[1]} position embeddings are taken "
+            "to be those of a square; --image-size HxW overrides"
+        )
+        return (side, side), (note,)
+    largest = max(windows.values(), default=0)
+    for stage, window in windows.items():
+        masks = [state.get(f"layers.{stage}.blocks.{b}.attn_mask") for b in range(depths[stage])]
+        for mask in masks:
+            if mask is not None:
+                side = math.isqrt(mask.shape[0]) * window * patch * 2**stage
+                return (side, side), ()
+        # A window shrinks only to its map, and an odd block would shift if it could: its mask
+        # would be there, unless the file has lost its buffers.
+        kept = f"layers.{stage}.blocks.0.attn.relative_position_index" in state
+        if window < largest or (kept and depths[stage] > 1):
+            side = window * patch * 2**stage
+            return (side, side), ()
+    for stage, window in windows.items():
+        side = window * patch * 2**stage
+        note = (
+            f"image size {side} assumed: the window of stage {stage} ({window}x{window}) is taken "
+            "to see its whole map, as in the published models; --image-size overrides"
+        )
+        return (side, side), (note,)
+    return None, ()
+
+
+FAMILY = Family(
+    name="slide-swin",
+    config_type=SlideSwinConfig,
+    recognises=_recognises,
+    recognise=_recognise,
+    build=SlideSwin,
+    input_spec=lambda config: TensorSpec("image", (1, config.in_channels, *config.image_size)),
+    output_specs=lambda config: (
+        TensorSpec("logits", (1, config.num_classes))
+        if config.num_classes
+        else TensorSpec("features", (1, config.embed_dim * 2 ** (len(config.depths) - 1))),
+    ),
+)

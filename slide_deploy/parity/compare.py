@@ -1,0 +1,206 @@
+"""Hold outputs of an artifact against what the reference says they must be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from slide_deploy.parity.expectation import Expectation, Noise
+from slide_deploy.parity.metrics import max_abs_error, rms_error, snr_db
+from slide_deploy.types import Precision
+
+__all__ = [
+    "NOISE_MULTIPLE",
+    "POOLED_MULTIPLE",
+    "Comparison",
+    "Tolerance",
+    "compare",
+    "constant_outputs",
+    "pooled_ratios",
+]
+
+# A float32 artifact may differ from float64 by this multiple of what PyTorch's own float32
+# does: room for another order of summation, none for another weight.
+NOISE_MULTIPLE = 10.0
+
+# Over all probes together chance evens out, and the root mean square of the error may be this
+# multiple of the noise's: it notices the small mistakes that no single probe stands out for.
+# Of 236 clean exports the largest had 1.7 (docs/mutation.md).
+POOLED_MULTIPLE = 2.5
+
+# A float16 artifact may be this much noisier than PyTorch's own float16: runtimes round
+# after other operations than PyTorch does.
+HALF_MARGIN_DB = 10.0
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A user's own gate, |y − y64| ≤ atol + rtol·|y64|, instead of the calibrated one."""
+
+    atol: float = 0.0
+    rtol: float = 0.0
+
+    def __str__(self) -> str:
+        return f"atol {self.atol:g}, rtol {self.rtol:g} (given by the user)"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One output on one probe. `noise_ratio` is error / noise; `problem` is empty on a pass.
+
+    For class scores (N, classes), `top1_agreed` of `top1_decided` rows have the reference's
+    top class; rows whose two best classes are closer than the noise are `near_ties` and count
+    for neither.
+    """
+
+    probe: str
+    output: str
+    max_abs_error: float
+    noise_floor: float
+    noise_ratio: float
+    snr_db: float
+    problem: str
+    top1_decided: int = 0
+    top1_agreed: int = 0
+    near_ties: int = 0
+
+    @property
+    def passed(self) -> bool:
+        return not self.problem
+
+
+def compare(
+    expectation: Expectation,
+    outputs: Mapping[str, np.ndarray],
+    precision: Precision,
+    tolerance: Tolerance | None = None,
+) -> tuple[Comparison, ...]:
+    """Judge every expected output; float32 by the noise floor, float16 by its noise power."""
+    return tuple(
+        _compare_one(expectation, name, outputs.get(name), precision, tolerance)
+        for name in expectation.references
+    )
+
+
+def constant_outputs(
+    expectations: tuple[Expectation, ...], outputs: Mapping[str, Mapping[str, np.ndarray]]
+) -> Iterator[str]:
+    """Names of outputs that are the same on every probe where the reference's are not."""
+    first, *others = expectations
+    for name, reference in first.references.items():
+        pairs = [
+            (outputs[e.probe].get(name), e.references[name])
+            for e in others
+            if e.references[name].shape == reference.shape
+        ]
+        produced = outputs[first.probe].get(name)
+        moved = any(not np.array_equal(reference, wanted) for _, wanted in pairs)
+        if produced is not None and moved and all(_same(produced, value) for value, _ in pairs):
+            yield name
+
+
+def pooled_ratios(
+    expectations: tuple[Expectation, ...], outputs: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, float]:
+    """Per output, the error over all probes in multiples of the noise, both root mean square.
+
+    Only outputs of the expected shape on every probe have one.
+    """
+    ratios = {}
+    for name in expectations[0].references:
+        pairs = [(outputs[e.probe].get(name), e.references[name]) for e in expectations]
+        if any(_shape_problem(produced, reference) for produced, reference in pairs):
+            continue
+        sizes = np.array([reference.size for _, reference in pairs], dtype=np.float64)
+        errors = [rms_error(value, r) for value, r in pairs if value is not None]
+        noises = [expectation.noise[name].rms for expectation in expectations]
+        power = float(sizes @ np.square(errors)) / float(sizes @ np.square(noises))
+        ratios[name] = float(np.sqrt(power))
+    return ratios
+
+
+def _same(first: np.ndarray, other: np.ndarray | None) -> bool:
+    return other is not None and np.array_equal(first, other, equal_nan=True)
+
+
+def _compare_one(
+    expectation: Expectation,
+    name: str,
+    output: np.ndarray | None,
+    precision: Precision,
+    tolerance: Tolerance | None,
+) -> Comparison:
+    reference, noise = expectation.references[name], expectation.noise[name]
+    problem = _shape_problem(output, reference)
+    if output is None or problem:
+        worst = float("inf")
+        return Comparison(expectation.probe, name, worst, noise.floor, worst, -worst, problem)
+    error, snr = max_abs_error(output, reference), snr_db(output, reference)
+    decided, agreed, ties = _top1(output, reference, _spread(noise, precision))
+    if not np.isfinite(output).all():
+        problem = "the output has NaN or infinite values"
+    elif tolerance is not None:
+        problem = _beyond_tolerance(output, reference, tolerance)
+    elif precision is Precision.FLOAT32:
+        problem = _beyond_noise(error, noise.floor)
+    else:
+        problem = _too_noisy(snr, noise.half_snr_db)
+    if not problem and agreed < decided:
+        problem = f"top-1 differs on {decided - agreed} of {decided} rows beyond the noise"
+    ratio = error / noise.floor
+    return Comparison(
+        expectation.probe, name, error, noise.floor, ratio, snr, problem, decided, agreed, ties
+    )
+
+
+def _shape_problem(output: np.ndarray | None, reference: np.ndarray) -> str:
+    if output is None:
+        return "the output is missing"
+    if not output.size:
+        return "the output is empty"
+    if output.shape != reference.shape:
+        return f"the output's shape is {output.shape}, not {reference.shape}"
+    if output.dtype != np.float32:
+        return f"the output's dtype is {output.dtype}, not float32"
+    return ""
+
+
+def _beyond_noise(error: float, noise: float) -> str:
+    if not np.isfinite(noise):
+        return "PyTorch itself overflows in float32 here: there is no noise to judge by"
+    if error <= NOISE_MULTIPLE * noise:
+        return ""
+    return f"error {error:.1e} is {error / noise:.0f} times the float32 noise {noise:.1e}"
+
+
+def _too_noisy(snr: float, half: float | None) -> str:
+    if half is None:
+        return "there is no float16 expectation to judge by"
+    if not half > 0:
+        return "PyTorch itself overflows in float16 here: use float32, or tame the model"
+    if snr >= half - HALF_MARGIN_DB:
+        return ""
+    return f"{snr:.0f} dB where PyTorch's float16 has {half:.0f} dB"
+
+
+def _beyond_tolerance(output: np.ndarray, reference: np.ndarray, tolerance: Tolerance) -> str:
+    allowed = tolerance.atol + tolerance.rtol * np.abs(reference)
+    excess = float((np.abs(output - reference) - allowed).max())
+    return "" if excess <= 0 else f"beyond {tolerance} by {excess:.1e}"
+
+
+def _spread(noise: Noise, precision: Precision) -> float:
+    """How far rounding may move a score at this precision."""
+    return noise.floor if precision is Precision.FLOAT32 else noise.half_floor or noise.floor
+
+
+def _top1(output: np.ndarray, reference: np.ndarray, noise: float) -> tuple[int, int, int]:
+    if reference.ndim != 2 or reference.shape[1] < 2:
+        return 0, 0, 0
+    best = np.sort(reference, axis=1)[:, -2:]
+    # Two scores may each move by the gate's multiple of the noise, towards each other.
+    clear = best[:, 1] - best[:, 0] > 2 * NOISE_MULTIPLE * noise
+    agree = output.argmax(axis=1) == reference.argmax(axis=1)
+    return int(clear.sum()), int((clear & agree).sum()), int((~clear).sum())

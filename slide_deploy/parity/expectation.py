@@ -1,0 +1,90 @@
+"""What one probe must give, and how it is kept on disk for machines without the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from slide_deploy.errors import ArtifactError
+
+__all__ = ["Expectation", "Noise", "load_expectations", "save_expectations"]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Rounding noise of the model itself on one output of one probe.
+
+    `floor` is max |y32 − y64| of PyTorch and `rms` its root mean square; `half_floor` and
+    `half_snr_db` are the largest error and the signal-to-noise ratio of PyTorch's float16, None
+    where only float32 is expected.
+    """
+
+    floor: float
+    rms: float
+    half_floor: float | None = None
+    half_snr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Inputs of one probe; per output the float64 reference and the model's own noise."""
+
+    probe: str
+    why: str
+    inputs: Mapping[str, np.ndarray]
+    references: Mapping[str, np.ndarray]
+    noise: Mapping[str, Noise]
+
+
+def save_expectations(expectations: tuple[Expectation, ...], path: Path) -> None:
+    """Write golden vectors as a compressed .npz of plain arrays."""
+    arrays: dict[str, np.ndarray] = {}
+    for index, expected in enumerate(expectations):
+        arrays[f"{index}/about"] = np.array([expected.probe, expected.why])
+        arrays |= {f"{index}/input/{name}": value for name, value in expected.inputs.items()}
+        for name, reference in expected.references.items():
+            noise = expected.noise[name]
+            figures = (noise.floor, noise.rms, noise.half_floor, noise.half_snr_db)
+            arrays[f"{index}/reference/{name}"] = reference
+            arrays[f"{index}/noise/{name}"] = np.array(
+                [np.nan if figure is None else figure for figure in figures]
+            )
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy types kwargs as allow_pickle
+
+
+def load_expectations(path: Path) -> tuple[Expectation, ...]:
+    """Read what `save_expectations` wrote; ArtifactError where the file is another thing."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        count = sum(1 for key in arrays if key.endswith("/about"))
+        found = tuple(_one(arrays, index) for index in range(count))
+    except Exception as error:  # zip, zlib, struct and numpy errors come as they are
+        raise ArtifactError(
+            f"golden vectors {path} cannot be read ({type(error).__name__})", "export again"
+        ) from error
+    if not found:
+        raise ArtifactError(f"golden vectors {path} hold nothing", "export again")
+    return found
+
+
+def _one(arrays: Mapping[str, np.ndarray], index: int) -> Expectation:
+    probe, why = (str(text) for text in arrays[f"{index}/about"])
+
+    def named(kind: str) -> dict[str, np.ndarray]:
+        prefix = f"{index}/{kind}/"
+        return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+    noise = {}
+    for name, figures in named("noise").items():
+        floor, rms, half_floor, half_snr = map(float, figures)
+        half = (None, None) if np.isnan(half_floor) else (half_floor, half_snr)
+        noise[name] = Noise(floor, rms, *half)
+    references = named("reference")
+    if not references or references.keys() != noise.keys():
+        raise ValueError("references and noise do not name the same outputs")
+    return Expectation(probe, why, named("input"), references, noise)

@@ -1,0 +1,52 @@
+"""Error figures between an output and its float64 reference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["max_abs_error", "noise_floor", "noise_rms", "rms_error", "snr_db"]
+
+
+def max_abs_error(output: np.ndarray, reference: np.ndarray) -> float:
+    """max |output − reference|; infinite where the output is not finite."""
+    difference = np.abs(output.astype(np.float64) - reference)
+    return float(difference.max(initial=0.0)) if np.isfinite(difference).all() else float("inf")
+
+
+def rms_error(output: np.ndarray, reference: np.ndarray) -> float:
+    """Root mean square of output − reference; infinite where the output is not finite."""
+    if not output.size:
+        return 0.0
+    power = float(np.square(output.astype(np.float64) - reference).mean())
+    return float(np.sqrt(power)) if np.isfinite(power) else float("inf")
+
+
+def noise_floor(rounded: np.ndarray, reference: np.ndarray) -> float:
+    """The rounding noise of a model in float32, max |y32 − y64|.
+
+    Never below one rounding of the output itself, so that a lucky float32 run (few outputs,
+    or zeros) does not ask the impossible of an artifact.
+    """
+    return max(max_abs_error(rounded, reference), _one_rounding(reference))
+
+
+def noise_rms(rounded: np.ndarray, reference: np.ndarray) -> float:
+    """The same noise as root mean square, and never below that of one rounding."""
+    return max(rms_error(rounded, reference), _one_rounding(reference) / 12**0.5)
+
+
+def _one_rounding(reference: np.ndarray) -> float:
+    single = np.finfo(np.float32)
+    largest = float(np.abs(reference).max(initial=0.0))
+    return max(float(single.eps) * largest, float(single.tiny))
+
+
+def snr_db(output: np.ndarray, reference: np.ndarray) -> float:
+    """10·log₁₀(‖reference‖² / ‖output − reference‖²) in decibels."""
+    noise = float(np.square(output.astype(np.float64) - reference).sum())
+    signal = float(np.square(reference).sum())
+    if not np.isfinite(noise):
+        return float("-inf")
+    if noise == 0.0:
+        return float("inf")
+    return 10.0 * float(np.log10(max(signal, np.finfo(np.float64).tiny) / noise))

@@ -1,0 +1,101 @@
+"""Inputs that an artifact is asked, each with the mistake it is there to catch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from slide_deploy.types import TensorSpec
+
+__all__ = ["Probe", "image_probes", "make_probes"]
+
+Generator = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Named inputs of one run, and why they are there."""
+
+    name: str
+    why: str
+    inputs: dict[str, np.ndarray]
+
+
+def _impulses(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
+    """Single bright pixels in the corners, on the borders and in the middle."""
+    image = np.zeros(shape)
+    height, width = shape[-2:]
+    for row in (0, height // 2, height - 1):
+        for column in (0, width // 2, width - 1):
+            image[..., row, column] = 3 * rng.standard_normal(shape[:-2])
+    return image
+
+
+def _ramps(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
+    """A slope along each axis, each of its own steepness."""
+    image = np.full(shape, -1.5)
+    for axis, steepness in enumerate((0.3, 0.7, 3.0, 1.6)):
+        along = [1] * len(shape)
+        along[axis] = shape[axis]
+        image += steepness * np.linspace(0, 1, shape[axis]).reshape(along)
+    return image
+
+
+def _natural(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
+    """Noise with the 1/f spectrum of photographs, at unit variance."""
+    noise = rng.standard_normal(shape)
+    rows, columns = np.fft.fftfreq(shape[-2])[:, None], np.fft.rfftfreq(shape[-1])[None, :]
+    frequency = np.maximum(np.hypot(rows, columns), 1 / max(shape[-2:]))
+    image = np.fft.irfft2(np.fft.rfft2(noise) / frequency, s=shape[-2:])
+    return np.asarray(image / max(image.std(), 1e-12))
+
+
+_Maker = Callable[[tuple[int, ...], Generator], np.ndarray]
+_PROBES: tuple[tuple[str, str, _Maker], ...] = (
+    ("normal", "every weight takes part", lambda shape, rng: rng.standard_normal(shape)),
+    ("uniform", "a second draw, all of one sign", lambda shape, rng: rng.uniform(0, 1, shape)),
+    ("zeros", "biases alone", lambda shape, rng: np.zeros(shape)),
+    ("constant", "borders alone make a difference", lambda shape, rng: np.full(shape, 0.7)),
+    ("impulses", "padding and shifts at corners, borders and in the middle", _impulses),
+    ("ramps", "swapped or flipped axes", _ramps),
+    ("natural", "the spectrum of photographs", _natural),
+    ("large", "overflow in float16", lambda shape, rng: 30 * rng.standard_normal(shape)),
+    ("tiny", "underflow in float16", lambda shape, rng: 1e-3 * rng.standard_normal(shape)),
+)
+
+
+def make_probes(inputs: tuple[TensorSpec, ...], seed: int = 0) -> tuple[Probe, ...]:
+    """Seeded probes for inputs of fixed shapes; images are those of rank 4, integers are 0 and 1.
+
+    The same specs and seed give the same bits on every machine.
+    """
+    probes = []
+    for index, (name, why, maker) in enumerate(_PROBES):
+        rng = np.random.default_rng((seed, index))
+        arrays = {spec.name: _one(spec, maker, rng).astype(spec.dtype) for spec in inputs}
+        probes.append(Probe(name, why, arrays))
+    return tuple(probes)
+
+
+def image_probes(
+    inputs: tuple[TensorSpec, ...], images: Sequence[np.ndarray], batch: int
+) -> tuple[Probe, ...]:
+    """The user's own images (C, H, W) as probes, each repeated to fill the batch."""
+    return tuple(
+        Probe(
+            f"image {number}",
+            "the user's own image",
+            {inputs[0].name: np.repeat(image[None].astype(np.float32), batch, axis=0)},
+        )
+        for number, image in enumerate(images, 1)
+    )
+
+
+def _one(spec: TensorSpec, maker: _Maker, rng: Generator) -> np.ndarray:
+    shape = tuple(int(size) for size in spec.shape)
+    if spec.dtype != "float32":
+        # What numbers mean to a model nobody can know; every table has these two rows.
+        return rng.integers(0, 2, shape)
+    return maker(shape, rng) if len(shape) == 4 else rng.standard_normal(shape)

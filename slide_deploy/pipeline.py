@@ -1,0 +1,248 @@
+"""load → fuse → export → verify, as plain functions; the CLI is a thin layer on these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from slide_deploy import registry
+from slide_deploy.baseline import regressions
+from slide_deploy.errors import CheckpointError, ConversionError, MissingLibrary, SlideDeployError
+from slide_deploy.exporting import (
+    Deployed,
+    deployer,
+    require,
+    save_golden,
+    save_manifest,
+    source_of,
+    write_artifact,
+)
+from slide_deploy.files import staged_folder
+from slide_deploy.golden import record_problems
+from slide_deploy.loading import Model
+from slide_deploy.manifest import Artifact, Manifest, SourceRecord, find_manifest, toolchain
+from slide_deploy.parity.expectation import Expectation
+from slide_deploy.parity.probes import Probe, image_probes, make_probes
+from slide_deploy.protocols import Exporter
+from slide_deploy.reference import block_references, expectations
+from slide_deploy.report.formats import save_reports
+from slide_deploy.report.record import Check, Report, overall
+from slide_deploy.types import Options, Precision, Verdict, with_batch
+from slide_deploy.verification import Batch, Judging, Progress, Subject, check_artifact
+
+__all__ = ["export", "export_and_verify", "subject_of", "verify"]
+
+DEFAULTS, CALIBRATED = Options(), Judging()
+
+# A batch that is neither 1 nor what models are traced with.
+OTHER_BATCH = 3
+
+
+def export(
+    model: Model,
+    targets: Sequence[str],
+    output: Path,
+    options: Options = DEFAULTS,
+    progress: Progress = print,
+) -> Manifest:
+    """Write one artifact per target into the folder `output`, its manifest and golden vectors.
+
+    Raises at the first target that cannot be written (ConversionError, MissingLibrary,
+    UnknownName, OutputError), and then nothing in `output` has changed.
+    """
+    exporters = [registry.exporter(target) for target in targets]
+    for exporter in exporters:
+        require(exporter)
+    deploy = deployer(model, options)
+    subject = subject_of(model, progress)
+    with staged_folder(output) as scratch:
+        artifacts = []
+        for exporter in exporters:
+            progress(f"exporting {exporter.title}")
+            artifacts.append(_write(exporter, model, deploy, scratch, options))
+        return _record(model, subject, tuple(artifacts), scratch, output)
+
+
+def verify(
+    artifacts: Sequence[Path],
+    model: Model,
+    *,
+    judging: Judging = CALIBRATED,
+    images: Sequence[np.ndarray] = (),
+    progress: Progress = print,
+    command: str = "",
+) -> Report:
+    """Hold artifacts on disk against `model`, the unfused reference, each in a fresh process.
+
+    The manifest beside an artifact, where there is one, must agree with file and model. A
+    folder that export wrote stands for all of its artifacts. `images` (each (C, H, W)) become
+    probes of their own.
+    """
+    subject = subject_of(model, progress, tuple(images))
+    checks = []
+    for path in (found for given in artifacts for found in _artifacts_at(given)):
+        manifest = find_manifest(path.parent)
+        record = manifest.entry(path) if manifest else None
+        found: list[str] = []
+        if manifest and record:
+            found = [*record_problems(path, record), *_source_problems(path, manifest, subject)]
+        checks.append(check_artifact(path, subject, record, judging, progress, tuple(found)))
+    return _report(subject, tuple(checks), command)
+
+
+def export_and_verify(
+    model: Model,
+    targets: Sequence[str],
+    output: Path,
+    options: Options = DEFAULTS,
+    *,
+    judging: Judging = CALIBRATED,
+    images: Sequence[np.ndarray] = (),
+    baseline: Report | None = None,
+    progress: Progress = print,
+    command: str = "",
+) -> Report:
+    """Export and verify, writing artifacts, `manifest.json`, golden vectors and reports.
+
+    One target's trouble does not stop the others: it becomes a failed check, or one that did
+    not run. What is worse than in `baseline`, an earlier report, fails too. Artifacts are
+    verified where they were staged, then take their places together.
+    """
+    deploy = deployer(model, options)
+    subject = subject_of(model, progress, tuple(images))
+    artifacts: list[Artifact] = []
+    checks: list[Check | Future[Check]] = []
+    with staged_folder(output) as scratch:
+        # Converters use one core: the reference and the artifacts already written the other.
+        with ThreadPoolExecutor(max_workers=1) as background:
+            for target in targets:
+                exporter = registry.exporter(target)
+                progress(f"exporting {exporter.title}")
+                try:
+                    require(exporter)
+                    record = _write(exporter, model, deploy, scratch, options)
+                except (ConversionError, MissingLibrary) as error:
+                    checks.append(_not_exported(exporter, model, options, error))
+                    continue
+                artifacts.append(record)
+                path = scratch / record.path
+                checks.append(
+                    background.submit(check_artifact, path, subject, record, judging, progress)
+                )
+        _record(model, subject, tuple(artifacts), scratch, output)
+        done = tuple(check if isinstance(check, Check) else check.result() for check in checks)
+        report = _report(subject, done, command)
+        if baseline is not None:
+            report = regressions(report, baseline)
+        save_reports(report, scratch)
+    return report
+
+
+def subject_of(model: Model, progress: Progress, images: tuple[np.ndarray, ...] = ()) -> Subject:
+    """What artifacts of a model are held against; the reference runs once per batch size and
+    precision."""
+    form = "fused" if model.fused else "unfused"
+
+    @cache
+    def expect(batch: Batch, precision: Precision) -> tuple[Expectation, ...]:
+        return expectations(
+            model.module,
+            model.outputs,
+            _probes(model, batch, images),
+            half=precision is Precision.FLOAT16,
+            on_probe=lambda name: progress(f"reference on {name}"),
+        )
+
+    return Subject(
+        name=model.name,
+        source=source_of(model),
+        reference=f"{form} PyTorch model in float64, {model.source.weights} weights",
+        inputs=model.inputs,
+        outputs=model.outputs,
+        expect=expect,
+        blocks=lambda inputs, precision: block_references(model.module, inputs, precision),
+    )
+
+
+def _probes(model: Model, batch: Batch, images: tuple[np.ndarray, ...]) -> tuple[Probe, ...]:
+    def inputs(size: int) -> tuple[Probe, ...]:
+        return make_probes(tuple(with_batch(spec, size) for spec in model.inputs))
+
+    if not isinstance(batch, int):
+        first = inputs(OTHER_BATCH)[0]
+        name, why = f"{first.name}, batch of {OTHER_BATCH}", "a free batch is really free"
+        probes = (*inputs(1), replace(first, name=name, why=why))
+    else:
+        probes = inputs(batch)
+    size = batch if isinstance(batch, int) else 1
+    return (*probes, *image_probes(model.inputs, images, size))
+
+
+def _write(
+    exporter: Exporter,
+    model: Model,
+    deploy: Callable[[str], Deployed],
+    scratch: Path,
+    options: Options,
+) -> Artifact:
+    deployed = deploy(exporter.target)
+    record = write_artifact(exporter, model.name, deployed.capture, scratch, options)
+    return replace(record, lowering=deployed.lowering)
+
+
+def _record(
+    model: Model, subject: Subject, artifacts: tuple[Artifact, ...], scratch: Path, output: Path
+) -> Manifest:
+    if artifacts:
+        batch, precision = artifacts[0].inputs[0].shape[0], artifacts[0].precision
+        expected = subject.expect(batch, precision)
+        artifacts = save_golden(artifacts, expected, scratch, model.name)
+    return save_manifest(model, artifacts, scratch, output)
+
+
+def _artifacts_at(path: Path) -> list[Path]:
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist", "check the path")
+    manifest = find_manifest(path) if path.is_dir() else None
+    return [path / record.path for record in manifest.artifacts] if manifest else [path]
+
+
+def _source_problems(path: Path, manifest: Manifest, subject: Subject) -> list[str]:
+    was, now = manifest.source, subject.source
+    if (was.sha256, was.weights) == (now.sha256, now.weights):
+        return []
+    return [f"{path.name} was exported from {_described(was)}, not from {_described(now)}"]
+
+
+def _described(source: SourceRecord) -> str:
+    return f"{source.path_name} ({source.weights} weights, sha256 {source.sha256[:12]}…)"
+
+
+def _not_exported(
+    exporter: Exporter, model: Model, options: Options, error: SlideDeployError
+) -> Check:
+    missing = isinstance(error, MissingLibrary)
+    return Check(
+        target=exporter.target,
+        path=exporter.file_name(model.name),
+        precision=options.precision,
+        verdict=Verdict.NOT_RUN if missing else Verdict.FAIL,
+        problems=(str(error),),
+    )
+
+
+def _report(subject: Subject, checks: tuple[Check, ...], command: str) -> Report:
+    return Report(
+        verdict=overall(checks),
+        source=subject.source,
+        model=subject.name,
+        reference=subject.reference,
+        checks=checks,
+        command=command,
+        toolchain=toolchain(),
+    )

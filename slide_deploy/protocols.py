@@ -1,0 +1,86 @@
+"""What a target must offer. Plain records of functions: a target is one file, no class tree.
+
+An exporter and a runtime of one target never import each other. They meet on disk, so
+that a verdict rests on what was written and not on what the exporter remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from slide_deploy.types import Fidelity, Options, Precision, TensorSpec
+
+if TYPE_CHECKING:
+    from slide_deploy.capture import Capture
+
+__all__ = ["Arrays", "Exporter", "Open", "Runtime", "Session"]
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """Writes one kind of artifact; a file in `exporters/` defines it as `EXPORTER`.
+
+    `packages` are import names; `extra` is the extra of the distribution that brings them.
+    `write` may raise anything: whatever a converter throws becomes a ConversionError.
+    """
+
+    target: str
+    title: str
+    file_name: Callable[[str], str]
+    write: Callable[[Capture, Path, Options], None]
+    packages: tuple[str, ...]
+    extra: str
+    aliases: tuple[str, ...] = ()
+    precisions: tuple[Precision, ...] = (Precision.FLOAT32, Precision.FLOAT16)
+
+
+@dataclass(frozen=True)
+class Session:
+    """An artifact that was read from disk, ready to run.
+
+    `operators` counts operators by qualified name, `domain::Operator`. `precision` is the
+    one that arithmetic really uses here, which may differ from that of the stored weights.
+    `values` runs once and gives every intermediate floating-point value.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    run: Callable[[Arrays], dict[str, np.ndarray]]
+    operators: Mapping[str, int]
+    runtime: str
+    precision: str
+    values: Callable[[Arrays], Iterator[np.ndarray]]
+    violations: tuple[str, ...] = ()
+
+
+class Open(Protocol):
+    """Opens an artifact, with so many threads where that is asked for."""
+
+    def __call__(self, path: Path, *, threads: int | None = None) -> Session: ...
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Reads artifacts of one kind; a file in `validators/` defines it as `RUNTIME`.
+
+    `recognises` tells from the path alone. `standard_domains` are the operator domains
+    that the vendor's runtime implements itself: anything else is a custom kernel.
+    `open_second` opens the artifact in an independent implementation, `second_opinion`.
+    """
+
+    target: str
+    recognises: Callable[[Path], bool]
+    open: Open
+    fidelity: Callable[[], Fidelity]
+    packages: tuple[str, ...]
+    extra: str
+    standard_domains: frozenset[str]
+    second_opinion: str = ""
+    open_second: Callable[[Path], Session] | None = None

@@ -1,0 +1,151 @@
+"""What the unfused PyTorch model says: float64 references, its float32 and float16 noise."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from slide_deploy.parity.expectation import Expectation, Noise
+from slide_deploy.parity.metrics import max_abs_error, noise_floor, noise_rms, snr_db
+from slide_deploy.parity.probes import Probe
+from slide_deploy.parity.trace import BlockReference
+from slide_deploy.types import Precision, TensorSpec
+
+__all__ = ["block_names", "block_references", "expectations", "run_module"]
+
+# Few values may all be rounded luckily, and a lucky floor fails sound artifacts: below this
+# many values a probe's noise is not believed to be less than what the other probes show.
+FEW_VALUES = 100
+
+
+def expectations(
+    module: nn.Module,
+    outputs: tuple[TensorSpec, ...],
+    probes: tuple[Probe, ...],
+    *,
+    half: bool = False,
+    on_probe: Callable[[str], None] = lambda name: None,
+) -> tuple[Expectation, ...]:
+    """Run `module` on every probe in float64 and float32, and float16 where `half` asks.
+
+    `module` is the training form in float32; `outputs` name what it returns, in order.
+    """
+    exact = copy.deepcopy(module).double()
+    halved = copy.deepcopy(module).half() if half else None
+    found = []
+    for probe in probes:
+        on_probe(probe.name)
+        references = run_module(exact, outputs, probe.inputs)
+        rounded = run_module(module, outputs, probe.inputs)
+        rough = run_module(halved, outputs, probe.inputs) if halved else None
+        noise = {
+            name: _noise(reference, rounded[name], rough[name] if rough else None)
+            for name, reference in references.items()
+        }
+        found.append(Expectation(probe.name, probe.why, probe.inputs, references, noise))
+    return _without_luck(tuple(found))
+
+
+def _without_luck(found: tuple[Expectation, ...]) -> tuple[Expectation, ...]:
+    """Raise noise that is far below the typical one of an output with few values."""
+
+    def steady(name: str, reference: np.ndarray, noise: Noise) -> Noise:
+        if reference.size >= FEW_VALUES:
+            return noise
+        typical = statistics.median(expectation.noise[name].rms for expectation in found)
+        # The largest of a few errors is about twice their root mean square.
+        return replace(noise, floor=max(noise.floor, 2 * typical), rms=max(noise.rms, typical))
+
+    return tuple(
+        replace(e, noise={n: steady(n, e.references[n], noise) for n, noise in e.noise.items()})
+        for e in found
+    )
+
+
+def block_references(
+    module: nn.Module, inputs: Mapping[str, np.ndarray], precision: Precision
+) -> tuple[BlockReference, ...]:
+    """Output of each block of `module` on one input in float64, with the noise of `precision`."""
+    names = block_names(module)
+    exact = _block_outputs(copy.deepcopy(module).double(), names, inputs)
+    rough_module = module if precision is Precision.FLOAT32 else copy.deepcopy(module).half()
+    rough = _block_outputs(rough_module, names, inputs)
+    return tuple(
+        BlockReference(name, value, noise_floor(rough[name], value))
+        for name, value in exact.items()
+    )
+
+
+def block_names(module: nn.Module) -> list[str]:
+    """Modules to trace: attentions, norms, MLPs and what else stands beside them.
+
+    Descends through whatever has an attention below it, and through containers.
+    """
+
+    def walk(prefix: str, parent: nn.Module) -> Iterator[str]:
+        for name, child in parent.named_children():
+            path = f"{prefix}{name}"
+            if isinstance(child, (nn.ModuleList, nn.Sequential)) or _holds_attention(child):
+                yield from walk(f"{path}.", child)
+            elif any(True for _ in child.parameters()):
+                yield path
+
+    return list(walk("", module))
+
+
+def _holds_attention(module: nn.Module) -> bool:
+    return any(name.rpartition(".")[2] == "attn" for name, _ in module.named_modules())
+
+
+def _block_outputs(
+    module: nn.Module, names: list[str], inputs: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Output of each named module in one forward pass, in the order they ran."""
+    found: dict[str, np.ndarray] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, torch.Tensor):
+                found[name] = output.numpy().copy()
+
+        return hook
+
+    hooks = [module.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    try:
+        dtype = next(module.parameters()).dtype
+        with torch.inference_mode():
+            module(*_tensors(inputs, dtype))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _noise(reference: np.ndarray, rounded: np.ndarray, rough: np.ndarray | None) -> Noise:
+    floor, rms = noise_floor(rounded, reference), noise_rms(rounded, reference)
+    if rough is None:
+        return Noise(floor, rms)
+    return Noise(floor, rms, max_abs_error(rough, reference), snr_db(rough, reference))
+
+
+def _tensors(inputs: Mapping[str, np.ndarray], dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    for value in map(torch.from_numpy, inputs.values()):
+        yield value.to(dtype) if value.is_floating_point() else value
+
+
+def run_module(
+    module: nn.Module, outputs: tuple[TensorSpec, ...], inputs: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """One forward pass in the module's own precision; arrays in, arrays out, by name."""
+    dtype = next(module.parameters()).dtype
+    with torch.inference_mode():
+        values: Any = module(*_tensors(inputs, dtype))
+    values = (values,) if isinstance(values, torch.Tensor) else values
+    return {spec.name: value.numpy() for spec, value in zip(outputs, values, strict=True)}

@@ -1,0 +1,116 @@
+"""Finds targets by the files that exist, and third parties' by entry points.
+
+Only the target asked for is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from slide_deploy.errors import MissingLibrary, UnknownName, UsageError
+from slide_deploy.protocols import Exporter, Runtime
+
+__all__ = [
+    "exporter",
+    "missing_packages",
+    "recognise",
+    "require",
+    "resolve_targets",
+    "runtime",
+    "target_names",
+]
+
+ALL = "all"
+
+
+@cache
+def _places(room: str) -> dict[str, str]:
+    """Target name → module path, for `exporters` or `validators`."""
+    package = importlib.import_module(f"slide_deploy.{room}")
+    own = {
+        module.name: f"{package.__name__}.{module.name}"
+        for module in pkgutil.iter_modules(package.__path__)
+        if not module.name.startswith("_")
+    }
+    others = {entry.name: entry.value for entry in entry_points(group=f"slide_deploy.{room}")}
+    return {**others, **own}
+
+
+def _find(room: str, attribute: str, name: str) -> Any:
+    places = _places(room)
+    if name not in places:
+        raise UnknownName("target", name, places)
+    module, _, own_attribute = places[name].partition(":")
+    return getattr(importlib.import_module(module), own_attribute or attribute)
+
+
+def exporter(target: str) -> Exporter:
+    """The exporter of a target; UnknownName if there is none."""
+    found: Exporter = _find("exporters", "EXPORTER", target)
+    return found
+
+
+def runtime(target: str) -> Runtime:
+    """The runtime that reads a target's artifacts; UnknownName if there is none."""
+    found: Runtime = _find("validators", "RUNTIME", target)
+    return found
+
+
+def target_names() -> tuple[str, ...]:
+    """Every target that can be exported, sorted."""
+    return tuple(sorted(_places("exporters")))
+
+
+def resolve_targets(names: list[str]) -> tuple[str, ...]:
+    """Names and aliases as typed → target names, without repeats; `all` is every target.
+
+    Raises UnknownName with the nearest name where one is not known.
+    """
+    known = {name: name for name in target_names()}
+    for target in target_names():
+        known |= dict.fromkeys(exporter(target).aliases, target)
+    chosen: dict[str, None] = {}
+    for name in (part.strip().lower() for entry in names for part in entry.split(",")):
+        if name == ALL:
+            chosen |= dict.fromkeys(target_names())
+        elif name in known:
+            chosen[known[name]] = None
+        else:
+            raise UnknownName("target", name, [*known, ALL])
+    return tuple(chosen)
+
+
+def recognise(artifact: Path) -> Runtime:
+    """The runtime for an artifact on disk, by its name; UsageError if none fits."""
+    for target in _places("validators"):
+        found = runtime(target)
+        if found.recognises(artifact):
+            return found
+    raise UsageError(
+        f"{artifact} is not an artifact of a known target",
+        "known: .onnx, .torchscript, .mlpackage, a folder ending in _openvino_model",
+    )
+
+
+def missing_packages(packages: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the import names that cannot be found here; nothing is imported."""
+    return tuple(name for name in packages if not _installed(name))
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ImportError:  # an import hook that refuses it
+        return False
+
+
+def require(purpose: str, packages: tuple[str, ...], extra: str) -> None:
+    """Raise MissingLibrary, with the install command, unless all packages are there."""
+    if missing := missing_packages(packages):
+        raise MissingLibrary(purpose, missing, extra)

@@ -1,0 +1,47 @@
+"""Report files: the suffix chooses the format, and each is written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from slide_deploy.errors import UsageError
+from slide_deploy.files import staged
+from slide_deploy.jsonio import to_json
+from slide_deploy.report import html, junit, markdown
+from slide_deploy.report.record import FILE_NAME, Report
+
+__all__ = ["PAGE_NAME", "check_report_paths", "save_reports", "write_report"]
+
+PAGE_NAME = "report.html"
+
+_RENDERERS: dict[str, Callable[[Report], str]] = {
+    ".html": html.render,
+    ".xml": junit.render,
+    ".md": markdown.render,
+    ".json": to_json,
+}
+_CHOICES = ".html (a page), .xml (JUnit), .md (Markdown) or .json"
+
+
+def check_report_paths(paths: Sequence[Path]) -> None:
+    """Raise UsageError for what cannot be written as a report, before the work that fills it."""
+    for path in paths:
+        if path.suffix.lower() not in _RENDERERS:
+            raise UsageError(f"--report {path}: the suffix names no format", f"choose {_CHOICES}")
+        if path.is_dir():
+            raise UsageError(f"--report {path} is a folder", "name a file in it")
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write `path` in the format that its suffix names."""
+    check_report_paths([path])
+    text = _RENDERERS[path.suffix.lower()](report)
+    with staged(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def save_reports(report: Report, folder: Path) -> None:
+    """What lies beside artifacts: report.json, and the same for people, report.html."""
+    for name in (FILE_NAME, PAGE_NAME):
+        write_report(report, folder / name)

@@ -1,0 +1,74 @@
+"""JUnit XML, for CI systems that show test results: one test case per artifact."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree as ET
+
+from slide_deploy.report.record import Check, Report
+from slide_deploy.report.words import clean, headline, number, opinion_text, ratio_text, top1_text
+from slide_deploy.types import Verdict
+
+__all__ = ["render"]
+
+
+def render(report: Report) -> str:
+    """One suite, named after the model; what did not run is skipped, never passed."""
+    verdicts = [check.verdict for check in report.checks]
+    counts = {
+        "tests": str(len(verdicts)),
+        "failures": str(verdicts.count(Verdict.FAIL)),
+        "errors": "0",
+        "skipped": str(verdicts.count(Verdict.NOT_RUN)),
+    }
+    root = ET.Element("testsuites", counts)
+    name = clean(f"slide-deploy {report.model}")
+    suite = ET.SubElement(root, "testsuite", {"name": name, **counts})
+    properties = ET.SubElement(suite, "properties")
+    facts = {
+        "reference": report.reference,
+        "source": report.source.path_name,
+        "source sha256": report.source.sha256,
+        "weights": report.source.weights,
+        "command": report.command,
+        **report.toolchain,
+    }
+    for fact, value in facts.items():
+        ET.SubElement(properties, "property", {"name": clean(fact), "value": clean(value)})
+    for check in report.checks:
+        suite.append(_case(check))
+    ET.SubElement(suite, "system-out").text = clean(headline(report))
+    ET.indent(root)
+    # A declaration of its own: ElementTree leaves it out of text that is not yet encoded.
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+
+
+def _case(check: Check) -> ET.Element:
+    name = f"{check.path} ({check.precision})"
+    case = ET.Element(
+        "testcase", {"classname": f"slide_deploy.{check.target}", "name": clean(name)}
+    )
+    if check.verdict is not Verdict.PASS:
+        kind = "failure" if check.verdict is Verdict.FAIL else "skipped"
+        problems = [*check.problems]
+        if check.first_bad_block is not None:
+            problems.append(f"the first block to leave the noise is {check.first_bad_block}")
+        message = problems[0] if problems else "no reason was recorded"
+        part = ET.SubElement(case, kind, {"message": clean(message)})
+        part.text = clean("\n".join(problems))
+    ET.SubElement(case, "system-out").text = clean(_rests_on(check))
+    return case
+
+
+def _rests_on(check: Check) -> str:
+    if not check.runtime:
+        return "The artifact was not run."
+    error, snr = number(check.max_abs_error, ".1e"), number(check.snr_db, ".0f", " dB")
+    lines = [
+        f"ran on {check.runtime} ({check.fidelity}) in {check.ran_precision}",
+        f"gate: {check.gate}",
+        f"max error {error}, {ratio_text(check.noise_ratio)} × noise, SNR {snr}",
+        f"top-1: {top1_text(check)}",
+        f"second opinion: {opinion_text(check)}",
+        f"sha256 {check.sha256}, {check.size_bytes} bytes",
+    ]
+    return "\n".join(line for line in lines if not line.endswith(": "))

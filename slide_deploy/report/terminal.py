@@ -1,0 +1,182 @@
+"""Tables for people at a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from slide_deploy.parity.compare import NOISE_MULTIPLE
+from slide_deploy.report.record import Check, Report
+from slide_deploy.report.words import (
+    VERDICT_WORD,
+    clean,
+    number,
+    operators_text,
+    opinion_text,
+    ratio_text,
+    size_text,
+)
+from slide_deploy.types import Verdict
+
+if TYPE_CHECKING:
+    from slide_deploy.inspection import Inspection
+
+__all__ = ["inspection_table", "make_console", "report_table"]
+
+_STYLE = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.NOT_RUN: "bold yellow"}
+
+
+def report_table(report: Report, *, traces: bool = False) -> RenderableType:
+    """One row per artifact, its problems below, and what the verdict rests on; with `traces`
+    the error over the blocks too."""
+    title = Text(f"{report.model} against the {report.reference}")
+    table = Table(title=title, title_justify="left")
+    for column in ("target", "file"):
+        table.add_column(column, overflow="fold")
+    for column in ("size", "precision", "max error", "× noise", "SNR", "operators"):
+        table.add_column(column, justify="right")
+    table.add_column("runtime")
+    table.add_column("verdict")
+    for check in report.checks:
+        table.add_row(*_row(check))
+    problems = [
+        Text.assemble((f"{check.target}: ", "bold"), clean(problem))
+        for check in report.checks
+        for problem in (*_shortened(check.problems), *_first_bad_block(check))
+    ]
+    curves = [_trace_table(check) for check in report.checks if traces and check.trace]
+    return Group(table, *problems, *curves, Text(_footing(report), style="dim"))
+
+
+def _shortened(problems: tuple[str, ...], most: int = 4) -> tuple[str, ...]:
+    """The first problems; one broken weight fails every probe, and all are in report.json."""
+    if len(problems) <= most + 1:
+        return problems
+    return (*problems[:most], f"… and {len(problems) - most} more, all of them in report.json")
+
+
+def _trace_table(check: Check) -> RenderableType:
+    """The error over the blocks, as bars on a logarithmic scale."""
+    table = Table(title=f"{check.target}, block by block", title_justify="left")
+    table.add_column("block")
+    table.add_column("max error", justify="right")
+    table.add_column("× noise", justify="right")
+    table.add_column("")
+    for error in check.trace:
+        beyond = error.noise_ratio > NOISE_MULTIPLE
+        length = max(1, min(30, round(4 * math.log10(max(error.noise_ratio, 1.0) * 2))))
+        table.add_row(
+            Text(error.block, style="bold red" if error.block == check.first_bad_block else ""),
+            number(error.max_abs_error, ".1e") if error.found else "dissolved",
+            number(error.noise_ratio, ".1f") if error.found else "–",
+            Text("█" * length, style="red" if beyond else "green") if error.found else "",
+        )
+    return table
+
+
+def _row(check: Check) -> tuple[RenderableType, ...]:
+    return (
+        check.target,
+        Text(clean(check.path)),
+        size_text(check.size_bytes) if check.size_bytes else "–",
+        check.precision.value,
+        number(check.max_abs_error, ".1e"),
+        ratio_text(check.noise_ratio),
+        number(check.snr_db, ".0f", " dB"),
+        operators_text(check),
+        check.fidelity.value if check.fidelity else "–",
+        Text(VERDICT_WORD[check.verdict], style=_STYLE[check.verdict]),
+    )
+
+
+def _footing(report: Report) -> str:
+    read = [check for check in report.checks if check.runtime]
+    runtimes = "; ".join(
+        f"{check.target} ran on {check.runtime} in {check.ran_precision}" for check in read
+    )
+    if not read:
+        return "Nothing was run."
+    probes = dict.fromkeys(name for check in read for name in check.probes or ())
+    gates = dict.fromkeys(f"{check.precision}: {check.gate}" for check in read)
+    custom = sum(len(check.custom_operators) for check in read)
+    operators = f"{custom} custom operators" if custom else "Standard operators only"
+    opinions = "".join(
+        f"\n{check.target}, second opinion: {opinion_text(check)}."
+        for check in read
+        if check.second_opinion
+    )
+    return (
+        f"{runtimes}.{opinions}\nProbes: {', '.join(probes)}. Gate, {'; '.join(gates)}.\n"
+        f"{operators}, no GPU visible. × noise: the error as a multiple of the model's own "
+        "float32 rounding noise."
+    )
+
+
+def _first_bad_block(check: Check) -> tuple[str, ...]:
+    if check.first_bad_block is None:
+        return ()
+    return (f"the first block to leave the noise is {check.first_bad_block}",)
+
+
+def inspection_table(found: Inspection) -> RenderableType:
+    """Facts about a checkpoint, then one row per Slide Attention."""
+    model = found.model
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold")
+    facts.add_column()
+    facts.add_row("file", Text(f"{model.source.path_name} ({model.kind})"))
+    facts.add_row("sha256", model.source.sha256)
+    facts.add_row("weights", _weights(model.source.weights))
+    facts.add_row("family", model.family)
+    for spec in model.inputs:
+        facts.add_row("input", f"{spec.name} {'x'.join(map(str, spec.shape))} {spec.dtype}")
+    for spec in model.outputs:
+        facts.add_row("output", f"{spec.name} {'x'.join(map(str, spec.shape))} {spec.dtype}")
+    for name, value in _flat(found.config):
+        facts.add_row(name, Text(value))
+    facts.add_row("parameters", f"{found.parameters / 1e6:.2f} M")
+    facts.add_row("FLOPs", f"{found.flops / 1e9:.3g} G multiply-adds per image, fused")
+
+    shifts = Table(title="deformed shifts", title_justify="left")
+    for column in ("layer", "heads × channels", "kernel", "learned share"):
+        shifts.add_column(column, justify="left" if column == "layer" else "right")
+    for shift in found.shifts:
+        sizes = shift.config
+        shifts.add_row(
+            Text(shift.name),
+            f"{sizes.heads} × {sizes.head_dim}",
+            f"{sizes.kernel_size}x{sizes.kernel_size}",
+            f"{shift.off_tap_share:.1%}",
+        )
+    legend = (
+        "learned share: ‖fused kernel off its one-hot tap‖ / ‖fused kernel‖; 0 % is a pure shift"
+    )
+    notes = [Text(f"note: {note}", style="yellow") for note in model.notes]
+    return Group(facts, Text(), shifts, Text(legend, style="dim"), *notes)
+
+
+def _weights(name: str) -> str:
+    return "ema (averaged; --weights model for the others)" if name == "ema" else name
+
+
+def _flat(config: Mapping[str, object]) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value)
+        elif isinstance(value, (list, tuple)):
+            rows.append((name.replace("_", " "), ", ".join(map(str, value))))
+        else:
+            rows.append((name.replace("_", " "), "–" if value is None else str(value)))
+    return rows
+
+
+def make_console() -> Console:
+    """A console that does not cut tables where output is not a terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)

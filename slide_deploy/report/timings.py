@@ -1,0 +1,71 @@
+"""Timings as a table, and as a bar chart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from slide_deploy.bench import Benchmark
+from slide_deploy.errors import MissingLibrary, UsageError
+from slide_deploy.files import staged
+from slide_deploy.report.words import size_text
+
+__all__ = ["save_chart", "timings_table"]
+
+CHARTS = (".png", ".svg")
+
+
+def timings_table(found: Benchmark) -> RenderableType:
+    """One row per artifact; ratios are to the first, round by round."""
+    table = Table()
+    table.add_column("artifact", overflow="fold")
+    table.add_column("runtime")
+    for column in ("batch", "median", "p10 … p90", "images/s", "ratio", "peak memory", "size"):
+        table.add_column(column, justify="right")
+    for timing in found.timings:
+        table.add_row(
+            timing.name,
+            f"{timing.runtime}, {timing.precision}",
+            str(timing.batch),
+            f"{timing.median_ms:.2f} ms",
+            f"{timing.p10_ms:.2f} … {timing.p90_ms:.2f}",
+            f"{timing.throughput:.1f}",
+            f"{timing.ratio:.3f}",
+            size_text(timing.peak_memory_bytes) if timing.peak_memory_bytes else "–",
+            size_text(timing.size_bytes),
+        )
+    how = (
+        f"{found.threads} threads, {found.rounds} rounds of {found.calls_per_round} calls in turn "
+        f"after {found.warmup} to warm up; ratio: to the first, median over rounds."
+    )
+    return Group(table, Text(how, style="dim"))
+
+
+def save_chart(found: Benchmark, path: Path, title: str = "") -> None:
+    """Draw medians as bars with p10 … p90, to a .png or .svg."""
+    if path.suffix not in CHARTS:
+        raise UsageError(f"{path} is not a chart's name", f"end it in {' or '.join(CHARTS)}")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingLibrary("drawing a chart", ("matplotlib",), "chart") from None
+    timings = found.timings[::-1]
+    figure = Figure(figsize=(8, 1.2 + 0.42 * len(timings)), layout="constrained")
+    axes = figure.subplots()
+    medians = [timing.median_ms for timing in timings]
+    low = [timing.median_ms - timing.p10_ms for timing in timings]
+    high = [timing.p90_ms - timing.median_ms for timing in timings]
+    bars = axes.barh([t.name for t in timings], medians, xerr=[low, high], color="#4c78a8")
+    axes.bar_label(
+        bars, [f" {t.median_ms:.1f} ms  ×{t.ratio:.2f}" for t in timings], padding=6, fontsize=9
+    )
+    axes.set_xlabel(f"milliseconds per call, {found.threads} threads (median, p10 … p90)")
+    axes.set_xlim(0, 1.35 * max(timing.p90_ms for timing in timings))
+    axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        axes.set_title(title, loc="left")
+    with staged(path) as scratch:
+        figure.savefig(scratch, dpi=150)

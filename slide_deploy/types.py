@@ -1,0 +1,76 @@
+"""Frozen values that travel between the rooms; no library but the standard one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+__all__ = [
+    "BATCH",
+    "Fidelity",
+    "LayerForm",
+    "Options",
+    "Precision",
+    "TensorSpec",
+    "Verdict",
+    "with_batch",
+]
+
+BATCH = "batch"
+
+
+class Precision(StrEnum):
+    """Number format of an artifact's weights and arithmetic."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+
+
+class Fidelity(StrEnum):
+    """How far a verdict reaches: the vendor's runtime, or our reading of its documentation."""
+
+    NATIVE = "native"
+    INTERPRETED = "interpreted"
+
+
+class Verdict(StrEnum):
+    """Outcome of a check. What did not run is `NOT_RUN`, never `PASS`."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    NOT_RUN = "not_run"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and dtype of an input or output; a free dimension is a string ("batch")."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str = "float32"
+
+
+def with_batch(spec: TensorSpec, batch: int | str) -> TensorSpec:
+    """The same tensor with another leading dimension."""
+    return replace(spec, shape=(batch, *spec.shape[1:]))
+
+
+@dataclass(frozen=True)
+class LayerForm:
+    """Which of the equal forms one attention was exported in, and why that one."""
+
+    layer: str
+    form: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask of an export, for every target alike."""
+
+    precision: Precision = Precision.FLOAT32
+    batch: int = 1
+    dynamic: bool = False
+    lowering: str = "auto"
+    opset: int | None = None
+    deployment_target: str | None = None

@@ -1,0 +1,158 @@
+"""What every target must keep, whatever it is; a new target is picked up unedited."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import slide_deploy
+from slide_deploy import registry
+from slide_deploy.checkpoint import sha256_of
+from slide_deploy.loading import Model
+from slide_deploy.manifest import find_manifest
+from slide_deploy.parity.compare import NOISE_MULTIPLE
+from slide_deploy.reading import read_artifact
+from slide_deploy.report.record import Report
+from slide_deploy.types import Options, Precision, Verdict
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TARGETS = registry.target_names()
+CHECKPOINTS = sorted(path.stem for path in GOLDEN.glob("*.pth"))
+
+
+@cache
+def recorded(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"{name}.npz") as archive:
+        return {key: archive[key] for key in ("x", "y32", "y64")}
+
+
+@cache
+def golden_model(name: str) -> Model:
+    lone_module = name.startswith("module")
+    height, width = recorded(name)["x"].shape[2:]
+    size = (height, width) if lone_module else None
+    return slide_deploy.load(GOLDEN / f"{name}.pth", image_size=size)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory):
+    """Export a golden model once per name and options."""
+
+    @cache
+    def run(name: str, target: str, options: Options) -> tuple[Report, Path]:
+        folder = tmp_path_factory.mktemp(f"{name}-{target}")
+        model = golden_model(name)
+        report = slide_deploy.export_and_verify(
+            model, [target], folder, options, progress=lambda _: None
+        )
+        return report, folder / report.checks[0].path
+
+    return run
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_golden_outputs_come_back_within_ten_times_the_recorded_noise(exported, name, target):
+    vectors = recorded(name)
+    report, artifact = exported(name, target, Options(batch=len(vectors["x"])))
+    model = golden_model(name)
+    feeds = {"golden": {model.inputs[0].name: vectors["x"]}}
+    output = read_artifact(target, artifact, feeds).outputs["golden"][model.outputs[0].name]
+    noise = np.abs(vectors["y32"] - vectors["y64"]).max()
+    assert report.verdict is Verdict.PASS, report.checks
+    assert np.abs(output - vectors["y64"]).max() <= NOISE_MULTIPLE * noise
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_report_says_what_the_verdict_rests_on(exported, target):
+    report, artifact = exported("micro_official", target, Options(batch=2))
+    (check,) = report.checks
+    assert check.target == target
+    assert check.path == artifact.name
+    assert check.size_bytes > 0
+    assert check.fidelity in ("native", "interpreted")
+    assert check.runtime
+    assert check.ran_precision == "float32"
+    assert check.operators
+    assert 0 < check.noise_ratio < NOISE_MULTIPLE
+    assert check.snr_db > 100
+    assert len({c.probe for c in check.comparisons}) >= 4
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_manifest_describes_the_artifact(exported, target):
+    _, artifact = exported("micro_official", target, Options(batch=2))
+    manifest = find_manifest(artifact.parent)
+    record = manifest.entry(artifact)
+    assert record.sha256 == sha256_of(artifact)
+    assert [(s.name, s.shape, s.dtype) for s in record.inputs] == [
+        ("image", (2, 3, 64, 64), "float32")
+    ]
+    assert [(s.name, s.shape, s.dtype) for s in record.outputs] == [("logits", (2, 10), "float32")]
+    assert manifest.source.sha256 == golden_model("micro_official").source.sha256
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_free_batch_takes_any_batch(exported, target):
+    report, artifact = exported("micro_shifted_bare", target, Options(dynamic=True))
+    assert report.verdict is Verdict.PASS, report.checks
+    x = recorded("micro_shifted_bare")["x"]
+    feeds = {"one": {"image": x[:1]}, "two": {"image": x}}
+    outputs = read_artifact(target, artifact, feeds).outputs
+    np.testing.assert_allclose(outputs["two"]["logits"][:1], outputs["one"]["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_float16_may_have_a_free_batch(exported, target):
+    options = Options(precision=Precision.FLOAT16, dynamic=True)
+    report, _ = exported("module_dat_default", target, options)
+    assert report.verdict is Verdict.PASS, report.checks
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_float16_is_judged_by_its_noise_power(exported, target):
+    report, _ = exported("micro_official", target, Options(precision=Precision.FLOAT16))
+    (check,) = report.checks
+    assert report.verdict is Verdict.PASS, check.problems
+    assert check.precision is Precision.FLOAT16
+    assert 40 < check.snr_db < 100
+    full, _ = exported("micro_official", target, Options(batch=2))
+    assert check.size_bytes < full.checks[0].size_bytes
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_artifact_is_verified_without_its_manifest(exported, target, tmp_path):
+    _, artifact = exported("micro_ema", target, Options())
+    alone = artifact.rename(tmp_path / artifact.name)
+    try:
+        report = slide_deploy.verify([alone], golden_model("micro_ema"), progress=lambda _: None)
+    finally:
+        alone.rename(artifact)
+    assert report.verdict is Verdict.PASS, report.checks
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_artifact_of_other_weights_fails(exported, target):
+    _, artifact = exported("micro_ema", target, Options())
+    other = slide_deploy.load(GOLDEN / "micro_ema.pth", weights="model")
+    (check,) = slide_deploy.verify([artifact], other, progress=lambda _: None).checks
+    assert check.verdict is Verdict.FAIL
+    assert any("was exported from micro_ema.pth (ema weights" in p for p in check.problems)
+    assert any("times the float32 noise" in p for p in check.problems)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_exporting_again_replaces_the_artifact(target, tmp_path):
+    for name in ("micro_ema", "micro_official"):
+        model = golden_model(name)
+        renamed = Model(**{**vars(model), "name": "same"})
+        report = slide_deploy.export_and_verify(
+            renamed, [target], tmp_path, progress=lambda _: None
+        )
+        assert report.verdict is Verdict.PASS, report.checks
+    left = {path.name for path in tmp_path.iterdir()}
+    golden = "same.golden-1-float32.npz"
+    assert left == {report.checks[0].path, golden, "manifest.json", "report.json", "report.html"}

@@ -1,0 +1,85 @@
+"""Probe inputs: seeded, float32, and able to tell what they are there to tell."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slide_deploy.parity.probes import Probe, make_probes
+from slide_deploy.types import TensorSpec
+
+IMAGE = TensorSpec("image", (2, 3, 8, 9))
+
+
+def named(name: str, spec: TensorSpec = IMAGE) -> np.ndarray:
+    return {probe.name: probe for probe in make_probes((spec,))}[name].inputs[spec.name]
+
+
+shapes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))
+
+
+@given(shape=shapes)
+def test_every_size_of_image_has_finite_float32_probes(shape: tuple[int, ...]) -> None:
+    for probe in make_probes((TensorSpec("x", shape),)):
+        assert probe.inputs["x"].shape == shape
+        assert probe.inputs["x"].dtype == np.float32
+        assert np.isfinite(probe.inputs["x"]).all()
+
+
+def digest(probes: tuple[Probe, ...]) -> str:
+    data = b"".join(value.tobytes() for probe in probes for value in probe.inputs.values())
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    assert digest(make_probes((IMAGE,))) == digest(make_probes((IMAGE,)))
+
+
+def test_another_seed_gives_other_bits() -> None:
+    assert digest(make_probes((IMAGE,), seed=1)) != digest(make_probes((IMAGE,)))
+
+
+def test_names_are_unique_and_reasons_are_given() -> None:
+    probes = make_probes((IMAGE,))
+    assert len({probe.name for probe in probes}) == len(probes)
+    assert all(probe.why for probe in probes)
+
+
+def test_every_input_is_fed() -> None:
+    other = TensorSpec("scale", (2, 5))
+    for probe in make_probes((IMAGE, other)):
+        assert {name: value.shape for name, value in probe.inputs.items()} == {
+            "image": IMAGE.shape,
+            "scale": other.shape,
+        }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x[..., ::-1],
+        lambda x: x[..., ::-1, :],
+        lambda x: x[:, ::-1],
+        lambda x: x[::-1],
+        lambda x: np.roll(x, 1, axis=2),
+    ],
+    ids=["columns", "rows", "channels", "batch", "shift"],
+)
+def test_ramps_tell_a_changed_axis(change: object) -> None:
+    ramps = named("ramps")
+    assert not np.allclose(change(ramps), ramps)  # type: ignore[operator]
+
+
+def test_ramps_tell_rows_from_columns() -> None:
+    square = named("ramps", TensorSpec("image", (1, 3, 8, 8)))
+    assert not np.allclose(square.transpose(0, 1, 3, 2), square)
+
+
+def test_impulses_touch_corners_borders_and_the_middle() -> None:
+    impulses = named("impulses")
+    lit = {(int(r), int(c)) for r, c in np.argwhere(impulses[0, 0])}
+    assert lit == {(r, c) for r in (0, 4, 7) for c in (0, 4, 8)}

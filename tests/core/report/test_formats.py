@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slide_deploy.errors import OutputError, UsageError
+from slide_deploy.report.formats import check_report_paths, save_reports, write_report
+from slide_deploy.report.record import read_report
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("r.html", "<!doctype html>"),
+        ("r.xml", "<?xml version"),
+        ("r.md", "## "),
+        ("r.json", "{\n"),
+        ("R.HTML", "<!doctype html>"),
+    ],
+)
+def test_the_suffix_chooses_the_format(name, start, passed, tmp_path):
+    write_report(passed, tmp_path / "new" / name)
+    assert (tmp_path / "new" / name).read_text(encoding="utf-8").startswith(start)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["report", "report.pdf", "report.json.gz", ".html"])
+def test_another_suffix_is_refused_with_the_choices(name):
+    with pytest.raises(UsageError, match=r"names no format.*\.html .*\.xml .*\.md .*\.json"):
+        check_report_paths([Path(name)])
+
+
+def test_a_folder_is_not_replaced(tmp_path):
+    (tmp_path / "r.html").mkdir()
+    (tmp_path / "r.html" / "precious").touch()
+    with pytest.raises(UsageError, match="is a folder"):
+        check_report_paths([tmp_path / "r.html"])
+    assert (tmp_path / "r.html" / "precious").exists()
+
+
+def test_a_place_that_cannot_be_written_is_said(passed, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        write_report(passed, tmp_path / "file" / "r.html")
+
+
+def test_hostile_text_can_be_written_in_every_format(hostile, tmp_path):
+    for suffix in ("html", "xml", "md", "json"):
+        write_report(hostile, tmp_path / f"r.{suffix}")
+    assert read_report(tmp_path / "r.json") == hostile
+
+
+def test_beside_artifacts_lie_json_and_a_page(passed, tmp_path):
+    save_reports(passed, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.html"}

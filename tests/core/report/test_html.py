@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from slide_deploy.report.chart import dot_plot
+from slide_deploy.report.html import render
+
+VOID = {"wbr", "meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Text and tags of a page; fails where tags do not pair up."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, self.getpos()
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "title"):
+            self.text += data
+
+
+@pytest.mark.parametrize("report", ["passed", "failed", "hostile"])
+def test_the_page_asks_for_nothing_outside_itself(report, request):
+    page = Page(render(request.getfixturevalue(report)))
+    assert not {"script", "iframe", "object", "embed", "img", "form", "base"} & {
+        tag for tag, _ in page.tags
+    }
+    addresses = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href")
+    ]
+    assert addresses == ["data:,"]
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+def test_no_style_loads_anything(failed):
+    assert not re.search(r"url\(|@import", render(failed))
+
+
+def test_verdict_numbers_and_provenance_are_on_it(failed):
+    text = Page(render(failed)).text
+    for part in (
+        "Failed",
+        "1 of 3 failed, 1 of 3 not run",
+        "8750000 times the float32 noise",
+        "layers.1.blocks.0.mlp",
+        "8.75e+06",
+        "onnx::MatMul",
+        "another 4.5 FAILED",
+        "570.5 kB",
+        "native: the vendor's own runtime",
+        "4 of 4 rows agree, 2 near-ties not counted",
+        "ab" * 32,
+        "cd" * 32,
+        "slide-deploy export -t all model.pth",
+        "not installed here",
+        "gate 10×",
+    ):
+        assert part in text, part
+
+
+def test_hostile_text_stays_text(hostile):
+    source = render(hostile)
+    source.encode()
+    text = Page(source).text
+    assert "<img src=x onerror=alert(2)>" in text
+    assert "</pre><script>" in text
+    assert "<b>Op</b>" in text
+    assert "<s>block</s>" in text
+
+
+def test_a_report_of_nothing_is_a_page(sample):
+    assert "Nothing was checked." in Page(render(sample.report())).text
+
+
+def test_the_gate_is_drawn_only_where_it_judged(sample):
+    own = replace(sample.passing("onnx", "a.onnx"), gate="atol 1e-4, rtol 0 (given by the user)")
+    source = render(sample.report(own))
+    assert "gate 10×" not in source
+    assert "not judged by this multiple" in source
+    both = render(sample.report(own, sample.passing("coreml", "a.mlpackage")))
+    assert "gate 10×" in both
+    assert "a gate of their own" in both
+
+
+def test_values_that_a_log_axis_cannot_hold_are_drawn_at_its_edges(sample):
+    check = sample.passing("onnx", "a.onnx")
+    first, second = check.comparisons
+    odd = (replace(first, noise_ratio=math.nan), replace(second, noise_ratio=0.0))
+    source = render(sample.report(replace(check, comparisons=odd)))
+    assert "onnx, normal: not finite × noise" in source
+    assert "onnx, zeros: 0.0 × noise" in source
+    assert "nan" not in re.findall(r'transform="([^"]*)"', source)
+
+
+def test_a_chart_of_no_rows_is_still_one():
+    assert dot_plot("empty", [], [], gate=None).startswith("<svg")
+
+
+def test_file_names_break_at_their_words_and_show_no_markup(passed):
+    page = render(passed)
+    assert "&lt;wbr" not in page
+    assert "<wbr>" in page

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from slide_deploy.jsonio import to_json
+from slide_deploy.manifest import Artifact, Manifest, SourceRecord
+from slide_deploy.parity.compare import Comparison
+from slide_deploy.report.record import BlockError, Check, Opinion, Report, read_report
+from slide_deploy.types import LayerForm, TensorSpec
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+def schema(package: str, name: str) -> dict:
+    return json.loads(files(package).joinpath(name).read_text(encoding="utf-8"))
+
+
+REPORT = schema("slide_deploy.report", "report.schema.json")
+MANIFEST = schema("slide_deploy", "manifest.schema.json")
+
+IN_REPORTS = (Check, LayerForm, Comparison, Opinion, BlockError)
+IN_MANIFESTS = (SourceRecord, Artifact, LayerForm, TensorSpec)
+
+
+def validate(text: str, against: dict) -> None:
+    jsonschema.Draft202012Validator(against).validate(json.loads(text))
+
+
+@pytest.mark.parametrize("published", [REPORT, MANIFEST])
+def test_it_is_a_schema(published):
+    jsonschema.Draft202012Validator.check_schema(published)
+
+
+@pytest.mark.parametrize(
+    ("part", "record"),
+    [
+        (REPORT, Report),
+        *(
+            (REPORT["$defs"][r.__name__], r)
+            for r in (Check, LayerForm, Comparison, Opinion, BlockError)
+        ),
+        (REPORT["$defs"]["SourceRecord"], SourceRecord),
+        (MANIFEST, Manifest),
+        *(
+            (MANIFEST["$defs"][r.__name__], r)
+            for r in (SourceRecord, Artifact, LayerForm, TensorSpec)
+        ),
+    ],
+)
+def test_schema_and_record_have_the_same_fields(part, record):
+    fields = {field.name for field in dataclasses.fields(record)}
+    assert set(part["properties"]) == fields
+    assert set(part["required"]) == fields
+    assert part["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("report", ["passed", "failed", "hostile"])
+def test_reports_hold_to_it_and_come_back(report, request, tmp_path):
+    original = request.getfixturevalue(report)
+    text = to_json(original)
+    validate(text, REPORT)
+    (tmp_path / "report.json").write_text(text, encoding="utf-8")
+    assert read_report(tmp_path / "report.json") == original
+
+
+def test_what_export_writes_holds_to_it(tmp_path):
+    pytest.importorskip("torch")
+    import slide_deploy
+
+    model = slide_deploy.load(GOLDEN / "micro_ema.pth")
+    slide_deploy.export_and_verify(model, ["torchscript"], tmp_path, progress=lambda _: None)
+    validate((tmp_path / "report.json").read_text(encoding="utf-8"), REPORT)
+    validate((tmp_path / "manifest.json").read_text(encoding="utf-8"), MANIFEST)
+    assert read_report(tmp_path / "report.json").verdict == "pass"
+    assert "<title>micro_ema: passed" in (tmp_path / "report.html").read_text(encoding="utf-8")

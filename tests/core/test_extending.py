@@ -1,0 +1,69 @@
+"""docs/extending.md for real: a distribution with entry points brings a family and a target."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parent / "extension_example"
+SAVE = """
+import sys, torch
+from tiny_slide.family import TinySlide, TinySlideConfig
+torch.manual_seed(0)
+torch.save(TinySlide(TinySlideConfig((16, 16), 8, 2, 3)).state_dict(), sys.argv[1])
+"""
+Python = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
+    """python(*arguments): the interpreter with the example installed, as pip would lay it out."""
+    site = tmp_path_factory.mktemp("site")
+    shutil.copytree(EXAMPLE / "tiny_slide", site / "tiny_slide")
+    info = site / "tiny_slide-1.0.dist-info"
+    info.mkdir()
+    shutil.copy(EXAMPLE / "entry_points.txt", info)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-slide\nVersion: 1.0\n")
+
+    def run(*arguments: object) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(site), "COLUMNS": "160"}
+        command = [sys.executable, *map(str, arguments)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_a_third_partys_target_is_listed(python: Python) -> None:
+    (row,) = [
+        line for line in python("-m", "slide_deploy", "targets").splitlines() if "pt2" in line
+    ]
+    assert "exported" in row
+    assert "NAME.pt2" in row
+    assert "native" in row
+
+
+@pytest.mark.parametrize("options", [(), ("--features",)], ids=["classification", "features"])
+def test_a_third_partys_family_and_target_are_proved(
+    python: Python, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    weights, out = tmp_path / "weights.pth", tmp_path / "out"
+    python("-c", SAVE, weights)
+    given = (*options, "--image-size", "16", weights)
+    python("-m", "slide_deploy", "export", "-t", "exported,torchscript", "-o", out, *given)
+    python("-m", "slide_deploy", "verify", out)
+    report = json.loads((out / "report.json").read_text())
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert report["verdict"] == "pass"
+    assert {check["target"] for check in report["checks"]} == {"pt2", "torchscript"}
+    assert all(check["operators"] for check in report["checks"])
+    assert manifest["model"]["family"] == "tiny-slide"
+    assert (out / "weights.pt2").is_file()

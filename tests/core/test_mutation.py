@@ -1,0 +1,154 @@
+"""The mutation harness: what it breaks is broken, what verification sees is counted right."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.mutation.analysis import power
+from benchmarks.mutation.bench import Bench
+from benchmarks.mutation.breaking import break_artifacts, broken_module, make
+from benchmarks.mutation.clean import seeded_bench
+from benchmarks.mutation.damage import truncated
+from benchmarks.mutation.equivalence import INPUTS, effect_of, random_inputs
+from benchmarks.mutation.mutation import Mutation, block_of
+from benchmarks.mutation.outcome import Route, Status
+from benchmarks.mutation.plan import TARGETS, Plan, counts
+from benchmarks.mutation.running import run
+from benchmarks.mutation.sampling import KINDS, kind_named, sampled
+from slide_deploy import registry
+from slide_deploy.reference import run_module
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TENSORS = [kind.name for kind in KINDS if kind.tensors_only]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return seeded_bench(1, tmp_path_factory.mktemp("bench"))
+
+
+def _first(bench: Bench, kind: str) -> Mutation:
+    return next(kind_named(kind).candidates(bench.fused, random.Random(0)))
+
+
+def _nudged(factor: float, module: nn.Module) -> None:
+    with torch.no_grad():
+        module.get_parameter("head.weight").view(-1)[0] *= factor
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kind", ["bias dropped", "another layer's weights", "q/k/v order"])
+def test_a_patched_file_computes_what_the_broken_module_computes(
+    bench: Bench, kind: str, target: str, tmp_path: Path
+) -> None:
+    mutation = _first(bench, kind)
+    broken = broken_module(bench, mutation)
+    route, path = make(bench, mutation, broken, (target,), tmp_path)[target]
+    assert route is Route.FILE
+    assert isinstance(path, Path)
+    inputs = dict(bench.expected[0].inputs)
+    found = registry.runtime(target).open(path).run(inputs)
+    for name, wanted in run_module(broken, bench.model.outputs, inputs).items():
+        np.testing.assert_allclose(found[name], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["LayerNorm epsilon", "GELU erf/tanh"])
+def test_an_edited_operator_computes_what_the_broken_module_computes(
+    bench: Bench, kind: str, tmp_path: Path
+) -> None:
+    *_, mutation = kind_named(kind).candidates(bench.fused, random.Random(0))
+    inputs = dict(bench.expected[0].inputs)
+    (name,) = bench.expected[0].references
+    broken = broken_module(bench, mutation).double()
+    sound = bench.expected[0].references[name]
+    change = run_module(broken, bench.model.outputs, inputs)[name] - sound
+    assert mutation.edits
+    for target, edit in mutation.edits.items():
+        clean = bench.clean(target)
+        edit(clean, tmp_path / clean.name)
+        found = registry.runtime(target).open(tmp_path / clean.name).run(inputs)[name] - sound
+        np.testing.assert_allclose(found, change, atol=0.05 * np.abs(change).max() + 2e-6)
+
+
+@pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
+def test_every_mutation_changes_the_module(bench: Bench, kind: str) -> None:
+    inputs = dict(bench.expected[0].inputs)
+    sound = run_module(bench.fused, bench.model.outputs, inputs)
+    for mutation in kind_named(kind).candidates(bench.fused, random.Random(0)):
+        broken = run_module(broken_module(bench, mutation), bench.model.outputs, inputs)
+        same = [np.array_equal(sound[name], broken[name]) for name in sound]
+        # A number changed by a few per cent may be lost in rounding, a k bias always is.
+        assert not all(same) or kind in ("one weight, 2–5 %", "LayerNorm epsilon"), mutation
+
+
+def test_the_model_itself_stays_sound(bench: Bench) -> None:
+    for target in TARGETS:
+        assert bench.see(target, bench.clean(target)).problem == ""
+
+
+def test_a_swap_is_detected_in_every_format_and_its_block_named(bench: Bench) -> None:
+    mutation = _first(bench, "two channels swapped")
+    outcomes = list(break_artifacts(bench, mutation, TARGETS))
+    assert [outcome.status for outcome in outcomes] == [Status.DETECTED] * len(TARGETS)
+    assert {outcome.named for outcome in outcomes} == {mutation.block}
+
+
+def test_a_change_within_the_noise_is_equivalent(bench: Bench) -> None:
+    tiny = Mutation("bias dropped", "head", "", partial(_nudged, 1 + 1e-7))
+    (outcome,) = break_artifacts(bench, tiny, ("torchscript",))
+    assert outcome.status is Status.EQUIVALENT
+    assert outcome.effect is not None
+    assert outcome.effect.change <= outcome.effect.noise
+
+
+def test_a_real_change_is_not_equivalent(bench: Bench) -> None:
+    real = Mutation("bias dropped", "head", "", partial(_nudged, 1.5))
+    assert not effect_of(bench, broken_module(bench, real)).equivalent
+
+
+def test_equivalence_is_asked_of_a_thousand_inputs(bench: Bench) -> None:
+    assert sum(len(inputs) for inputs in random_inputs(bench).values()) == INPUTS == 1000
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_truncated_files_are_detected(bench: Bench, target: str) -> None:
+    assert {outcome.status for outcome in truncated(bench, target)} == {Status.DETECTED}
+
+
+def test_the_sample_is_the_same_for_the_same_seed(bench: Bench) -> None:
+    first, again = (sampled(bench.fused, 3, counts(2)) for _ in range(2))
+    assert [(m.kind, m.site, m.detail) for m in first] == [
+        (m.kind, m.site, m.detail) for m in again
+    ]
+
+
+@pytest.mark.parametrize(
+    ("site", "block"),
+    [
+        ("layers.1.blocks.0.attn.qkv", "layers.1.blocks.0.attn"),
+        ("layers.1.blocks.0.mlp.fc1", "layers.1.blocks.0.mlp"),
+        ("layers.0.blocks.11.norm2", "layers.0.blocks.11.norm2"),
+        ("layers.0.downsample.norm", "layers.0.downsample"),
+        ("patch_embed.proj", "patch_embed"),
+        ("head", "head"),
+    ],
+)
+def test_a_site_belongs_to_a_block(site: str, block: str) -> None:
+    assert block_of(site) == block
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_small_run_reaches_its_figures(tmp_path: Path) -> None:
+    results = run(Plan(sites=2, seeds=2), tmp_path, lambda *_: None)
+    assert power(results.outcomes) >= 0.99
+    assert not [one for one in (*results.clean, *results.real) if one.problem]
+    assert all(check.exit_code == check.expected for check in results.cross_checks)

@@ -1,0 +1,87 @@
+"""Output on a disk that is full: exit 2, the disk as it was, an earlier artifact intact."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RunCli = Callable[..., Any]
+Listing = Callable[[Path], dict[str, bytes]]
+
+SIZE = "16k"  # less than the smallest artifact
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty file system of a few kilobytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"cannot mount a small tmpfs here: {error}")
+    try:
+        yield folder
+    finally:
+        # a converter may still hold a file of it open: the mount goes when that does
+        subprocess.run(["umount", "-l", str(folder)], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "onnx",
+        "openvino",
+        "coreml",
+    ],
+)
+def test_exporting_to_a_full_disk(
+    run_cli: RunCli, small_disk: Path, lone_module: Path, target: str
+) -> None:
+    result = run_cli(
+        "export", lone_module, "--image-size", "6x7", "-t", target, "-o", small_disk / "out"
+    )
+    result.refused(2, "no space left on device")
+    assert max(map(len, result.lines)) < 300
+    assert os.listdir(small_disk) == []
+
+
+def test_exporting_torchscript_to_a_full_disk(small_disk: Path, lone_module: Path) -> None:
+    program = "import sys; from slide_deploy.cli import main; main()"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", program, "export", str(lone_module), "--image-size", "6x7"),
+            *("-t", "torchscript", "-o", str(small_disk / "out")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "no space left on device" in done.stderr
+    assert os.listdir(small_disk) == []
+
+
+def test_fusing_to_a_full_disk(run_cli: RunCli, small_disk: Path, lone_module: Path) -> None:
+    result = run_cli(
+        "fuse", lone_module, "--image-size", "6x7", "-o", small_disk / "fused.safetensors"
+    )
+    result.refused(2, "no space left on device")
+    assert os.listdir(small_disk) == []
+
+
+def test_an_earlier_artifact_survives_a_full_disk(
+    run_cli: RunCli, small_disk: Path, lone_module: Path, listing: Listing
+) -> None:
+    (small_disk / "lone.onnx").write_bytes(b"good" * 1000)
+    before = listing(small_disk)
+    result = run_cli("export", lone_module, "--image-size", "6x7", "-t", "onnx", "-o", small_disk)
+    result.refused(2, "no space left on device")
+    assert listing(small_disk) == before

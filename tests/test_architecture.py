@@ -1,0 +1,352 @@
+"""The arrows of the design: who may import whom, and what may be loaded when."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = {
+    "slide_deploy": ROOT / "slide_deploy",
+    "slide_deploy.exporters": ROOT / "exporters",
+    "slide_deploy.validators": ROOT / "validators",
+}
+TARGETS = ("onnx", "coreml", "openvino", "torchscript")
+HEAVY = {"torch", "onnx", "onnxruntime", "openvino", "coremltools", "onnxscript", "safetensors"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module; `name` is what was taken from it, "" for the module itself."""
+
+    module: str
+    name: str
+    lazy: bool
+    line: int
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    """Every module of the project by its installed name."""
+    found = {}
+    for package, folder in ROOMS.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            own = [part for part in parts if part != "__init__"]
+            found[".".join([package, *own])] = ast.parse(path.read_text())
+    return found
+
+
+def is_package(module: str) -> bool:
+    return any(other.startswith(f"{module}.") for other in sources())
+
+
+@cache
+def imports(module: str) -> tuple[Import, ...]:
+    """What a module imports; under TYPE_CHECKING nothing is really imported."""
+    return tuple(_imports(module, sources()[module].body, lazy=False))
+
+
+def _imports(module: str, body: list[ast.stmt], lazy: bool) -> Iterator[Import]:
+    for node in body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, "", lazy, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            assert node.module
+            for alias in node.names:
+                if f"{node.module}.{alias.name}" in sources():
+                    yield Import(f"{node.module}.{alias.name}", "", lazy, node.lineno)
+                else:
+                    yield Import(node.module, alias.name, lazy, node.lineno)
+        inside = lazy or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for field in ("body", "orelse", "finalbody", "handlers"):
+            inner = getattr(node, field, [])
+            if isinstance(inner, list):
+                yield from _imports(module, inner, inside)
+
+
+def own(module: str) -> set[str]:
+    """The project's modules that a module imports, wherever it does so."""
+    return {found.module for found in imports(module) if found.module.startswith("slide_deploy")}
+
+
+def below(*packages: str) -> list[str]:
+    """Modules of these packages and of those below them."""
+    return [
+        module
+        for module in sources()
+        if any(
+            module == f"slide_deploy.{p}" or module.startswith(f"slide_deploy.{p}.")
+            for p in packages
+        )
+    ]
+
+
+def within(module: str, allowed: tuple[str, ...]) -> bool:
+    names = [f"slide_deploy.{name}" for name in allowed]
+    return module in names or module.startswith(tuple(f"{name}." for name in names))
+
+
+VOCABULARY = ("errors", "types", "protocols")
+UPPER = (
+    "exporters",
+    "validators",
+    "pipeline",
+    "cli",
+    "registry",
+    "report",
+    "verification",
+    "reading",
+    "worker",
+    "bench",
+)
+
+
+def test_the_shared_vocabulary_imports_nothing_above_it() -> None:
+    known = {module: own(module) for module in below(*VOCABULARY)}
+    assert known.keys() == {f"slide_deploy.{name}" for name in VOCABULARY}
+    for module, found in known.items():
+        assert all(within(name, VOCABULARY) for name in found), module
+
+
+CORE = (
+    *("checkpoint", "models", "fusion", "lowering", "parity", "loading", "capture", "reference"),
+    *("structure", "foreign"),
+)
+
+
+@pytest.mark.parametrize(
+    "module", below(*CORE, "audit", "files", "jsonio", "manifest", "inspection")
+)
+def test_the_core_knows_nothing_of_what_stands_on_it(module: str) -> None:
+    assert [name for name in own(module) if within(name, UPPER)] == []
+
+
+@pytest.mark.parametrize("module", below("models", "fusion", "lowering"))
+def test_model_code_never_sees_the_name_of_a_target(module: str) -> None:
+    tree = sources()[module]
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    words = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words += [node.value] if id(node) not in docstrings else []
+        elif isinstance(node, (ast.Name, ast.Attribute, ast.FunctionDef, ast.ClassDef, ast.arg)):
+            words += [v for f in ("id", "attr", "name", "arg") if (v := getattr(node, f, ""))]
+    told = [word for word in words for target in TARGETS if target in word.lower().replace(" ", "")]
+    assert told == []
+
+
+@pytest.mark.parametrize("module", below("parity"))
+def test_the_parity_engine_is_numpy_alone(module: str) -> None:
+    allowed = {*sys.stdlib_module_names, "numpy", "slide_deploy"}
+    assert {found.module.split(".")[0] for found in imports(module)} <= allowed
+    assert all(within(name, (*VOCABULARY, "parity")) for name in own(module))
+
+
+@pytest.mark.parametrize("module", below("exporters", "validators"))
+def test_a_target_imports_only_the_shared_vocabulary(module: str) -> None:
+    exporting = module.startswith("slide_deploy.exporters")
+    allowed = (*VOCABULARY, "capture") if exporting else (*VOCABULARY, "validators._mil")
+    assert [name for name in own(module) if not within(name, allowed)] == []
+
+
+@pytest.mark.parametrize("module", [m for m in below("validators._mil") if "_mil" in m])
+def test_the_interpreter_knows_no_target(module: str) -> None:
+    assert [n for n in own(module) if within(n, tuple(f"validators.{t}" for t in TARGETS))] == []
+
+
+@pytest.mark.parametrize("module", below("exporters", "validators"))
+def test_third_party_libraries_of_targets_load_inside_functions(module: str) -> None:
+    eager = [found for found in imports(module) if not found.lazy]
+    assert [found for found in eager if found.module.split(".")[0] in HEAVY] == []
+
+
+def test_only_the_entry_point_imports_the_command_line() -> None:
+    users = [module for module in sources() if "slide_deploy.cli" in own(module)]
+    assert users in ([], ["slide_deploy.__main__"])
+
+
+def test_renderers_know_records_and_not_how_they_came_about() -> None:
+    machinery = ("pipeline", "verification", "loading", "models", "reading", "worker", "exporters")
+    for module in below("report"):
+        assert [name for name in own(module) if within(name, machinery)] == [], module
+
+
+def test_modules_do_not_import_each_other_in_circles() -> None:
+    arrows = {
+        module: {
+            found.module
+            for found in imports(module)
+            if not found.lazy and found.module in sources()
+        }
+        for module in sources()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " → ".join([*path, module])
+        if module not in done:
+            for other in arrows[module]:
+                visit(other, (*path, module))
+            done.add(module)
+
+    for module in sources():
+        visit(module, ())
+
+
+@pytest.mark.parametrize("module", sources())
+def test_every_module_says_what_it_is(module: str) -> None:
+    docstring = ast.get_docstring(sources()[module])
+    assert docstring
+
+
+def exported(module: str) -> list[str] | None:
+    for node in sources()[module].body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            assert isinstance(node, ast.Assign)
+            return list(ast.literal_eval(node.value))
+    return None
+
+
+# A package that holds nothing but modules, and what `python -m` runs, offer no names.
+NAMELESS = [
+    module
+    for module, tree in sources().items()
+    if (is_package(module) and len(tree.body) == 1) or module.endswith("__main__")
+]
+
+
+@pytest.mark.parametrize("module", [module for module in sources() if module not in NAMELESS])
+def test_public_names_are_listed_and_exist(module: str) -> None:
+    import importlib
+
+    names = exported(module)
+    assert names is not None, "no __all__"
+    assert len(set(names)) == len(names)
+    loaded = importlib.import_module(module)
+    assert [name for name in names if not hasattr(loaded, name)] == []
+
+
+def test_what_others_import_is_public() -> None:
+    private = [
+        f"{module}:{found.line} takes {found.name} from {found.module}"
+        for module in sources()
+        for found in imports(module)
+        if found.name
+        and found.module in sources()
+        and found.name not in (exported(found.module) or [])
+        and not found.name.startswith("__")
+    ]
+    assert private == []
+
+
+def calls(node: ast.AST) -> Iterator[ast.Call]:
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Raise) and isinstance(inner.exc, ast.Call):
+            yield inner.exc
+
+
+ERRORS = {
+    "UsageError",
+    "CheckpointError",
+    "UnsafeCheckpoint",
+    "AmbiguousModel",
+    "OutputError",
+    "ConversionError",
+    "ArtifactError",
+}
+
+
+def test_every_error_that_a_user_meets_says_what_to_do_about_it() -> None:
+    """Those of validators become lines of a verdict, which has its own way out."""
+    silent = [
+        f"{module}:{call.lineno} {call.func.id}"
+        for module, tree in sources().items()
+        if not module.startswith("slide_deploy.validators")
+        for call in calls(tree)
+        if isinstance(call.func, ast.Name) and call.func.id in ERRORS
+        if len(call.args) + len(call.keywords) < 2
+    ]
+    assert silent == []
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+BLOCK = """
+import sys
+from importlib.abc import MetaPathFinder
+class Block(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Block())
+"""
+
+
+def test_help_loads_neither_torch_nor_a_converter() -> None:
+    done = python(
+        "import sys\n"
+        "sys.argv = ['slide-deploy', '--help']\n"
+        "from slide_deploy.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"print('LOADED', sorted({HEAVY!r} & sys.modules.keys()))"
+    )
+    assert done.stdout.splitlines()[-1] == "LOADED []", done.stderr
+
+
+LIGHT = [
+    *("errors", "types", "protocols", "registry", "cli", "manifest", "worker", "reading"),
+    *("jsonio", "files", "verification", "golden"),
+    *("parity", "parity.metrics", "parity.compare", "parity.probes", "parity.expectation"),
+    *("report", "report.record", "report.terminal", "report.steps", "report.targets"),
+]
+
+
+def test_what_needs_no_torch_loads_without_any_optional_library() -> None:
+    code = BLOCK.format(blocked=HEAVY | {"coremltools", "scipy"})
+    code += "import importlib\n"
+    code += f"for name in {LIGHT!r}: importlib.import_module(f'slide_deploy.{{name}}')\n"
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["targets"], 0),
+        (["inspect", "MODEL"], 3),
+        (["export", "MODEL", "-t", "onnx"], 3),
+        (["fuse", "MODEL", "-o", "/tmp/never.safetensors"], 3),
+        (["export", "MODEL", "-t", "onxx"], 2),
+        (["inspect", "missing.pth"], 2),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
+)
+def test_an_install_without_torch_says_so(golden: Path, arguments: list[str], code: int) -> None:
+    model = str(golden / "micro_official.pth")
+    argv = ["slide-deploy", *(model if word == "MODEL" else word for word in arguments)]
+    program = BLOCK.format(blocked=HEAVY)
+    program += f"sys.argv = {argv!r}\nfrom slide_deploy.cli import main\nmain()\n"
+    done = python(program)
+    assert "Traceback" not in done.stderr, done.stderr[-500:]
+    assert done.returncode == code, done.stderr

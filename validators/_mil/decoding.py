@@ -1,0 +1,86 @@
+"""MIL.proto's types and constants as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from slide_deploy.errors import ArtifactError
+from slide_deploy.validators._mil.dtypes import Array, dtype_named, dtype_of_proto, unpack
+from slide_deploy.validators._mil.program import Constant, TensorType
+
+__all__ = ["ReadBlob", "constant", "tensor_type"]
+
+# File name, offset of the record, element type and shape -> the tensor.
+ReadBlob = Callable[[str, int, str, tuple[int, ...]], Array]
+
+# The types whose immediate values are lists of numbers; the others are raw bytes.
+_FIELDS = {
+    "bool": "bools",
+    "string": "strings",
+    "fp32": "floats",
+    "fp64": "doubles",
+    "int16": "ints",
+    "uint16": "ints",
+    "int32": "ints",
+    "int64": "longInts",
+    "uint64": "longInts",
+}
+
+
+def tensor_type(message: Any, name: str) -> TensorType:
+    """The tensor type of a MIL ValueType; lists, tuples, dictionaries and states are refused."""
+    kind = message.WhichOneof("type")
+    if kind != "tensorType":
+        raise ArtifactError(f"{name}: a MIL value of {kind or 'no type'} is not supported")
+    tensor = message.tensorType
+    dtype = dtype_of_proto(tensor.dataType).name
+    if tensor.rank == -1 or any(d.unknown.variadic for d in tensor.dimensions):
+        return TensorType(dtype, None)
+    if tensor.rank != len(tensor.dimensions):
+        raise ArtifactError(f"{name}: rank {tensor.rank} but {len(tensor.dimensions)} dimensions")
+    return TensorType(dtype, tuple(_dimension(d) for d in tensor.dimensions))
+
+
+def constant(message: Any, name: str, read_blob: ReadBlob) -> Constant:
+    """A MIL Value, whether written in place or kept in a weight file."""
+    type_ = tensor_type(message.type, name)
+    if type_.shape is None or None in type_.shape:
+        raise ArtifactError(f"{name}: a constant of unknown shape")
+    shape = tuple(int(size or 0) for size in type_.shape)
+    kind = message.WhichOneof("value")
+    if kind == "blobFileValue":
+        blob = message.blobFileValue
+        data = read_blob(blob.fileName, blob.offset, type_.dtype, shape)
+    elif kind == "immediateValue" and message.immediateValue.WhichOneof("value") == "tensor":
+        data = _immediate(message.immediateValue.tensor, type_.dtype, shape, name)
+    else:
+        raise ArtifactError(f"{name}: a constant that is neither a tensor nor a weight")
+    data.flags.writeable = False
+    return Constant(type_, data)
+
+
+def _dimension(message: Any) -> int | None:
+    return message.constant.size if message.WhichOneof("dimension") == "constant" else None
+
+
+def _immediate(message: Any, dtype: str, shape: tuple[int, ...], name: str) -> Array:
+    field = message.WhichOneof("value")
+    wanted, count = dtype_named(dtype), prod(shape)
+    if field is None:
+        values: Any = []
+    elif field == "bytes" and dtype != "string":
+        return unpack(message.bytes.values, wanted, count).reshape(shape)
+    elif field == _FIELDS.get(dtype):
+        values = list(getattr(message, field).values)
+    else:
+        raise ArtifactError(f"{name}: an immediate {dtype} stored as {field}")
+    if len(values) != count:
+        raise ArtifactError(f"{name}: {len(values)} immediate values for shape {list(shape)}")
+    try:
+        return np.array(values, wanted.numpy).reshape(shape)
+    except OverflowError as error:
+        raise ArtifactError(f"{name}: {error}") from error

@@ -1,0 +1,77 @@
+"""What Core ML itself would refuse in a program that is otherwise well formed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from slide_deploy.errors import ArtifactError
+from slide_deploy.validators._mil.opsets import FIRST_ARGUMENT_OPSET, FIRST_OPSET, NEWEST_OPSET
+from slide_deploy.validators._mil.program import Feature, Operation, Program, Value
+
+__all__ = ["violations"]
+
+_MAX_RANK = 5
+_CUSTOM = ("custom", "custom_layer")
+# Specification version 6 came with CoreML5, and each since with the next.
+_SPEC_AHEAD = 1
+# An fp16 input or output needs iOS 16, an int8 one iOS 26.
+_FEATURE_SPEC = {"fp32": 6, "int32": 6, "fp64": 6, "fp16": 7, "int8": 10}
+
+
+def violations(program: Program) -> list[str]:
+    """One line for each limit the program breaks; none when Core ML should take it."""
+    try:
+        opset = program.opset_number
+    except ArtifactError as error:
+        return [error.message]
+    found = list(_versions(program, opset))
+    for feature in (*program.inputs, *program.outputs):
+        found += _feature(feature, program.spec_version)
+    for value in program.arguments:
+        found += _value(value)
+    for operation in program.operations:
+        found += _operation(operation, opset)
+    return found
+
+
+def _versions(program: Program, opset: int) -> Iterator[str]:
+    if opset not in range(min(FIRST_OPSET.values()), NEWEST_OPSET + 1):
+        yield f"the opset {program.opset} is not one of CoreML5 to CoreML{NEWEST_OPSET}"
+    if program.spec_version < opset + _SPEC_AHEAD:
+        yield (
+            f"specification version {program.spec_version} is older than the opset"
+            f" {program.opset}, which needs {opset + _SPEC_AHEAD}"
+        )
+
+
+def _feature(feature: Feature, spec_version: int) -> Iterator[str]:
+    needed = _FEATURE_SPEC.get(feature.dtype)
+    if needed is None:
+        yield f"{feature.name} is {feature.dtype}, which no input or output can be"
+    elif spec_version < needed:
+        yield f"{feature.name} is {feature.dtype}, which needs specification version {needed}"
+
+
+def _value(value: Value) -> Iterator[str]:
+    if value.type.shape is None:
+        yield f"{value.name} is of unknown rank"
+    elif len(value.type.shape) > _MAX_RANK:
+        yield f"{value.name} is of rank {len(value.type.shape)}, more than {_MAX_RANK}"
+
+
+def _operation(operation: Operation, opset: int) -> Iterator[str]:
+    where = f"{operation.type} {operation.name}"
+    if operation.type in _CUSTOM:
+        yield f"{where} is a custom layer"
+    elif operation.type not in FIRST_OPSET:
+        yield f"{where} is not a MIL operation"
+    elif FIRST_OPSET[operation.type] > opset:
+        yield f"{where} needs CoreML{FIRST_OPSET[operation.type]}, the program is CoreML{opset}"
+    for key in (*operation.inputs, *operation.attributes):
+        needed = FIRST_ARGUMENT_OPSET.get((operation.type, key), opset)
+        if needed > opset:
+            yield f"{where}: argument {key} needs CoreML{needed}, the program is CoreML{opset}"
+    # Weights before decompression may have more dimensions: a palette has two on top.
+    if not operation.type.startswith(("const", "constexpr_")):
+        for value in operation.outputs:
+            yield from _value(value)

@@ -1,0 +1,134 @@
+"""Arithmetic, comparison and elementary functions, element by element with broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from slide_deploy.validators._mil.dtypes import Array
+from slide_deploy.validators._mil.ops.registry import operation
+
+__all__ = ["clip", "inverse", "log", "real_div", "rsqrt", "select", "threshold"]
+
+_UNARY: dict[str, Callable[[Array], Any]] = {
+    "abs": np.abs,
+    "acos": np.arccos,
+    "asin": np.arcsin,
+    "atan": np.arctan,
+    "atanh": np.arctanh,
+    "ceil": np.ceil,
+    "cos": np.cos,
+    "cosh": np.cosh,
+    "erf": special.erf,
+    "exp": np.exp,
+    "exp2": np.exp2,
+    "floor": np.floor,
+    "logical_not": np.logical_not,
+    "round": np.rint,
+    "sign": np.sign,
+    "sin": np.sin,
+    "sinh": np.sinh,
+    "sqrt": np.sqrt,
+    "square": np.square,
+    "tan": np.tan,
+    "tanh": np.tanh,
+}
+
+_BINARY: dict[str, Callable[[Array, Array], Any]] = {
+    "add": np.add,
+    "equal": np.equal,
+    "floor_div": np.floor_divide,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_xor": np.logical_xor,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "mod": np.mod,
+    "mul": np.multiply,
+    "not_equal": np.not_equal,
+    "pow": np.power,
+    "sub": np.subtract,
+}
+
+
+def _unary(function: Callable[[Array], Any]) -> Callable[..., Any]:
+    def apply(x: Array) -> Any:
+        return function(x)
+
+    return apply
+
+
+def _binary(function: Callable[[Array, Array], Any]) -> Callable[..., Any]:
+    def apply(x: Array, y: Array) -> Any:
+        _same_type(x, y)
+        return function(x, y)
+
+    return apply
+
+
+def _same_type(x: Array, y: Array) -> None:
+    # numpy would promote in silence; MIL has no such rule.
+    if x.dtype != y.dtype:
+        raise ValueError(f"operands of types {x.dtype} and {y.dtype}")
+
+
+for _name, _function in _UNARY.items():
+    operation(_name)(_unary(_function))
+for _name, _ufunc in _BINARY.items():
+    operation(_name)(_binary(_ufunc))
+
+
+@operation("real_div")
+def real_div(x: Array, y: Array) -> Array:
+    """x / y; how MIL rounds a quotient of integers is not documented, so it is refused."""
+    _same_type(x, y)
+    if x.dtype.kind != "f":
+        raise ValueError(f"a quotient of {x.dtype}")
+    return x / y
+
+
+@operation("inverse")
+def inverse(x: Array, epsilon: float = 1e-4) -> Array:
+    """1 / (x + epsilon)."""
+    return np.reciprocal(x + epsilon)
+
+
+@operation("log")
+def log(x: Array, epsilon: float = 1e-45) -> Array:
+    """log(x + epsilon)."""
+    return np.log(x + epsilon)
+
+
+@operation("rsqrt")
+def rsqrt(x: Array, epsilon: float = 1e-12) -> Array:
+    """1 / sqrt(x + epsilon)."""
+    return np.reciprocal(np.sqrt(x + epsilon))
+
+
+@operation("clip")
+def clip(x: Array, alpha: float, beta: float) -> Array:
+    """x held between alpha and beta."""
+    return np.minimum(np.maximum(x, alpha), beta)
+
+
+@operation("threshold")
+def threshold(x: Array, alpha: float) -> Array:
+    """max(x, alpha)."""
+    result: Array = np.maximum(x, x.dtype.type(alpha))
+    return result
+
+
+@operation("select", widens=False)
+def select(cond: Array, a: Array, b: Array) -> Array:
+    """a where cond, else b."""
+    _same_type(a, b)
+    if cond.dtype != np.bool_:
+        raise ValueError(f"a condition of type {cond.dtype}")
+    return np.where(cond, a, b)

@@ -1,0 +1,162 @@
+"""Gathering and scattering by tensors of indices, which must all be inside the tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from slide_deploy.validators._mil.dtypes import Array
+from slide_deploy.validators._mil.ops.registry import operation
+
+__all__ = [
+    "gather",
+    "gather_along_axis",
+    "gather_nd",
+    "scatter",
+    "scatter_along_axis",
+    "scatter_nd",
+]
+
+_IOS17 = 7
+_MODES: dict[str, np.ufunc] = {
+    "add": np.add,
+    "div": np.divide,
+    "max": np.maximum,
+    "min": np.minimum,
+    "mul": np.multiply,
+    "sub": np.subtract,
+}
+
+
+@operation("gather", widens=False)
+def gather(
+    x: Array,
+    indices: Array,
+    opset: int,
+    axis: int = 0,
+    batch_dims: int = 0,
+    validate_indices: bool = False,
+) -> Array:
+    """Slices of x along an axis; `batch_dims` leading axes are walked together."""
+    del validate_indices  # Indices are validated whatever the program asks for.
+    axis %= x.ndim
+    indices = _inside(indices, x.shape[axis], opset)
+    if batch_dims == 0:
+        return np.take(x, indices, axis)
+    if not 0 < batch_dims <= axis or x.shape[:batch_dims] != indices.shape[:batch_dims]:
+        raise ValueError(f"batch_dims {batch_dims} for x {x.shape}, indices {indices.shape}")
+    batch = x.shape[:batch_dims]
+    parts = [np.take(x[i], indices[i], axis - batch_dims) for i in np.ndindex(*batch)]
+    return np.stack(parts).reshape(*batch, *parts[0].shape)
+
+
+@operation("gather_along_axis", widens=False)
+def gather_along_axis(
+    x: Array, indices: Array, opset: int, axis: int = 0, validate_indices: bool = False
+) -> Array:
+    """One element of x for each index, elsewhere at the index's own place."""
+    del validate_indices
+    return np.take_along_axis(x, _inside(indices, x.shape[axis], opset), axis)
+
+
+@operation("gather_nd", widens=False)
+def gather_nd(
+    x: Array,
+    indices: Array,
+    opset: int,
+    batch_dims: int = 0,
+    validate_indices: bool = False,
+) -> Array:
+    """Slices of x at the coordinates on the last axis of `indices`."""
+    del validate_indices
+    batch = x.shape[:batch_dims]
+    if batch != indices.shape[:batch_dims]:
+        raise ValueError(f"batch_dims {batch_dims} for x {x.shape}, indices {indices.shape}")
+    if batch_dims == 0:
+        return x[_coordinates(x, indices, opset)]
+    parts = [x[i][_coordinates(x[i], indices[i], opset)] for i in np.ndindex(*batch)]
+    return np.stack(parts).reshape(*batch, *parts[0].shape)
+
+
+@operation("scatter")
+def scatter(
+    data: Array,
+    indices: Array,
+    updates: Array,
+    mode: str,
+    opset: int,
+    axis: int = 0,
+    validate_indices: bool = False,
+) -> Array:
+    """data with slices along an axis updated."""
+    del validate_indices
+    axis %= data.ndim
+    index = (*[slice(None)] * axis, _inside(indices, data.shape[axis], opset))
+    return _scattered(data, index, updates, mode, indices.size)
+
+
+@operation("scatter_along_axis")
+def scatter_along_axis(
+    data: Array,
+    indices: Array,
+    updates: Array,
+    mode: str,
+    opset: int,
+    axis: int = 0,
+    validate_indices: bool = False,
+) -> Array:
+    """data with one element for each index updated."""
+    del validate_indices
+    index: list[Array] = list(np.indices(indices.shape, sparse=True))
+    index[axis] = _inside(indices, data.shape[axis], opset)
+    return _scattered(data, tuple(index), updates, mode, indices.size)
+
+
+@operation("scatter_nd")
+def scatter_nd(
+    data: Array,
+    indices: Array,
+    updates: Array,
+    mode: str,
+    opset: int,
+    validate_indices: bool = False,
+) -> Array:
+    """data with slices at coordinates updated."""
+    del validate_indices
+    index = _coordinates(data, indices, opset)
+    return _scattered(data, index, updates, mode, indices[..., 0].size)
+
+
+def _inside(indices: Array, size: int, opset: int) -> Array:
+    """The indices, none out of bounds; from CoreML7 on a negative one is."""
+    lowest = 0 if opset >= _IOS17 else -size
+    if indices.dtype.kind not in "iu":
+        raise ValueError(f"indices of type {indices.dtype}")
+    if indices.size and not (lowest <= indices.min() and indices.max() < size):
+        raise ValueError(f"an index outside {lowest}..{size - 1}")
+    # Unsigned and negative indices alike, as positions.
+    return np.where(indices < 0, indices + size, indices).astype(np.intp)
+
+
+def _coordinates(x: Array, indices: Array, opset: int) -> tuple[Array, ...]:
+    depth = indices.shape[-1]
+    return tuple(_inside(indices[..., i], x.shape[i], opset) for i in range(depth))
+
+
+def _scattered(data: Array, index: Any, updates: Array, mode: str, count: int) -> Array:
+    """The update applied; equal places add up in every mode but `update`, where they clash."""
+    if data[index].shape != updates.shape or data.dtype != updates.dtype:
+        raise ValueError(f"updates {updates.dtype} {updates.shape} for {data[index].shape}")
+    result = data.copy()
+    if mode == "update":
+        touched = np.zeros(data.shape, np.intp)
+        np.add.at(touched, index, 1)
+        if count and touched.max() > 1:
+            raise ValueError("two updates of one place: which stays is not documented")
+        result[index] = updates
+    elif mode in _MODES:
+        _MODES[mode].at(result, index, updates)
+    else:
+        raise ValueError(f"unknown mode {mode!r}")
+    return result

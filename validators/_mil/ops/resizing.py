@@ -1,0 +1,127 @@
+"""Resizing of the last two axes, by nearest neighbour and by linear interpolation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from slide_deploy.validators._mil.dtypes import Array
+from slide_deploy.validators._mil.ops.registry import Ints, operation
+
+__all__ = [
+    "resize",
+    "resize_bilinear",
+    "resize_nearest_neighbor",
+    "upsample_bilinear",
+    "upsample_nearest_neighbor",
+]
+
+
+@operation("upsample_nearest_neighbor", widens=False)
+def upsample_nearest_neighbor(
+    x: Array, scale_factor_height: float = 1, scale_factor_width: float = 1
+) -> Array:
+    """Each pixel repeated."""
+    return _nearest(x, _scaled(x, scale_factor_height, scale_factor_width))
+
+
+@operation("resize_nearest_neighbor", widens=False)
+def resize_nearest_neighbor(x: Array, target_size_height: int, target_size_width: int) -> Array:
+    """Each pixel repeated, to a given size."""
+    return _nearest(x, (target_size_height, target_size_width))
+
+
+@operation("upsample_bilinear")
+def upsample_bilinear(
+    x: Array,
+    scale_factor_height: float = 1,
+    scale_factor_width: float = 1,
+    align_corners: bool = True,
+    half_pixel_centers: bool | None = None,
+) -> Array:
+    """Linear interpolation, the scale computed anew from the rounded size."""
+    if half_pixel_centers is None:
+        half_pixel_centers = not align_corners
+    if align_corners and half_pixel_centers:
+        raise ValueError("align_corners with half_pixel_centers is not documented")
+    corners = "STRICT_ALIGN_CORNERS" if align_corners else "DEFAULT"
+    mode = "UNALIGN_CORNERS" if half_pixel_centers else corners
+    return _bilinear(x, _scaled(x, scale_factor_height, scale_factor_width), mode)
+
+
+@operation("resize_bilinear")
+def resize_bilinear(
+    x: Array,
+    target_size_height: int = 1,
+    target_size_width: int = 1,
+    sampling_mode: str = "DEFAULT",
+) -> Array:
+    """Linear interpolation to a given size."""
+    return _bilinear(x, (target_size_height, target_size_width), sampling_mode)
+
+
+@operation("resize")
+def resize(
+    x: Array,
+    shape: Ints,
+    resized_dims: int,
+    interpolation_mode: str = "LINEAR",
+    sampling_mode: str = "DEFAULT",
+) -> Array:
+    """The last two axes to the last two of `shape`, where 0 keeps a size."""
+    if resized_dims != 2 or not 2 <= len(shape) <= x.ndim:
+        raise ValueError(f"resized_dims {resized_dims}, only the last two are supported")
+    height, width = (s or n for s, n in zip(shape[-2:], x.shape[-2:], strict=True))
+    if interpolation_mode == "LINEAR":
+        return _bilinear(x, (height, width), sampling_mode)
+    if interpolation_mode == "NEAREST_NEIGHBOR" and sampling_mode in ("DEFAULT", "UNALIGN_CORNERS"):
+        return _nearest(x, (height, width))
+    raise ValueError(f"interpolation_mode {interpolation_mode!r} with {sampling_mode!r}")
+
+
+def _scaled(x: Array, vertical: float, horizontal: float) -> tuple[int, int]:
+    # In float32, where a factor like 7/3 was rounded so that its product is a whole number.
+    height = np.float32(vertical) * np.float32(x.shape[-2])
+    width = np.float32(horizontal) * np.float32(x.shape[-1])
+    return int(height), int(width)
+
+
+def _nearest(x: Array, target: tuple[int, int]) -> Array:
+    """Only whole factors: on all others Core ML's rounding is not documented."""
+    (height, width), (rows, columns) = x.shape[-2:], target
+    if rows % height or columns % width:
+        raise ValueError(f"nearest neighbour from {(height, width)} to {target}")
+    return x.repeat(rows // height, -2).repeat(columns // width, -1)
+
+
+def _bilinear(x: Array, target: tuple[int, int], mode: str) -> Array:
+    return _interpolated(_interpolated(x, -2, target[0], mode), -1, target[1], mode)
+
+
+def _interpolated(x: Array, axis: int, count: int, mode: str) -> Array:
+    """Linear interpolation along one axis."""
+    size = x.shape[axis]
+    points = np.clip(_grid(size, count, mode), 0, size - 1)
+    low = np.minimum(points.astype(np.intp), max(size - 2, 0))
+    high = np.minimum(low + 1, size - 1)
+    weight = (points - low).astype(x.dtype)
+    if axis == -2:
+        weight = weight[:, None]
+    before, after = np.take(x, low, axis), np.take(x, high, axis)
+    result: Array = before * (1 - weight) + after * weight
+    return result
+
+
+def _grid(size: int, count: int, mode: str) -> Array:
+    """Where the outputs lie on the input's axis, for each of MIL's sampling modes."""
+    steps = np.arange(count, dtype=np.float64)
+    if mode == "ALIGN_CORNERS" and count == 1:
+        return np.array([(size - 1) / 2])
+    if mode in ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS"):
+        return steps * ((size - 1) / max(count - 1, 1))
+    if mode == "DEFAULT":
+        return steps * (size / count)
+    if mode == "OFFSET_CORNERS":
+        return (steps + 0.5) * (max(1, size - 1) / count)
+    if mode == "UNALIGN_CORNERS":
+        return (steps + 0.5) * (size / count) - 0.5
+    raise ValueError(f"unknown sampling mode {mode!r}")
