@@ -24,8 +24,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     if options.precision is Precision.FLOAT16:
         capture = capture.in_half()
     with torch.no_grad():
-        traced = torch.jit.trace(capture.module, capture.example, check_trace=False)
-        frozen = torch.jit.freeze(traced)
+        frozen = torch.jit.freeze(capture.traced)
     about = {
         "inputs": [dataclasses.asdict(spec) for spec in capture.inputs],
         "outputs": [dataclasses.asdict(spec) for spec in capture.outputs],

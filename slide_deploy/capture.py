@@ -1,4 +1,4 @@
-"""A model captured for export: the module, its example inputs, and one shared torch.export."""
+"""A model captured for export: the module, its example inputs, and graphs that exporters share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Capture:
     """A fused module in eval mode with named inputs and outputs, as exporters take it.
 
     `metadata` is for people: what an artifact should say of itself where its format can.
-    `program` is made on first use and shared by every exporter that starts from it.
+    `program` and `traced` are made on first use and shared by the exporters that start from them.
     """
 
     module: nn.Module
@@ -67,6 +67,12 @@ class Capture:
             return torch.export.export(
                 self.module, self.example, dynamic_shapes=self.dynamic_shapes
             )
+
+    @cached_property
+    def traced(self) -> torch.jit.ScriptModule:
+        """The TorchScript trace of the module."""
+        with torch.no_grad():
+            return torch.jit.trace(self.module, self.example, check_trace=False)
 
     def in_half(self) -> Capture:
         """The same model with float16 weights and arithmetic; inputs and outputs stay float32."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from slide_deploy import registry
 from slide_deploy.baseline import regressions
@@ -119,7 +122,7 @@ def export_and_verify(
     checks: list[Check | Future[Check]] = []
     with staged_folder(output) as scratch:
         # Converters use one core: the reference and the artifacts already written the other.
-        with ThreadPoolExecutor(max_workers=1) as background:
+        with _sharing_cores(), ThreadPoolExecutor(max_workers=1) as background:
             for target in targets:
                 exporter = registry.exporter(target)
                 progress(f"exporting {exporter.title}")
@@ -141,6 +144,23 @@ def export_and_verify(
             report = regressions(report, baseline)
         save_reports(report, scratch)
     return report
+
+
+@contextmanager
+def _sharing_cores() -> Iterator[None]:
+    """Let the reference run beside converters, which hold Python's lock for seconds.
+
+    It asks for the lock at each of a thousand small operators: waiting the usual 5 ms for each
+    made it four times as slow, and so did a second torch thread without a core of its own.
+    """
+    threads, interval = torch.get_num_threads(), sys.getswitchinterval()
+    torch.set_num_threads(max(1, threads // 2))
+    sys.setswitchinterval(1e-4)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        sys.setswitchinterval(interval)
 
 
 def subject_of(model: Model, progress: Progress, images: tuple[np.ndarray, ...] = ()) -> Subject:

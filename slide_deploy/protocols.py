@@ -61,9 +61,9 @@ class Session:
 
 
 class Open(Protocol):
-    """Opens an artifact, with so many threads where that is asked for."""
+    """Opens an artifact, to run with so many threads."""
 
-    def __call__(self, path: Path, *, threads: int | None = None) -> Session: ...
+    def __call__(self, path: Path, *, threads: int = 1) -> Session: ...
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def fidelity() -> Fidelity:
     return Fidelity.NATIVE if sys.platform == "darwin" else Fidelity.INTERPRETED
 
 
-def open_session(path: Path, *, threads: int | None = None) -> Session:
+def open_session(path: Path, *, threads: int = 1) -> Session:
     """Read program and weights from disk; both runtimes share specs, operators and limits.
 
     Neither takes a number of threads: the system chooses, and BLAS reads it from its variables.

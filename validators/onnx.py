@@ -16,7 +16,7 @@ from slide_deploy.types import Fidelity, TensorSpec
 __all__ = ["RUNTIME"]
 
 
-def open_session(path: Path, *, threads: int | None = None) -> Session:
+def open_session(path: Path, *, threads: int = 1) -> Session:
     """Check the file with ONNX's own checker, then load it."""
     import onnx
     import onnxruntime
@@ -27,7 +27,7 @@ def open_session(path: Path, *, threads: int | None = None) -> Session:
     onnx.checker.check_model(proto)
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
 

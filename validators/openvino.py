@@ -18,7 +18,7 @@ __all__ = ["RUNTIME"]
 FOLDER = "_openvino_model"
 
 
-def open_session(path: Path, *, threads: int | None = None) -> Session:
+def open_session(path: Path, *, threads: int = 1) -> Session:
     """Load the folder's one .xml with its .bin."""
     import openvino
     from openvino import properties
@@ -32,9 +32,10 @@ def open_session(path: Path, *, threads: int | None = None) -> Session:
     core = openvino.Core()
     model = core.read_model(descriptions[0])
     # Left alone, the plugin takes bf16 or f16 where the processor has it.
-    settings: dict[Any, Any] = {properties.hint.inference_precision: openvino.Type.f32}
-    if threads:
-        settings[properties.inference_num_threads] = threads
+    settings: dict[Any, Any] = {
+        properties.hint.inference_precision: openvino.Type.f32,
+        properties.inference_num_threads: threads,
+    }
     compiled = core.compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
     outputs = tuple(map(_spec, model.outputs))

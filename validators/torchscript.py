@@ -19,12 +19,11 @@ __all__ = ["RUNTIME"]
 ABOUT = "slide_deploy.json"
 
 
-def open_session(path: Path, *, threads: int | None = None) -> Session:
+def open_session(path: Path, *, threads: int = 1) -> Session:
     """Load the archive; input and output specs come from its extra file."""
     import torch
 
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     extra = {ABOUT: ""}
     module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra).eval()
     if not extra[ABOUT]:

@@ -97,16 +97,14 @@ class WindowAttention(nn.Module):
         # Unlike Slide Attention the 3C outputs are split q, k, v first, then by head.
         qkv = self.qkv(windows).reshape(-1, tokens, 3 * heads, self.dim // heads)
         q, k, v = qkv.permute(0, 2, 1, 3).chunk(3, dim=1)
-        logits = (q * self.scale) @ k.transpose(-2, -1)
-        if mask is None:
-            logits = logits + self.bias()
-        else:
+        bias = self.bias()
+        if mask is not None:
             # Windows and heads share an axis, so that one addition serves both at rank 4.
-            both = self.bias() + mask[:, None]
-            logits = logits.reshape(-1, len(mask) * heads, tokens, tokens)
-            logits = logits + both.reshape(1, -1, tokens, tokens)
-            logits = logits.reshape(-1, heads, tokens, tokens)
-        out = logits.softmax(dim=-1) @ v
+            groups = len(mask) * heads
+            q, k, v = (x.reshape(-1, groups, tokens, self.dim // heads) for x in (q, k, v))
+            bias = (bias + mask[:, None]).reshape(groups, tokens, tokens)
+        logits = (q * self.scale) @ k.transpose(-2, -1) + bias
+        out = (logits.softmax(dim=-1) @ v).reshape(-1, heads, tokens, self.dim // heads)
         out = self.proj(out.permute(0, 2, 1, 3).reshape(-1, tokens, self.dim))
 
         out = unpartition(out, self.window, height, width)

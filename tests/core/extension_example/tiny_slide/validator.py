@@ -16,12 +16,11 @@ from slide_deploy.types import Fidelity, TensorSpec
 __all__ = ["RUNTIME"]
 
 
-def open_session(path: Path, *, threads: int | None = None) -> Session:
+def open_session(path: Path, *, threads: int = 1) -> Session:
     """Everything that is said of the artifact comes from the file."""
     import torch
 
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     extra = {"about.json": ""}
     program = torch.export.load(path, extra_files=extra)
     module = program.module()
