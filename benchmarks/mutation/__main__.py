@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=Plan.seed, help="of the sampled sites")
     parser.add_argument("--jobs", type=int, default=Plan.jobs)
     parser.add_argument("--folder", type=Path, default=Path("build/mutation"))
+    parser.add_argument("--results", type=Path, help="a JSON file for the raw results")
     parser.add_argument("--document", type=Path, help="a Markdown file to write the tables to")
     given = parser.parse_args()
     plan = Plan(given.sites, given.seeds, given.seed, given.jobs)
@@ -45,7 +46,7 @@ def main() -> int:
 
         results = run(plan, given.folder.resolve(), show)
     seconds = time.monotonic() - begin
-    write_json(results, given.folder / "results.json")
+    write_json(results, given.results or given.folder / "results.json")
     for rows in (kind_rows(results.outcomes), probe_rows(results)):
         console.print(as_rich(rows))
     for headroom in (headroom_rows(results.clean), real_rows(results.real)):

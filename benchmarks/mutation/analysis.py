@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,6 @@ from benchmarks.mutation.outcome import Outcome, Status
 from slide_deploy.parity.compare import NOISE_MULTIPLE, POOLED_MULTIPLE
 
 __all__ = ["ProbeUse", "counted", "detects", "fewest_probes", "localised", "power", "probe_uses"]
-
-Noise = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -39,44 +37,48 @@ def power(outcomes: Iterable[Outcome]) -> float:
 
 def localised(outcomes: Iterable[Outcome]) -> tuple[int, int]:
     """Of the detected mutants with one site that ran: those whose block was named, and all."""
-    own = [o for o in outcomes if o.block and o.status is Status.DETECTED and o.ratios]
+    own = [o for o in outcomes if o.block and o.status is Status.DETECTED and o.figures]
     return sum(o.named == o.block for o in own), len(own)
 
 
-def detects(outcome: Outcome, probes: Sequence[str], noise: Noise) -> bool:
+def detects(outcome: Outcome, probes: Collection[str]) -> bool:
     """Whether these probes alone would have noticed the mutant, by its numbers."""
-    if any(outcome.ratios[probe] > NOISE_MULTIPLE for probe in probes):
+    own = [figure for figure in outcome.figures if figure.probe in probes]
+    if any(figure.max_error > NOISE_MULTIPLE * figure.noise_floor for figure in own):
         return True
-    if not outcome.errors:
-        return False
-    errors = np.array([outcome.errors[probe] for probe in probes])
-    floors = np.array([noise[outcome.model][probe] for probe in probes])
-    return bool(np.sqrt(np.square(errors).sum() / np.square(floors).sum()) > POOLED_MULTIPLE)
+    sizes = np.array([figure.size for figure in own], dtype=np.float64)
+    errors = np.array([figure.rms_error for figure in own])
+    noises = np.array([figure.noise_rms for figure in own])
+    return bool(sizes @ np.square(errors) > POOLED_MULTIPLE**2 * (sizes @ np.square(noises)))
 
 
-def probe_uses(outcomes: Iterable[Outcome], noise: Noise) -> list[ProbeUse]:
+def probe_uses(outcomes: Iterable[Outcome]) -> list[ProbeUse]:
     """One entry per probe, over the mutants that ran."""
-    ran = [outcome for outcome in outcomes if outcome.errors]
-    probes = list(ran[0].ratios) if ran else []
-    seen = [outcome for outcome in ran if detects(outcome, probes, noise)]
+    ran = [outcome for outcome in outcomes if outcome.figures]
+    probes = _probes(ran)
+    seen = [outcome for outcome in ran if detects(outcome, probes)]
     uses = []
     for probe in probes:
         others = [other for other in probes if other != probe]
-        notices = sum(detects(outcome, [probe], noise) for outcome in ran)
-        alone = sum(not detects(outcome, others, noise) for outcome in seen)
+        notices = sum(detects(outcome, [probe]) for outcome in ran)
+        alone = sum(not detects(outcome, others) for outcome in seen)
         uses.append(ProbeUse(probe, notices, alone))
     return uses
 
 
-def fewest_probes(outcomes: Iterable[Outcome], noise: Noise) -> list[tuple[str, int]]:
+def fewest_probes(outcomes: Iterable[Outcome]) -> list[tuple[str, int]]:
     """The order in which probes are worth having: each with the mutants noticed so far."""
-    ran = [outcome for outcome in outcomes if outcome.errors]
-    left = list(ran[0].ratios) if ran else []
+    ran = [outcome for outcome in outcomes if outcome.figures]
+    left = _probes(ran)
     chosen: list[tuple[str, int]] = []
     while left:
         had = [probe for probe, _ in chosen]
-        counts = {p: sum(detects(o, [*had, p], noise) for o in ran) for p in left}
+        counts = {p: sum(detects(o, [*had, p]) for o in ran) for p in left}
         best = max(left, key=lambda probe: counts[probe])
         chosen.append((best, counts[best]))
         left.remove(best)
     return chosen
+
+
+def _probes(ran: Sequence[Outcome]) -> list[str]:
+    return list(dict.fromkeys(figure.probe for figure in ran[0].figures)) if ran else []

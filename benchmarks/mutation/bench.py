@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 import slide_deploy
+from benchmarks.mutation.outcome import Figure
 from slide_deploy import registry
 from slide_deploy.capture import Capture
 from slide_deploy.exporting import write_artifact
 from slide_deploy.fusion import fuse
 from slide_deploy.loading import Model
 from slide_deploy.parity.expectation import Expectation
-from slide_deploy.parity.metrics import rms_error
+from slide_deploy.parity.metrics import max_abs_error, rms_error
 from slide_deploy.parity.trace import BlockReference, first_bad_block, trace_blocks
 from slide_deploy.pipeline import subject_of
 from slide_deploy.protocols import Session
@@ -33,11 +35,11 @@ BATCH, PRECISION = 1, Precision.FLOAT32
 @dataclass(frozen=True)
 class Seen:
     """What verification says of one artifact: its first problem, empty on a pass, the figures
-    behind it (`errors` are root mean squares per probe), and the block it names."""
+    behind it, and the block it names."""
 
     problem: str
     judged: Judged | None = None
-    errors: Mapping[str, float] = field(default_factory=dict)
+    figures: tuple[Figure, ...] = ()
     named_block: str | None = None
 
 
@@ -103,16 +105,32 @@ class Bench:
             return Seen(f"{type(error).__name__}: {error}".splitlines()[0])
         judged = judge(reading, self.expected, self.subject, BATCH, PRECISION, Judging())
         named = self._named_block(session, judged) if judged.numbers_differ else None
-        return Seen(next(iter(judged.problems), ""), judged, self._errors(reading), named)
+        return Seen(next(iter(judged.problems), ""), judged, self._figures(reading), named)
 
-    def _errors(self, reading: Reading) -> dict[str, float]:
-        (name,) = (spec.name for spec in self.model.outputs)
-        pairs = [(e, reading.outputs[e.probe].get(name)) for e in self.expected]
-        return {
-            e.probe: rms_error(value, e.references[name])
-            for e, value in pairs
-            if value is not None and value.shape == e.references[name].shape
-        }
+    def run(self, target: str, path: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What an artifact makes of one input."""
+        (output,) = registry.runtime(target).open(path).run(inputs).values()
+        return output
+
+    def _figures(self, reading: Reading) -> tuple[Figure, ...]:
+        made = [
+            (e, name, reading.outputs[e.probe].get(name), reference)
+            for e in self.expected
+            for name, reference in e.references.items()
+        ]
+        return tuple(
+            Figure(
+                probe=e.probe,
+                output=name,
+                max_error=max_abs_error(value, reference),
+                noise_floor=e.noise[name].floor,
+                rms_error=rms_error(value, reference),
+                noise_rms=e.noise[name].rms,
+                size=reference.size,
+            )
+            for e, name, value, reference in made
+            if value is not None and value.shape == reference.shape
+        )
 
     def _named_block(self, session: Session, judged: Judged) -> str | None:
         probe = max(judged.comparisons, key=lambda c: c.noise_ratio).probe

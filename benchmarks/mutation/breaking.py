@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from benchmarks.mutation.bench import Bench, Seen
-from benchmarks.mutation.equivalence import effect_of
+from benchmarks.mutation.equivalence import Widest, widest
 from benchmarks.mutation.mutation import Mutation
 from benchmarks.mutation.outcome import Effect, Outcome, Route, Status
 from benchmarks.mutation.patching import patch
@@ -33,7 +34,7 @@ def break_artifacts(
 ) -> Iterator[Outcome]:
     """One outcome per target; what was not noticed is measured for what it changes at all."""
     broken = broken_module(bench, mutation)
-    effect: Effect | None = None
+    most: Widest | None = None
     folder = Path(tempfile.mkdtemp(prefix="mutant-", dir=bench.folder))
     try:
         for target, (route, path) in make(bench, mutation, broken, targets, folder).items():
@@ -42,13 +43,21 @@ def break_artifacts(
                 continue
             seen = bench.see(target, path)
             if seen.problem:
-                status = Status.DETECTED
-            else:
-                effect = effect or effect_of(bench, broken)
-                status = Status.EQUIVALENT if effect.equivalent else Status.MISSED
-            yield _outcome(bench, mutation, target, route, status, seen.problem, seen, effect)
+                yield _outcome(bench, mutation, target, route, Status.DETECTED, seen.problem, seen)
+                continue
+            most = most or widest(bench, broken)
+            status = _unnoticed(bench, target, path, most)
+            yield _outcome(bench, mutation, target, route, status, "", seen, most.effect)
     finally:
         shutil.rmtree(folder)
+
+
+def _unnoticed(bench: Bench, target: str, path: Path, most: Widest) -> Status:
+    if most.effect.equivalent:
+        return Status.EQUIVALENT
+    # Where the mistake shows most, not even the last bit differs: it is not in what is computed.
+    made, sound = (bench.run(target, p, most.inputs) for p in (path, bench.clean(target)))
+    return Status.MENDED if np.array_equal(made, sound) else Status.MISSED
 
 
 def make(
@@ -101,9 +110,8 @@ def _outcome(
         route=route,
         status=status,
         problem=problem,
-        ratios={c.probe: c.noise_ratio for c in judged.comparisons} if judged else {},
-        errors=seen.errors if seen else {},
+        figures=seen.figures if seen else (),
         pooled=judged.pooled_ratio if judged else None,
         named=seen.named_block if seen else None,
-        effect=None if status is Status.DETECTED else effect,
+        effect=effect,
     )

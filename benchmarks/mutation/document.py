@@ -34,15 +34,15 @@ without a manifest, whose hashes would give most of them away.
 {date}, {minutes:.0f} minutes on {jobs} processes, sites sampled with seed {seed}; {versions}.
 
 **Power {power}**: {detected} of {relevant} mutants that change anything were detected;
-{equivalent} more change nothing beyond the noise. **{alarms} false alarms** in {clean} clean
-exports of {seeds} differently seeded models and {real} of the models below. Where a mutant has
-one site, the block that the report names is the block that was broken in **{named} of
-{localised}** ({share}).
+{equivalent} more change nothing beyond the noise, {mended} are mended before they are computed
+with. **{alarms} false alarms** in {clean} clean exports of {seeds} differently seeded models and
+{real} of the models below. Where a mutant has one site, the block that the report names is the
+block that was broken in **{named} of {localised}** ({share}).
 
 ## Mutants
 
 {kinds}
-Each cell: detected / equivalent / missed. Models: {models}.
+Each cell: detected / equivalent / missed / mended. Models: {models}.
 
 | mutation | what happens |
 | --- | --- |
@@ -55,7 +55,10 @@ Each cell: detected / equivalent / missed. Models: {models}.
   natural, large and tiny, at other seeds) no output changes by more than the model's own float32
   rounding does, max |y32 − y64|. Measured in float64 on the broken module, the twin of the broken
   artifact; only mutants that were not detected are asked.
-- **not made**: the converter refused the broken model, or mended it.
+- **mended**: the mistake is in the file, but not in what is computed (bytes that nothing reads, or
+  an attribute that the runtime or converter puts right): where it would show most of a thousand
+  inputs, the artifact gives the clean one's output to the last bit. Counted as neither.
+- **not made**: the converter refused the broken model.
 - `slide-deploy verify` in its own processes gave the same verdict on {agreed} of {asked} of these
   mutants: per format the faintest that was detected, and the loudest that was not.
 
@@ -97,6 +100,7 @@ def document(results: Results, plan: Plan, command: str, seconds: float) -> str:
         detected=count[Status.DETECTED],
         relevant=count[Status.DETECTED] + count[Status.MISSED],
         equivalent=count[Status.EQUIVALENT],
+        mended=count[Status.MENDED],
         alarms=sum(bool(one.problem) for one in (*results.clean, *results.real)),
         clean=len(results.clean),
         seeds=plan.seeds,

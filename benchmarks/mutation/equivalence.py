@@ -19,7 +19,7 @@ from benchmarks.mutation.bench import Bench
 from benchmarks.mutation.outcome import Effect
 from slide_deploy.parity.probes import make_probes
 
-__all__ = ["INPUTS", "effect_of", "random_inputs"]
+__all__ = ["INPUTS", "Widest", "random_inputs", "widest"]
 
 # The random probes at other seeds than the one that verification uses: 200 draws of each.
 RANDOM = ("normal", "uniform", "natural", "large", "tiny")
@@ -48,14 +48,26 @@ def random_inputs(bench: Bench) -> Mapping[str, np.ndarray]:
     return {name: np.concatenate(arrays) for name, arrays in draws.items()}
 
 
-def effect_of(bench: Bench, broken: nn.Module) -> Effect:
+@dataclass(frozen=True)
+class Widest:
+    """The largest effect of a mutation, and the one input that shows it."""
+
+    effect: Effect
+    inputs: Mapping[str, np.ndarray]
+
+
+def widest(bench: Bench, broken: nn.Module) -> Widest:
     """The change relative to the noise, for the kind of input where that is largest."""
+    (spec,) = bench.model.inputs
     exact = copy.deepcopy(broken).double()
-    effects = []
+    found = []
     for sound in _sound(bench):
-        change = (_run(exact, sound.inputs) - sound.outputs).abs().max()
-        effects.append(Effect(float(change.nan_to_num(nan=float("inf"))), sound.noise))
-    return max(effects, key=lambda e: e.change / e.noise)
+        change = (_run(exact, sound.inputs) - sound.outputs).nan_to_num(nan=float("inf")).abs()
+        by_input = change.flatten(1).amax(1)
+        index = int(by_input.argmax())
+        image = sound.inputs[index : index + 1].float().numpy()
+        found.append(Widest(Effect(float(by_input[index]), sound.noise), {spec.name: image}))
+    return max(found, key=lambda one: one.effect.change / one.effect.noise)
 
 
 @cache

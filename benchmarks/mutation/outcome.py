@@ -1,20 +1,30 @@
-"""What became of one mutant of one format, as kept in results.json."""
+"""What became of one mutant of one format, as kept among the raw results."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["CrossCheck", "Effect", "Headroom", "Outcome", "Results", "Route", "Status"]
+__all__ = [
+    "CrossCheck",
+    "Effect",
+    "Figure",
+    "Headroom",
+    "Outcome",
+    "Results",
+    "Route",
+    "Status",
+]
 
 
 class Status(StrEnum):
-    """`NOT_MADE`: the converter refused the broken model, so that there is nothing to judge."""
+    """`MENDED`: the file was broken, but computes what the clean one does to the last bit.
+    `NOT_MADE`: the converter refused the broken model, so that there is nothing to judge."""
 
     DETECTED = "detected"
     EQUIVALENT = "equivalent"
     MISSED = "missed"
+    MENDED = "mended"
     NOT_MADE = "not made"
 
 
@@ -39,12 +49,25 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """What one probe showed on one output: enough to judge it again by other gates."""
+
+    probe: str
+    output: str
+    max_error: float
+    noise_floor: float
+    rms_error: float
+    noise_rms: float
+    size: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """`block` is the block that was broken; empty where there is not one such block.
 
-    `ratios` is error / noise floor per probe, empty where the artifact did not run, and `pooled`
-    the one over all probes; `errors` are its parts, root mean square per probe; `named` is the
-    block that the trace named. `effect` is measured for what passed.
+    `figures` are empty where the artifact did not run or gave other shapes; `pooled` is their
+    error / noise over all probes; `named` is the block that the trace named. `effect` is measured
+    for what passed.
     """
 
     model: str
@@ -56,8 +79,7 @@ class Outcome:
     route: Route
     status: Status
     problem: str
-    ratios: Mapping[str, float]
-    errors: Mapping[str, float] = field(default_factory=dict)
+    figures: tuple[Figure, ...] = ()
     pooled: float | None = None
     named: str | None = None
     effect: Effect | None = None
@@ -72,6 +94,7 @@ class Headroom:
     problem: str
     worst: float
     pooled: float
+    figures: tuple[Figure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,10 +109,9 @@ class CrossCheck:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything one run measured; `noise` is each model's own, root mean square per probe."""
+    """Everything one run measured."""
 
     outcomes: tuple[Outcome, ...]
     clean: tuple[Headroom, ...]
     real: tuple[Headroom, ...]
     cross_checks: tuple[CrossCheck, ...]
-    noise: Mapping[str, Mapping[str, float]]

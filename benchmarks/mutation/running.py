@@ -52,7 +52,6 @@ def run(plan: Plan, folder: Path, progress: Progress) -> Results:
         clean=_gathered(clean),
         real=_gathered(real),
         cross_checks=tuple(check.result() for check in checks),
-        noise={path.stem: tasks.noise(path, folder) for path in plan.benches},
     )
 
 

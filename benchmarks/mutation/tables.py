@@ -36,11 +36,11 @@ class Rows:
 
 
 def kind_rows(outcomes: Sequence[Outcome]) -> Rows:
-    """Kind × format → detected / equivalent / missed, and the power."""
+    """Kind × format → detected / equivalent / missed / mended, and the power."""
     kinds = list(dict.fromkeys(outcome.kind for outcome in outcomes))
     cells = [_kind_row(kind, [o for o in outcomes if o.kind == kind]) for kind in kinds]
     return Rows(
-        "detected / equivalent / missed",
+        "detected / equivalent / missed / mended",
         ("mutation", *(TITLES[target] for target in TARGETS), "made in", "power"),
         [*cells, _kind_row("all", outcomes)],
     )
@@ -54,7 +54,7 @@ def _kind_row(name: str, outcomes: Sequence[Outcome]) -> list[str]:
 
 def _cell(outcomes: Sequence[Outcome]) -> str:
     count = counted(outcomes)
-    shown = (Status.DETECTED, Status.EQUIVALENT, Status.MISSED)
+    shown = (Status.DETECTED, Status.EQUIVALENT, Status.MISSED, Status.MENDED)
     text = "/".join(str(count[status]) for status in shown)
     return text + (f" ({count[Status.NOT_MADE]} not made)" if count[Status.NOT_MADE] else "")
 
@@ -120,8 +120,8 @@ def _used(one: Headroom | None) -> str:
 
 def probe_rows(results: Results) -> Rows:
     """What each probe notices, and in which order they are worth having."""
-    uses = {use.probe: use for use in probe_uses(results.outcomes, results.noise)}
-    order = fewest_probes(results.outcomes, results.noise)
+    uses = {use.probe: use for use in probe_uses(results.outcomes)}
+    order = fewest_probes(results.outcomes)
     cells = [
         [probe, str(uses[probe].notices), str(uses[probe].alone), str(together)]
         for probe, together in order

@@ -21,7 +21,7 @@ from benchmarks.mutation.outcome import CrossCheck, Headroom, Outcome
 from benchmarks.mutation.plan import TARGETS, Plan, counts
 from benchmarks.mutation.sampling import sampled
 
-__all__ = ["break_one", "clean", "cross_check", "damage", "mutations", "noise", "prepare", "real"]
+__all__ = ["break_one", "clean", "cross_check", "damage", "mutations", "prepare", "real"]
 
 
 def prepare(checkpoint: Path, folder: Path) -> None:
@@ -33,13 +33,6 @@ def prepare(checkpoint: Path, folder: Path) -> None:
 def mutations(checkpoint: Path, folder: Path, plan: Plan) -> tuple[Mutation, ...]:
     """The mutations of one model; the same in every process."""
     return _mutations(checkpoint, folder, plan)
-
-
-def noise(checkpoint: Path, folder: Path) -> dict[str, float]:
-    """The model's own noise, root mean square per probe."""
-    bench = _bench(checkpoint, folder)
-    (name,) = (spec.name for spec in bench.model.outputs)
-    return {e.probe: e.noise[name].rms for e in bench.expected}
 
 
 def break_one(checkpoint: Path, folder: Path, plan: Plan, index: int) -> list[Outcome]:
@@ -111,8 +104,6 @@ def _headroom(bench: Bench) -> list[Headroom]:
             found.append(Headroom(bench.name, target, seen.problem, np.inf, np.inf))
             continue
         worst = max(c.noise_ratio for c in seen.judged.comparisons)
-        pooled = seen.judged.pooled_ratio
-        found.append(
-            Headroom(bench.name, target, seen.problem, worst, np.inf if pooled is None else pooled)
-        )
+        pooled = np.inf if seen.judged.pooled_ratio is None else seen.judged.pooled_ratio
+        found.append(Headroom(bench.name, target, seen.problem, worst, pooled, seen.figures))
     return found

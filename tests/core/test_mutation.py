@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from benchmarks.mutation.bench import Bench
 from benchmarks.mutation.breaking import break_artifacts, broken_module, make
 from benchmarks.mutation.clean import seeded_bench
 from benchmarks.mutation.damage import truncated
-from benchmarks.mutation.equivalence import INPUTS, effect_of, random_inputs
+from benchmarks.mutation.equivalence import INPUTS, random_inputs, widest
 from benchmarks.mutation.mutation import Mutation, block_of
-from benchmarks.mutation.outcome import Route, Status
+from benchmarks.mutation.outcome import Figure, Route, Status
 from benchmarks.mutation.plan import TARGETS, Plan, counts
 from benchmarks.mutation.running import run
 from benchmarks.mutation.sampling import KINDS, kind_named, sampled
@@ -111,7 +112,36 @@ def test_a_change_within_the_noise_is_equivalent(bench: Bench) -> None:
 
 def test_a_real_change_is_not_equivalent(bench: Bench) -> None:
     real = Mutation("bias dropped", "head", "", partial(_nudged, 1.5))
-    assert not effect_of(bench, broken_module(bench, real)).equivalent
+    assert not widest(bench, broken_module(bench, real)).effect.equivalent
+
+
+def _copied(clean: Path, new: Path) -> None:
+    shutil.copy(clean, new)
+
+
+def test_a_mistake_that_is_not_computed_with_is_mended(bench: Bench) -> None:
+    edits = {"torchscript": _copied}
+    lost = Mutation("GELU erf/tanh", "head", "", partial(_nudged, 1.5), edits)
+    (outcome,) = break_artifacts(bench, lost, ("torchscript",))
+    assert outcome.status is Status.MENDED
+    assert power([outcome]) == 1.0
+
+
+def test_the_raw_figures_are_enough_to_judge_again(bench: Bench) -> None:
+    seen = bench.see("onnx", bench.clean("onnx"))
+    assert seen.judged is not None
+    ratios = [f.max_error / f.noise_floor for f in seen.figures]
+    assert ratios == [c.noise_ratio for c in seen.judged.comparisons]
+    power_of = [sum(f.size * rms(f) ** 2 for f in seen.figures) for rms in (_error, _noise)]
+    assert (power_of[0] / power_of[1]) ** 0.5 == pytest.approx(seen.judged.pooled_ratio)
+
+
+def _error(figure: Figure) -> float:
+    return figure.rms_error
+
+
+def _noise(figure: Figure) -> float:
+    return figure.noise_rms
 
 
 def test_equivalence_is_asked_of_a_thousand_inputs(bench: Bench) -> None:
