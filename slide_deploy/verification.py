@@ -15,11 +15,13 @@ from slide_deploy.manifest import Artifact, SourceRecord
 from slide_deploy.parity.compare import (
     NOISE_MULTIPLE,
     POOLED_MULTIPLE,
+    REPEATED_MULTIPLE,
     Comparison,
     Tolerance,
     compare,
     constant_outputs,
     pooled_ratios,
+    repeated_ratios,
 )
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.trace import BlockError, BlockReference, first_bad_block
@@ -137,11 +139,12 @@ def check_artifact(
 
 @dataclass(frozen=True)
 class Judged:
-    """Every comparison, the error over all probes in multiples of the noise (of the worst
-    output), and what is wrong; no problem means a pass."""
+    """Every comparison; in multiples of the noise and of the worst output, the error over all
+    probes and the error that echoes repeat; and what is wrong: no problem means a pass."""
 
     comparisons: tuple[Comparison, ...]
     pooled_ratio: float | None
+    repeated_ratio: float | None
     numbers_differ: bool
     problems: tuple[str, ...]
 
@@ -157,14 +160,17 @@ def judge(
     """Hold what an artifact did against what it must do."""
     comparisons = _compare_all(expected, reading, precision, judging)
     pooled = pooled_ratios(expected, reading.outputs)
+    repeated = repeated_ratios(expected, reading.outputs)
     calibrated = precision is Precision.FLOAT32 and judging.tolerance is None
     differing = (
         *_numeric_problems(comparisons),
         *(_pooled_problems(pooled) if calibrated else ()),
+        *(_repeated_problems(repeated) if calibrated else ()),
     )
     return Judged(
         comparisons=comparisons,
         pooled_ratio=max(pooled.values(), default=None),
+        repeated_ratio=max(repeated.values(), default=None),
         numbers_differ=bool(differing),
         problems=(*_other_problems(expected, reading, subject, batch), *differing),
     )
@@ -251,6 +257,15 @@ def _pooled_problems(ratios: Mapping[str, float]) -> Iterator[str]:
             )
 
 
+def _repeated_problems(ratios: Mapping[str, float]) -> Iterator[str]:
+    for name, ratio in ratios.items():
+        if not ratio <= REPEATED_MULTIPLE:
+            yield (
+                f"echoes, output {name}: an error {ratio:.1f} times the float32 noise "
+                "returns on near copies of one input: it is no rounding"
+            )
+
+
 def _interface_problems(reading: Reading, subject: Subject, batch: Batch) -> Iterator[str]:
     for kind, found, wanted in (
         ("input", reading.inputs, subject.inputs),
@@ -307,7 +322,8 @@ def _gate(precision: Precision, judging: Judging) -> str:
     if precision is Precision.FLOAT32:
         return (
             f"error ≤ {NOISE_MULTIPLE:g} × the model's own float32 noise, per probe and output; "
-            f"≤ {POOLED_MULTIPLE:g} × over all probes (root mean square)"
+            f"≤ {POOLED_MULTIPLE:g} × over all probes, and ≤ {REPEATED_MULTIPLE:g} × where it "
+            "returns on near copies of an input (root mean square)"
         )
     return "signal-to-noise within 10 dB of PyTorch's own float16, per probe and output"
 

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.mutation.outcome import Outcome, Status
-from slide_deploy.parity.compare import NOISE_MULTIPLE, POOLED_MULTIPLE
+from benchmarks.mutation.outcome import Figure, Outcome, Status
+from slide_deploy.parity.compare import NOISE_MULTIPLE, POOLED_MULTIPLE, REPEATED_MULTIPLE
+from slide_deploy.parity.probes import source
 
 __all__ = ["ProbeUse", "counted", "detects", "fewest_probes", "localised", "power", "probe_uses"]
+
+
+# They work together, with the probe that they repeat.
+ECHOES = "echoes"
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,9 @@ def localised(outcomes: Iterable[Outcome]) -> tuple[int, int]:
 
 def detects(outcome: Outcome, probes: Collection[str]) -> bool:
     """Whether these probes alone would have noticed the mutant, by its numbers."""
-    own = [figure for figure in outcome.figures if figure.probe in probes]
+    if ECHOES in probes and (outcome.repeated or 0.0) > REPEATED_MULTIPLE:
+        return True
+    own = [figure for figure in outcome.figures if _unit(figure) in probes]
     if any(figure.max_error > NOISE_MULTIPLE * figure.noise_floor for figure in own):
         return True
     sizes = np.array([figure.size for figure in own], dtype=np.float64)
@@ -81,4 +88,8 @@ def fewest_probes(outcomes: Iterable[Outcome]) -> list[tuple[str, int]]:
 
 
 def _probes(ran: Sequence[Outcome]) -> list[str]:
-    return list(dict.fromkeys(figure.probe for figure in ran[0].figures)) if ran else []
+    return list(dict.fromkeys(map(_unit, ran[0].figures))) if ran else []
+
+
+def _unit(figure: Figure) -> str:
+    return figure.probe if source(figure.probe) == figure.probe else ECHOES

@@ -112,6 +112,7 @@ def _outcome(
         problem=problem,
         figures=seen.figures if seen else (),
         pooled=judged.pooled_ratio if judged else None,
+        repeated=judged.repeated_ratio if judged else None,
         named=seen.named_block if seen else None,
         effect=effect,
     )

@@ -18,7 +18,7 @@ from benchmarks.mutation.tables import (
     undetected_rows,
 )
 from slide_deploy.manifest import toolchain
-from slide_deploy.parity.compare import NOISE_MULTIPLE, POOLED_MULTIPLE
+from slide_deploy.parity.compare import NOISE_MULTIPLE, POOLED_MULTIPLE, REPEATED_MULTIPLE
 
 __all__ = ["document"]
 
@@ -51,8 +51,8 @@ Each cell: detected / equivalent / missed / mended. Models: {models}.
 - **file**: the tensor is changed in the artifact's own bytes (for Core ML's GELU, in its
   program). **conversion**: the mistake is made in the module, which the real converter then
   exports; so are the few tensors that a converter folded into something that is not found.
-- **equivalent**: on a thousand random inputs (200 draws each of the probes normal, uniform,
-  natural, large and tiny, at other seeds) no output changes by more than the model's own float32
+- **equivalent**: on a thousand random inputs (200 draws each of the probes normal, patchwork,
+  impulses, large and tiny, at other seeds) no output changes by more than the model's own float32
   rounding does, max |y32 − y64|. Measured in float64 on the broken module, the twin of the broken
   artifact; only mutants that were not detected are asked.
 - **mended**: the mistake is in the file, but not in what is computed (bytes that nothing reads, or
@@ -66,13 +66,14 @@ Each cell: detected / equivalent / missed / mended. Models: {models}.
 ## Headroom
 
 A float32 artifact passes where, for each output, on every probe the largest error is at most
-{multiple:g} × the noise floor, and over all probes together the error is at most {pooled:g} × the
-noise (both root mean square). The noise is that of PyTorch's own float32 against float64; for
-outputs of fewer than 100 values a probe's floor is never below twice the noise that is typical of
-the probes, since few values may all be rounded luckily.
+{multiple:g} × the noise floor, over all probes together the error is at most {pooled:g} × the noise
+(both root mean square), and what of it returns on the echoes, near copies of one input that round
+differently, is at most {repeated:g} × the noise. The noise is that of PyTorch's own float32 against
+float64; for outputs of fewer than 100 values a probe's floor is never below twice the noise that
+is typical of the probes, since few values may all be rounded luckily.
 
 {headroom}
-The same on models that are there, as worst probe · all probes:
+The same on models that are there, as worst probe · all probes · repeated:
 
 {real_table}
 ## Probes
@@ -116,6 +117,7 @@ def document(results: Results, plan: Plan, command: str, seconds: float) -> str:
         undetected=_undetected(outcomes),
         multiple=NOISE_MULTIPLE,
         pooled=POOLED_MULTIPLE,
+        repeated=REPEATED_MULTIPLE,
         headroom=as_markdown(headroom_rows(results.clean)),
         real_table=as_markdown(real_rows(results.real)),
         probes=as_markdown(probe_rows(results)),

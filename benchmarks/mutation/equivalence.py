@@ -22,7 +22,7 @@ from slide_deploy.parity.probes import make_probes
 __all__ = ["INPUTS", "Widest", "random_inputs", "widest"]
 
 # The random probes at other seeds than the one that verification uses: 200 draws of each.
-RANDOM = ("normal", "uniform", "natural", "large", "tiny")
+RANDOM = ("normal", "patchwork", "impulses", "large", "tiny")
 SEEDS = range(1, 201)
 INPUTS = len(RANDOM) * len(SEEDS)
 CHUNK = 100

@@ -66,8 +66,8 @@ class Outcome:
     """`block` is the block that was broken; empty where there is not one such block.
 
     `figures` are empty where the artifact did not run or gave other shapes; `pooled` is their
-    error / noise over all probes; `named` is the block that the trace named. `effect` is measured
-    for what passed.
+    error / noise over all probes, `repeated` that which echoes have in common; `named` is the
+    block that the trace named. `effect` is measured for what passed.
     """
 
     model: str
@@ -81,6 +81,7 @@ class Outcome:
     problem: str
     figures: tuple[Figure, ...] = ()
     pooled: float | None = None
+    repeated: float | None = None
     named: str | None = None
     effect: Effect | None = None
 
@@ -94,6 +95,7 @@ class Headroom:
     problem: str
     worst: float
     pooled: float
+    repeated: float
     figures: tuple[Figure, ...] = ()
 
 

@@ -81,11 +81,10 @@ def headroom_rows(clean: Sequence[Headroom]) -> Rows:
     cells = []
     for target in TARGETS:
         own = [one for one in clean if one.target == target]
-        worst, pooled = [one.worst for one in own], [one.pooled for one in own]
+        ratios = [[getattr(one, part) for one in own] for part in ("worst", "pooled", "repeated")]
         failed = sum(bool(one.problem) for one in own)
-        cells.append(
-            [TITLES[target], str(len(own)), str(failed), *_spread(worst), *_spread(pooled)]
-        )
+        spreads = [figure for values in ratios for figure in _spread(values)]
+        cells.append([TITLES[target], str(len(own)), str(failed), *spreads])
     figures = ("median", "p99", "max")
     return Rows(
         "clean exports of differently seeded models",
@@ -93,6 +92,7 @@ def headroom_rows(clean: Sequence[Headroom]) -> Rows:
             *("runtime", "exports", "false alarms"),
             *(f"worst probe, {f}" for f in figures),
             *(f"all probes, {f}" for f in figures),
+            *(f"repeated, {f}" for f in figures),
         ),
         cells,
     )
@@ -103,7 +103,7 @@ def _spread(values: Sequence[float]) -> list[str]:
 
 
 def real_rows(real: Sequence[Headroom]) -> Rows:
-    """Model × runtime → error / noise of the worst probe, and of all together."""
+    """Model × runtime → error / noise of the worst probe, of all together, and repeated."""
     models = list(dict.fromkeys(one.model for one in real))
     cells = []
     for model in models:
@@ -115,7 +115,8 @@ def real_rows(real: Sequence[Headroom]) -> Rows:
 def _used(one: Headroom | None) -> str:
     if one is None:
         return "–"
-    return f"{one.worst:.1f} · {one.pooled:.1f}" + (" FAILS" if one.problem else "")
+    ratios = " · ".join(f"{ratio:.1f}" for ratio in (one.worst, one.pooled, one.repeated))
+    return ratios + (" FAILS" if one.problem else "")
 
 
 def probe_rows(results: Results) -> Rows:

@@ -101,9 +101,12 @@ def _headroom(bench: Bench) -> list[Headroom]:
     for target in TARGETS:
         seen = bench.see(target, bench.clean(target))
         if seen.judged is None:
-            found.append(Headroom(bench.name, target, seen.problem, np.inf, np.inf))
+            found.append(Headroom(bench.name, target, seen.problem, np.inf, np.inf, np.inf))
             continue
         worst = max(c.noise_ratio for c in seen.judged.comparisons)
-        pooled = np.inf if seen.judged.pooled_ratio is None else seen.judged.pooled_ratio
-        found.append(Headroom(bench.name, target, seen.problem, worst, pooled, seen.figures))
+        together = (seen.judged.pooled_ratio, seen.judged.repeated_ratio)
+        pooled, repeated = (np.inf if ratio is None else ratio for ratio in together)
+        found.append(
+            Headroom(bench.name, target, seen.problem, worst, pooled, repeated, seen.figures)
+        )
     return found

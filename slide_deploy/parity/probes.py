@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from slide_deploy.types import TensorSpec
 
-__all__ = ["Probe", "image_probes", "make_probes"]
+__all__ = ["ECHO_STEP", "Probe", "image_probes", "make_probes", "source"]
 
 Generator = np.random.Generator
+
+# Near copies of the first probe, so many that what they have in common tells a mistake of the
+# size of the noise from the noise (docs/mutation.md). The step is large enough to round
+# everything anew, and small enough to change nothing else.
+ECHOES = 4
+ECHO_STEP = 1e-4
+ECHO = ", echo "
 
 
 @dataclass(frozen=True)
@@ -52,15 +59,26 @@ def _natural(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
     return np.asarray(image / max(image.std(), 1e-12))
 
 
+def _patchwork(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
+    """A quarter each of zeros, one colour, uniform noise and a photograph's spectrum."""
+    image = np.zeros(shape)
+    middle, centre = shape[-2] // 2, shape[-1] // 2
+    image[..., :middle, centre:] = 0.7
+    image[..., middle:, :centre] = rng.uniform(0, 1, shape)[..., middle:, :centre]
+    image[..., middle:, centre:] = _natural(shape, rng)[..., middle:, centre:]
+    return image
+
+
 _Maker = Callable[[tuple[int, ...], Generator], np.ndarray]
 _PROBES: tuple[tuple[str, str, _Maker], ...] = (
     ("normal", "every weight takes part", lambda shape, rng: rng.standard_normal(shape)),
-    ("uniform", "a second draw, all of one sign", lambda shape, rng: rng.uniform(0, 1, shape)),
-    ("zeros", "biases alone", lambda shape, rng: np.zeros(shape)),
-    ("constant", "borders alone make a difference", lambda shape, rng: np.full(shape, 0.7)),
+    (
+        "patchwork",
+        "zeros: biases alone; one colour: borders alone; all of one sign; a photograph's spectrum",
+        _patchwork,
+    ),
     ("impulses", "padding and shifts at corners, borders and in the middle", _impulses),
     ("ramps", "swapped or flipped axes", _ramps),
-    ("natural", "the spectrum of photographs", _natural),
     ("large", "overflow in float16", lambda shape, rng: 30 * rng.standard_normal(shape)),
     ("tiny", "underflow in float16", lambda shape, rng: 1e-3 * rng.standard_normal(shape)),
 )
@@ -76,7 +94,28 @@ def make_probes(inputs: tuple[TensorSpec, ...], seed: int = 0) -> tuple[Probe, .
         rng = np.random.default_rng((seed, index))
         arrays = {spec.name: _one(spec, maker, rng).astype(spec.dtype) for spec in inputs}
         probes.append(Probe(name, why, arrays))
-    return tuple(probes)
+    return (*probes, *_echoes(probes[0], np.random.default_rng((seed, len(probes)))))
+
+
+def source(name: str) -> str:
+    """The probe that an echo repeats; any other probe's own name."""
+    return name.partition(ECHO)[0]
+
+
+def _echoes(probe: Probe, rng: Generator) -> Iterator[Probe]:
+    # Integers have no near copy, and the same input twice would round the same way.
+    if not any(value.dtype == np.float32 for value in probe.inputs.values()):
+        return
+    for number in range(1, ECHOES + 1):
+        inputs = {name: _nearly(value, rng) for name, value in probe.inputs.items()}
+        why = f"{probe.name} again, rounded another way: what returns is no rounding"
+        yield Probe(f"{probe.name}{ECHO}{number}", why, inputs)
+
+
+def _nearly(value: np.ndarray, rng: Generator) -> np.ndarray:
+    if value.dtype != np.float32:
+        return value
+    return (value * (1 + ECHO_STEP * rng.standard_normal(value.shape))).astype(np.float32)
 
 
 def image_probes(

@@ -24,6 +24,7 @@ from benchmarks.mutation.plan import TARGETS, Plan, counts
 from benchmarks.mutation.running import run
 from benchmarks.mutation.sampling import KINDS, kind_named, sampled
 from slide_deploy import registry
+from slide_deploy.parity.compare import REPEATED_MULTIPLE
 from slide_deploy.reference import run_module
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -134,6 +135,8 @@ def test_the_raw_figures_are_enough_to_judge_again(bench: Bench) -> None:
     assert ratios == [c.noise_ratio for c in seen.judged.comparisons]
     power_of = [sum(f.size * rms(f) ** 2 for f in seen.figures) for rms in (_error, _noise)]
     assert (power_of[0] / power_of[1]) ** 0.5 == pytest.approx(seen.judged.pooled_ratio)
+    assert seen.judged.repeated_ratio is not None
+    assert seen.judged.repeated_ratio <= REPEATED_MULTIPLE
 
 
 def _error(figure: Figure) -> float:

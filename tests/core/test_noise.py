@@ -1,4 +1,4 @@
-"""The pooled gate, and floors that a lucky rounding cannot lower."""
+"""The gates over several probes, and floors that a lucky rounding cannot lower."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from slide_deploy.parity.compare import pooled_ratios
+from slide_deploy.parity.compare import pooled_ratios, repeated_ratios
 from slide_deploy.parity.expectation import Expectation, Noise
 from slide_deploy.parity.probes import Probe
 from slide_deploy.reference import expectations
@@ -44,6 +44,42 @@ def test_an_error_below_each_probes_gate_stands_out_over_all() -> None:
 def test_a_value_that_is_not_finite_is_never_within_the_noise(bad: float) -> None:
     expected = (_expectation("a", np.zeros((1, 2)), 1e-6),)
     assert pooled_ratios(expected, _outputs(a=np.array([[bad, 0.0]])))["y"] == np.inf
+
+
+ECHOED = ("a", "a, echo 1", "a, echo 2", "a, echo 3", "a, echo 4")
+
+
+def _echoed(noise: float, mistake: float, values: int = 1000) -> float:
+    """The repeated ratio of rounding `noise` and a `mistake`, where PyTorch's noise is 1e-6."""
+    rng = np.random.default_rng(0)
+    wrong = mistake * rng.standard_normal((1, values))
+    reference = np.zeros((1, values))
+    expected = tuple(_expectation(probe, reference, 1e-6) for probe in (*ECHOED, "b"))
+    made = {e.probe: wrong + noise * rng.standard_normal((1, values)) for e in expected}
+    return repeated_ratios(expected, _outputs(**made))["y"]
+
+
+@pytest.mark.parametrize("values", [1, 2, 10, 1000])
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 2.5e-6])
+def test_rounding_does_not_return_on_echoes(noise: float, values: int) -> None:
+    assert _echoed(noise, 0.0, values) < 0.5
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 2e-6])
+def test_a_mistake_of_the_size_of_the_noise_returns_on_echoes(noise: float) -> None:
+    assert _echoed(noise, 1e-6) == pytest.approx(1, abs=0.2)
+
+
+def test_without_echoes_nothing_is_repeated() -> None:
+    expected = (_expectation("a", np.zeros((1, 2)), 1e-6),)
+    assert repeated_ratios(expected, _outputs(a=np.zeros((1, 2)))) == {}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_no_rounding(bad: float) -> None:
+    expected = tuple(_expectation(probe, np.zeros((1, 2)), 1e-6) for probe in ECHOED)
+    outputs = _outputs(**{probe: np.array([[bad, 0.0]]) for probe in ECHOED})
+    assert repeated_ratios(expected, outputs)["y"] == np.inf
 
 
 def test_outputs_of_another_shape_have_no_ratio() -> None:

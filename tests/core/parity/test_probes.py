@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slide_deploy.parity.probes import Probe, make_probes
+from slide_deploy.parity.probes import ECHO_STEP, Probe, make_probes, source
 from slide_deploy.types import TensorSpec
 
 IMAGE = TensorSpec("image", (2, 3, 8, 9))
@@ -72,6 +72,32 @@ def test_every_input_is_fed() -> None:
 def test_ramps_tell_a_changed_axis(change: object) -> None:
     ramps = named("ramps")
     assert not np.allclose(change(ramps), ramps)  # type: ignore[operator]
+
+
+def test_a_patchwork_has_a_quarter_of_each_kind() -> None:
+    image = named("patchwork", TensorSpec("image", (1, 3, 64, 64)))
+    assert not image[..., :32, :32].any()
+    assert (image[..., :32, 32:] == np.float32(0.7)).all()
+    assert 0 <= image[..., 32:, :32].min() < 0.01
+    assert 0.99 < image[..., 32:, :32].max() <= 1
+    natural = image[..., 32:, 32:]
+    steps = np.diff(natural, axis=-1)
+    assert steps.std() < 0.8 * natural.std()  # neighbours are alike, unlike those of white noise
+
+
+def test_echoes_are_the_first_probe_but_for_rounding() -> None:
+    first, *others = make_probes((IMAGE,))
+    echoes = [probe for probe in others if source(probe.name) == first.name]
+    assert len(echoes) == 4
+    for echo in echoes:
+        change = echo.inputs["image"] - first.inputs["image"]
+        assert (change != 0).mean() > 0.99
+        assert np.abs(change).max() < 10 * ECHO_STEP * np.abs(first.inputs["image"]).max()
+
+
+def test_integers_have_no_echoes() -> None:
+    probes = make_probes((TensorSpec("index", (1, 4), "int64"),))
+    assert [source(probe.name) for probe in probes] == [probe.name for probe in probes]
 
 
 def test_ramps_tell_rows_from_columns() -> None:
