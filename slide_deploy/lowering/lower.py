@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from slide_deploy.errors import ConversionError
 from slide_deploy.lowering.form import ImpossibleForm
 from slide_deploy.lowering.forms import form_named
-from slide_deploy.lowering.windows import fold_windows
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
 from slide_deploy.types import TensorSpec
 
@@ -44,12 +43,11 @@ def lower(
 ) -> tuple[nn.Module, tuple[Choice, ...]]:
     """A copy of a fused `model` with every attention in the form that `choose` names.
 
-    Window attentions beside it get their constants folded. `inputs` are the model's, to find each attention's resolution. Raises UnknownName for a
+    `inputs` are the model's, to find each attention's resolution. Raises UnknownName for a
     form nobody knows, ImpossibleForm for one that cannot express the module, ConversionError
     where a form is not equal to the module it replaces. The model itself stays as it is.
     """
     lowered = copy.deepcopy(model)
-    fold_windows(lowered)
     choices = []
     for name, (module, resolution) in attentions(model, inputs).items():
         choice = Choice(name, resolution, choose(name, module.config, resolution))

@@ -67,15 +67,17 @@ class FoldedWindowAttention(nn.Module):
 
 
 @torch.no_grad()
-def fold_windows(model: nn.Module) -> None:
-    """Fold every window attention of `model`, in place.
+def fold_windows(model: nn.Module) -> nn.Module:
+    """A copy of `model` with every window attention folded; the model itself stays as it is.
 
     Raises ConversionError where one is not equal in float64 to the module it replaces.
     """
-    for name, block in model.named_modules():
+    folded = copy.deepcopy(model)
+    for name, block in folded.named_modules():
         if isinstance(block, Block) and isinstance(block.attn, WindowAttention):
             block.attn = _folded(block.attn, block.attn_mask, name)
             block.attn_mask = None
+    return folded
 
 
 def _folded(attention: WindowAttention, mask: Tensor | None, name: str) -> nn.Module:
