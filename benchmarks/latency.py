@@ -2,8 +2,10 @@
 
 Each variant is exported by this project's own exporters in float32 and timed through its own
 runtime, interleaved with the others, so that ratios hold on a machine whose speed drifts.
-Swin-T is the standard one (windows of 7, shifted), built from the same blocks with no Slide
-Attention and exported as it is. Run as `python benchmarks/latency.py` (or `make bench`).
+Swin-T is the published module (`swin.py`), exported as it is; "Swin-T, cleaned up" is the same
+architecture in this project's own operators with constants folded, as Slide-Swin-T's are.
+Then the first stage alone at each size, to see how an all-local stage grows with the map.
+Run as `python benchmarks/latency.py` (or `make bench`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from swin import SwinT
 from torch import Tensor, nn
 
 from slide_deploy import registry
@@ -26,8 +29,9 @@ from slide_deploy.fusion import fuse, replace_attention
 from slide_deploy.jsonio import write_json
 from slide_deploy.lowering.choice import AUTO, lower_for
 from slide_deploy.lowering.forms import forms
+from slide_deploy.lowering.windows import fold_windows
 from slide_deploy.models.slide_attention import SlideAttention
-from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig
+from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig, Stage
 from slide_deploy.report.timings import save_chart, timings_table
 from slide_deploy.types import Options, TensorSpec
 
@@ -55,6 +59,17 @@ class Floor(nn.Module):
         return projected
 
 
+class Alone(nn.Module):
+    """One stage's blocks on a map (B, H, W, C)."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stage.attend(x)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--targets", nargs="+", default=["onnx", "openvino", "torchscript"])
@@ -65,46 +80,75 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     chosen = parser.parse_args()
     chosen.output.mkdir(parents=True, exist_ok=True)
-    console = Console()
+
+    def show(found: Benchmark, title: str, stem: str) -> None:
+        console = Console()
+        console.rule(title)
+        console.print(timings_table(found))
+        save_chart(found, chosen.output / f"{stem}.png", title)
+        write_json(found, chosen.output / f"{stem}.json")
+
     for target in chosen.targets:
         for size in chosen.sizes:
             for batch in chosen.batches:
                 title = f"{target}, {size}×{size}, batch {batch}"
-                found = measure(target, size, batch, chosen.rounds, chosen.threads)
-                console.rule(title)
-                console.print(timings_table(found))
-                stem = f"{target}-{size}-{batch}"
-                save_chart(found, chosen.output / f"{stem}.png", title)
-                write_json(found, chosen.output / f"{stem}.json")
+                made = models(target, size, batch)
+                found = measure(target, made, chosen.rounds, chosen.threads)
+                show(found, title, f"{target}-{size}-{batch}")
+        if len(chosen.sizes) > 1:
+            found = measure(target, stages(target, chosen.sizes), chosen.rounds, chosen.threads)
+            show(found, f"{target}, the first stage alone", f"{target}-stage")
 
 
-def measure(target: str, size: int, batch: int, rounds: int, threads: int) -> Benchmark:
-    """Export every variant for one target and time them in turn; ratios are to Swin-T."""
+Variant = tuple[str, nn.Module, TensorSpec, TensorSpec]
+
+
+def measure(target: str, made: Iterator[Variant], rounds: int, threads: int) -> Benchmark:
+    """Export every variant for one target and time them in turn; ratios are to the first."""
     exporter = registry.exporter(target)
-    image = TensorSpec("image", (batch, 3, size, size))
-    logits = TensorSpec("logits", (batch, 1000))
     with tempfile.TemporaryDirectory() as folder:
         paths = []
-        for name, module in variants(target, size):
+        for name, module, given, made_of in made:
             print(f"exporting {name} to {exporter.title}", flush=True)
-            capture = Capture(module, (image,), (logits,), {})
-            record = write_artifact(exporter, name, capture, Path(folder), Options(batch=batch))
+            capture = Capture(module, (given,), (made_of,), {})
+            record = write_artifact(exporter, name, capture, Path(folder), Options())
             paths.append(Path(folder, record.path))
         return bench(paths, threads=threads, rounds=rounds, calls=4, progress=lambda _: None)
 
 
+def models(target: str, size: int, batch: int) -> Iterator[Variant]:
+    """Whole models, Swin-T first."""
+    image = TensorSpec("image", (batch, 3, size, size))
+    for name, module in variants(target, size):
+        yield name, module, image, TensorSpec("logits", (batch, 1000))
+
+
 def variants(target: str, size: int) -> Iterator[tuple[str, nn.Module]]:
-    """Swin-T first: ratios are to it."""
-    image_size = (size, size)
-    yield "Swin-T", drawn(replace(SWIN_T, image_size=image_size))
-    slide = drawn(replace(SLIDE_SWIN_T, image_size=image_size))
-    fused = fuse(slide)
-    inputs = (TensorSpec("image", (1, 3, size, size)),)
+    """Swin-T, then Slide-Swin-T through every form; the table's choice is marked."""
+    torch.manual_seed(0)
+    yield "Swin-T", SwinT(size).eval().requires_grad_(False)
+    swin = drawn(replace(SWIN_T, image_size=(size, size)))
+    yield "Swin-T, cleaned up", fold_windows(swin)
+    slide = drawn(replace(SLIDE_SWIN_T, image_size=(size, size)))
     yield "two branches", slide
+    fused, inputs = fold_windows(fuse(slide)), (TensorSpec("image", (1, 3, size, size)),)
+    default = {layer.form for layer in lower_for(fused, inputs, AUTO, target, {})[1]}
     for form in forms():
-        yield form.name, lower_for(fused, inputs, form.name, target, {})[0]
-    yield AUTO, lower_for(fused, inputs, AUTO, target, {})[0]
-    yield "floor (no attention)", replace_attention(slide, lambda module, _: Floor(module))
+        name = f"{form.name} (auto)" if form.name in default else form.name
+        yield name, lower_for(fused, inputs, form.name, target, {})[0]
+    yield "floor, no attention", replace_attention(slide, lambda module, _: Floor(module))
+
+
+def stages(target: str, sizes: list[int]) -> Iterator[Variant]:
+    """The first, all-local stage in the table's form, at each image size."""
+    for size in sizes:
+        fused = fuse(drawn(replace(SLIDE_SWIN_T, image_size=(size, size))))
+        lowered = lower_for(fused, (TensorSpec("image", (1, 3, size, size)),), AUTO, target, {})[0]
+        stage = lowered.get_submodule("layers.0")
+        assert isinstance(stage, Stage)
+        side = size // SLIDE_SWIN_T.patch_size
+        tokens = TensorSpec("map", (1, side, side, SLIDE_SWIN_T.embed_dim))
+        yield f"stage 1 of {size} px", Alone(stage), tokens, replace(tokens, name="out")
 
 
 def drawn(config: SlideSwinConfig) -> nn.Module:

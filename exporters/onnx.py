@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPORTER"]
 
-# LayerNormalization needs 17, Gelu 20; 18 is the exporter's own and every runtime reads it.
-DEFAULT_OPSET = 18
+# The exporter's own, and the first with Gelu: one kernel in onnxruntime instead of five, 4 % of
+# the time of Slide-Swin-T. onnxruntime reads it since 1.17.
+DEFAULT_OPSET = 20
 
 
 def write(capture: Capture, path: Path, options: Options) -> None:
@@ -25,7 +26,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
 
     if options.precision is Precision.FLOAT16:
         capture = capture.in_half()
-    opset = options.opset or DEFAULT_OPSET
+    opset = DEFAULT_OPSET if options.opset is None else options.opset
     program = torch.onnx.export(
         capture.program,
         capture.example,

@@ -15,6 +15,8 @@ from pathlib import Path
 
 __all__ = ["main"]
 
+PAUSE_SECONDS = 0.1
+
 
 def main() -> None:
     target, artifact, threads = sys.argv[1:]
@@ -45,6 +47,9 @@ def main() -> None:
         if line.strip() == "end":
             break
         latencies = []
+        # Whoever ran before may have threads that still spin, and has emptied the caches.
+        time.sleep(PAUSE_SECONDS)
+        session.run(feeds)
         for _ in range(int(line)):
             begin = time.perf_counter()
             session.run(feeds)

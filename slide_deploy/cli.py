@@ -172,7 +172,7 @@ def export(
         str, typer.Option(help="Form of the attention: auto, low-memory, or a form's name.")
     ] = "auto",
     opset: Annotated[
-        int | None, typer.Option(help="ONNX opset. [default: 18]", show_default=False)
+        int | None, typer.Option(min=1, help="ONNX opset. [default: 20]", show_default=False)
     ] = None,
     deployment_target: Annotated[
         str | None,

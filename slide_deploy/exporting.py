@@ -17,6 +17,7 @@ from slide_deploy.files import remove, sha256_of, size_of
 from slide_deploy.fusion import fuse
 from slide_deploy.loading import Model
 from slide_deploy.lowering.choice import check_name, lower_for
+from slide_deploy.lowering.windows import fold_windows
 from slide_deploy.manifest import Artifact, Manifest, SourceRecord, find_manifest, toolchain
 from slide_deploy.parity.expectation import Expectation, save_expectations
 from slide_deploy.protocols import Exporter
@@ -55,7 +56,7 @@ def deployer(model: Model, options: Options) -> Callable[[str], Deployed]:
     batch = BATCH if options.dynamic else options.batch
     inputs = tuple(with_batch(spec, batch) for spec in model.inputs)
     outputs = tuple(with_batch(spec, batch) for spec in model.outputs)
-    fused = model.module if model.fused else fuse(model.module)
+    fused = fold_windows(model.module if model.fused else fuse(model.module))
     metadata = _metadata(model, inputs, options)
     captures: dict[tuple[str, ...], Capture] = {}
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ from slide_deploy.protocols import Exporter
 from slide_deploy.reference import block_references, expectations
 from slide_deploy.report.formats import save_reports
 from slide_deploy.report.record import Check, Report, overall
-from slide_deploy.types import Options, Precision, Verdict, with_batch
+from slide_deploy.types import BATCH, Options, Precision, Verdict, with_batch
 from slide_deploy.verification import Batch, Judging, Progress, Subject, check_artifact
 
 __all__ = ["export", "export_and_verify", "subject_of", "verify"]
@@ -122,7 +123,8 @@ def export_and_verify(
     checks: list[Check | Future[Check]] = []
     with staged_folder(output) as scratch:
         # Converters use one core: the reference and the artifacts already written the other.
-        with _sharing_cores(), ThreadPoolExecutor(max_workers=1) as background:
+        with _sharing_cores(), ThreadPoolExecutor(max_workers=2) as background:
+            background.submit(subject.expect, _batch(options), options.precision)
             for target in targets:
                 exporter = registry.exporter(target)
                 progress(f"exporting {exporter.title}")
@@ -168,8 +170,14 @@ def subject_of(model: Model, progress: Progress, images: tuple[np.ndarray, ...] 
     precision."""
     form = "fused" if model.fused else "unfused"
 
-    @cache
+    one_at_a_time = Lock()
+
     def expect(batch: Batch, precision: Precision) -> tuple[Expectation, ...]:
+        with one_at_a_time:
+            return run(batch, precision)
+
+    @cache
+    def run(batch: Batch, precision: Precision) -> tuple[Expectation, ...]:
         return expectations(
             model.module,
             model.outputs,
@@ -201,6 +209,10 @@ def _probes(model: Model, batch: Batch, images: tuple[np.ndarray, ...]) -> tuple
         probes = inputs(batch)
     size = batch if isinstance(batch, int) else 1
     return (*probes, *image_probes(model.inputs, images, size))
+
+
+def _batch(options: Options) -> Batch:
+    return BATCH if options.dynamic else options.batch
 
 
 def _write(
