@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import slide_deploy
 from benchmarks.mutation.outcome import Figure
 from slide_deploy import registry
 from slide_deploy.capture import Capture
-from slide_deploy.exporting import write_artifact
+from slide_deploy.exporting import Deployed, deployer, write_artifact
 from slide_deploy.fusion import fuse
 from slide_deploy.loading import Model
 from slide_deploy.parity.expectation import Expectation
@@ -77,6 +77,15 @@ class Bench:
         if not path.exists():
             self.convert(self._sound, target, path.parent)
         return path
+
+    def exported(self, target: str) -> Path:
+        """The artifact that `slide-deploy export` writes, in the forms that suit the target."""
+        capture = self._deploy(target).capture
+        return self.convert(capture, target, self.folder / "exported")
+
+    @cached_property
+    def _deploy(self) -> Callable[[str], Deployed]:
+        return deployer(self.model, Options())
 
     @cached_property
     def _sound(self) -> Capture:

@@ -99,7 +99,7 @@ def _mutations(checkpoint: Path, folder: Path, plan: Plan) -> tuple[Mutation, ..
 def _headroom(bench: Bench) -> list[Headroom]:
     found = []
     for target in TARGETS:
-        seen = bench.see(target, bench.clean(target))
+        seen = bench.see(target, bench.exported(target))
         if seen.judged is None:
             found.append(Headroom(bench.name, target, seen.problem, np.inf, np.inf, np.inf))
             continue
