@@ -14,7 +14,6 @@ from slide_deploy import __version__, registry
 from slide_deploy.capture import Capture
 from slide_deploy.errors import ConversionError, SlideDeployError
 from slide_deploy.files import remove, sha256_of, size_of
-from slide_deploy.fusion import fuse
 from slide_deploy.loading import Model
 from slide_deploy.lowering.choice import check_name, lower_for
 from slide_deploy.manifest import Artifact, Manifest, SourceRecord, find_manifest, toolchain
@@ -55,7 +54,7 @@ def deployer(model: Model, options: Options) -> Callable[[str], Deployed]:
     batch = BATCH if options.dynamic else options.batch
     inputs = tuple(with_batch(spec, batch) for spec in model.inputs)
     outputs = tuple(with_batch(spec, batch) for spec in model.outputs)
-    fused = model.module if model.fused else fuse(model.module)
+    fused = model.merged
     metadata = _metadata(model, inputs, options)
     captures: dict[tuple[str, ...], Capture] = {}
 

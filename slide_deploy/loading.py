@@ -24,12 +24,13 @@ from slide_deploy.models.family import Family, Recognised
 from slide_deploy.models.features import features_only, stage_specs
 from slide_deploy.types import TensorSpec
 
-__all__ = ["Finish", "Model", "load", "save_fused"]
+__all__ = ["Finish", "Merge", "Model", "load", "save_fused"]
 
 # Buffers that the architecture determines; checkpoints may carry them or not.
 _DERIVED = ("relative_position_index", "attn_mask")
 
 
+Merge = Callable[[nn.Module], nn.Module]
 Finish = Callable[[nn.Module, tuple[TensorSpec, ...]], nn.Module]
 
 
@@ -43,8 +44,9 @@ class Model:
 
     `module` is the training form, or the fused form where the file holds nothing else
     (`fused`). `notes` tell the user what was assumed. With `features` its outputs are the maps
-    of its stages, where otherwise a classifier ends it. `finish` makes the last change before a
-    capture, when attentions of this package have their forms: from module and inputs to module.
+    of its stages, where otherwise a classifier ends it. `merge` makes a copy of a training form
+    with its Slide Attentions fused; `finish` makes the last change before a capture, when these
+    have their forms: from module and inputs to module.
     """
 
     name: str
@@ -58,7 +60,13 @@ class Model:
     fused: bool
     notes: tuple[str, ...]
     features: bool = False
+    merge: Merge = fuse
     finish: Finish = _as_it_is
+
+    @property
+    def merged(self) -> nn.Module:
+        """The fused form; `module` where the file holds nothing else."""
+        return self.module if self.fused else self.merge(self.module)
 
 
 def load(
@@ -133,10 +141,9 @@ def save_fused(model: Model, path: Path) -> None:
             "export it instead; every artifact has the merged weights",
         )
 
-    fused = model.module if model.fused else fuse(model.module)
     state = {
         key: value.contiguous()
-        for key, value in fused.state_dict().items()
+        for key, value in model.merged.state_dict().items()
         if not key.endswith(_DERIVED)
     }
     metadata = {
