@@ -21,7 +21,7 @@ from slide_deploy.fusion import fuse, fused_skeleton
 from slide_deploy.jsonio import rebuild
 from slide_deploy.models.families import families, family_named
 from slide_deploy.models.family import Family, Recognised
-from slide_deploy.models.features import features_only, stage_specs
+from slide_deploy.models.features import features_only, stage_specs, unused_weights
 from slide_deploy.types import TensorSpec
 
 __all__ = ["Finish", "Merge", "Model", "load", "save_fused"]
@@ -108,10 +108,11 @@ def load(
     others = {str(v.dtype).removeprefix("torch.") for v in state.values() if v.is_floating_point()}
     if others := others - {"float32"}:
         notes = (*notes, f"weights stored as {', '.join(sorted(others))} are used as float32")
-    _load_every_weight(checkpoint, module, state, given_size=image_size is not None)
+    spare: frozenset[str] = frozenset()
     if features:
         module = features_only(module, checkpoint.path_name)
-        outputs = stage_specs(module, inputs)
+        outputs, spare = stage_specs(module, inputs), unused_weights(module, inputs)
+    _load_every_weight(checkpoint, module, state, spare, given_size=image_size is not None)
     return Model(
         name=Path(checkpoint.path_name).stem,
         source=source,
@@ -207,12 +208,19 @@ def _from_metadata(
 
 
 def _load_every_weight(
-    checkpoint: Checkpoint, module: nn.Module, state: State, *, given_size: bool
+    checkpoint: Checkpoint,
+    module: nn.Module,
+    state: State,
+    spare: frozenset[str],
+    *,
+    given_size: bool,
 ) -> None:
-    """Load strictly; buffers that the architecture determines must agree where they are there."""
+    """Load strictly, but for `spare` weights, which may be missing; buffers that the architecture
+    determines must agree where they are there."""
     own = module.state_dict()
     where = f"{checkpoint.path_name} ({checkpoint.kind})"
-    if missing := [key for key in own if key not in state and not key.endswith(_DERIVED)]:
+    needed = [key for key in own if key not in spare and not key.endswith(_DERIVED)]
+    if missing := [key for key in needed if key not in state]:
         raise ArchitectureError(
             f"{where} lacks {_listed(missing)}", "is it the whole model's state dict?"
         )
