@@ -17,6 +17,9 @@ __all__ = ["EXPORTER"]
 # The first with per-operator float16 input and output types, and what Xcode offers today.
 DEFAULT_TARGET = "iOS16"
 
+# Of a free height or width, in pixels: Core ML wants a bound.
+LARGEST_SIZE = 4096
+
 # Of inputs; there is float16 as well, which no input of ours is.
 DTYPES = ("float32", "int32")
 
@@ -42,7 +45,11 @@ def write(capture: Capture, path: Path, options: Options) -> None:
             f"give it as int32, e.g. --input {odd[0].name}:SHAPE:int32",
         )
     half = options.precision is Precision.FLOAT16
-    free = ct.RangeDim(lower_bound=1, upper_bound=64, default=1)
+    batch = ct.RangeDim(lower_bound=1, upper_bound=64, default=1)
+    free = {
+        name: ct.RangeDim(2 * steps.step, LARGEST_SIZE, default=steps.example)
+        for name, steps in capture.sizes.items()
+    }
     package = ct.convert(
         capture.program.run_decompositions({}),
         source="pytorch",
@@ -50,7 +57,9 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         inputs=[
             ct.TensorType(
                 name=spec.name,
-                shape=[free if isinstance(size, str) else size for size in spec.shape],
+                shape=[
+                    free.get(size, batch) if isinstance(size, str) else size for size in spec.shape
+                ],
                 dtype=np.dtype(spec.dtype).type,
             )
             for spec in capture.inputs

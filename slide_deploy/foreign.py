@@ -13,7 +13,7 @@ import operator
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,10 +153,10 @@ def _merged(module: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
     return merged.get_submodule(_Flat.PLACE) if isinstance(merged, _Flat) else merged
 
 
-def _finished(module: nn.Module, inputs: tuple[TensorSpec, ...], *, nested: bool) -> nn.Module:
-    module = _Flat(module).eval() if nested else module
-    capture = Capture(module, inputs, (), {})
-    return fuse_by_structure(module, capture.example, capture.dynamic_shapes)[0]
+def _finished(capture: Capture, *, nested: bool) -> nn.Module:
+    if nested:
+        capture = replace(capture, module=_Flat(capture.module).eval())
+    return fuse_by_structure(capture.module, capture.example, capture.dynamic_shapes)[0]
 
 
 class _Flat(nn.Module):

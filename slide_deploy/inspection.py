@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from slide_deploy.capture import Capture
 from slide_deploy.fusion import ShiftReport, shift_reports
 from slide_deploy.loading import Model
 from slide_deploy.types import TensorSpec
@@ -34,7 +35,7 @@ class Inspection:
 def inspect(model: Model) -> Inspection:
     """Gather the facts; the model runs on shapes alone, so this is quick at any size."""
     merged = model.merged
-    fused = model.finish(merged, model.inputs)
+    fused = model.finish(Capture(merged, model.inputs, model.outputs, {}))
     return Inspection(
         model=model,
         config=dataclasses.asdict(model.config),

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from slide_deploy import __version__
+from slide_deploy.capture import Capture
 from slide_deploy.checkpoint import Checkpoint, Source, State, read_checkpoint
 from slide_deploy.errors import ArchitectureError, CheckpointError, SlideDeployError, UsageError
 from slide_deploy.files import staged
@@ -31,11 +32,11 @@ _DERIVED = ("relative_position_index", "attn_mask")
 
 
 Merge = Callable[[nn.Module], nn.Module]
-Finish = Callable[[nn.Module, tuple[TensorSpec, ...]], nn.Module]
+Finish = Callable[[Capture], nn.Module]
 
 
-def _as_it_is(module: nn.Module, inputs: tuple[TensorSpec, ...]) -> nn.Module:
-    return module
+def _as_it_is(capture: Capture) -> nn.Module:
+    return capture.module
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Model:
     `module` is the training form, or the fused form where the file holds nothing else
     (`fused`). `notes` tell the user what was assumed. With `features` its outputs are the maps
     of its stages, where otherwise a classifier ends it. `merge` makes a copy of a training form
-    with its Slide Attentions fused; `finish` makes the last change before a capture, when these
-    have their forms: from module and inputs to module.
+    with its Slide Attentions fused; `finish` makes the last change to what is captured, when these
+    have their forms.
     """
 
     name: str
