@@ -197,6 +197,10 @@ class SlideSwin(nn.Module):
         classes = config.num_classes
         self.head = nn.Linear(features, classes) if classes else nn.Identity()
 
+    @property
+    def fixes_size(self) -> str:
+        return "holds position embeddings of one map" if self.config.ape else ""
+
     def embed(self, x: Tensor) -> Tensor:
         """Image (B, 3, H, W) → tokens of the first stage, (B, H, W, C)."""
         x = self.patch_embed(x)

@@ -60,6 +60,7 @@ class WindowAttention(nn.Module):
     """
 
     relative_position_index: Tensor
+    fixes_size = "attends in windows that are cut for one map"
 
     def __init__(
         self,
