@@ -76,6 +76,11 @@ def tune(
         found = _measure(attention, layers, resolution, target, options, threads)
         measured += found
         timed = [m for m in found if m.median_ms is not None]
+        if not timed:
+            raise ConversionError(
+                f"no form of {layers[0]} passes on {exporter.title}: {found[0].problem}",
+                f"slide-deploy export -t {target} tells more",
+            )
         best = min(timed, key=lambda m: m.ratio or float("inf"))
         fastest[shape_key(attention.config, resolution)] = best.form
     path = remember(module, model.inputs, target, options, fastest)
