@@ -22,7 +22,15 @@ from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.models.window_attention import WindowAttention, shift_mask
 from slide_deploy.types import TensorSpec
 
-__all__ = ["FAMILY", "SlideSwin", "SlideSwinConfig", "slide_swin_b", "slide_swin_s", "slide_swin_t"]
+__all__ = [
+    "FAMILY",
+    "Block",
+    "SlideSwin",
+    "SlideSwinConfig",
+    "slide_swin_b",
+    "slide_swin_s",
+    "slide_swin_t",
+]
 
 
 @dataclass(frozen=True)
