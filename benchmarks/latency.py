@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from swin import SwinT
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ from slide_deploy.lowering.forms import forms
 from slide_deploy.lowering.windows import fold_windows
 from slide_deploy.models.slide_attention import SlideAttention
 from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig, Stage
+from slide_deploy.report.terminal import make_console
 from slide_deploy.report.timings import save_chart, timings_table
 from slide_deploy.types import Options, TensorSpec
 
@@ -82,7 +82,7 @@ def main() -> None:
     chosen.output.mkdir(parents=True, exist_ok=True)
 
     def show(found: Benchmark, title: str, stem: str) -> None:
-        console = Console()
+        console = make_console()
         console.rule(title)
         console.print(timings_table(found))
         save_chart(found, chosen.output / f"{stem}.png", title)

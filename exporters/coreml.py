@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slide_deploy.errors import UnknownName
+from slide_deploy.errors import ConversionError, UnknownName
 from slide_deploy.protocols import Exporter
 from slide_deploy.types import Options, Precision
 
@@ -16,6 +16,12 @@ __all__ = ["EXPORTER"]
 
 # The first with per-operator float16 input and output types, and what Xcode offers today.
 DEFAULT_TARGET = "iOS16"
+
+# Of a free height or width, in pixels: Core ML wants a bound.
+LARGEST_SIZE = 4096
+
+# Of inputs; there is float16 as well, which no input of ours is.
+DTYPES = ("float32", "int32")
 
 
 def write(capture: Capture, path: Path, options: Options) -> None:
@@ -33,8 +39,17 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     asked = options.deployment_target or DEFAULT_TARGET
     if asked.lower() not in targets:
         raise UnknownName("deployment target", asked, targets)
+    if odd := [spec for spec in capture.inputs if spec.dtype not in DTYPES]:
+        raise ConversionError(
+            f"input {odd[0].name} is {odd[0].dtype}, which Core ML takes no input of",
+            f"give it as int32, e.g. --input {odd[0].name}:SHAPE:int32",
+        )
     half = options.precision is Precision.FLOAT16
-    free = ct.RangeDim(lower_bound=1, upper_bound=64, default=1)
+    batch = ct.RangeDim(lower_bound=1, upper_bound=64, default=1)
+    free = {
+        name: ct.RangeDim(2 * steps.step, LARGEST_SIZE, default=steps.example)
+        for name, steps in capture.sizes.items()
+    }
     package = ct.convert(
         capture.program.run_decompositions({}),
         source="pytorch",
@@ -42,8 +57,10 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         inputs=[
             ct.TensorType(
                 name=spec.name,
-                shape=[free if isinstance(size, str) else size for size in spec.shape],
-                dtype=np.float32,
+                shape=[
+                    free.get(size, batch) if isinstance(size, str) else size for size in spec.shape
+                ],
+                dtype=np.dtype(spec.dtype).type,
             )
             for spec in capture.inputs
         ],

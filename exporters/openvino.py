@@ -7,7 +7,7 @@ half the time (Slide-Swin-T, OpenVINO 2026.4, x86).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slide_deploy.protocols import Exporter
 from slide_deploy.types import Options, Precision
@@ -28,12 +28,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     """
     import openvino
 
-    shapes = [[-1 if isinstance(size, str) else size for size in s.shape] for s in capture.inputs]
-    model = openvino.convert_model(
-        capture.traced,
-        example_input=capture.example,
-        input=[openvino.PartialShape(shape) for shape in shapes],
-    )
+    model = _converted(capture)
     for port, spec in (
         *zip(model.inputs, capture.inputs, strict=True),
         *zip(model.outputs, capture.outputs, strict=True),
@@ -46,6 +41,22 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     stem = path.name.removesuffix(FOLDER)
     compress = options.precision is Precision.FLOAT16
     openvino.save_model(model, path / f"{stem}.xml", compress_to_fp16=compress)
+
+
+def _converted(capture: Capture) -> Any:
+    import openvino
+
+    sizes = [[-1 if isinstance(size, str) else size for size in s.shape] for s in capture.inputs]
+    shapes = [openvino.PartialShape(size) for size in sizes]
+    try:
+        return openvino.convert_model(capture.traced, example_input=capture.example, input=shapes)
+    except RuntimeError:
+        # On a bias of many windows its fusion of attention throws (2026.4).
+        model = openvino.convert_model(capture.program)
+    for port, shape in zip(model.inputs, shapes, strict=True):
+        port.get_node().set_partial_shape(shape)
+    model.validate_nodes_and_infer_types()
+    return model
 
 
 EXPORTER = Exporter(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from slide_deploy.types import TensorSpec
+from slide_deploy.types import Steps, TensorSpec
 
 __all__ = ["Capture"]
 
@@ -22,26 +22,29 @@ __all__ = ["Capture"]
 class Capture:
     """A fused module in eval mode with named inputs and outputs, as exporters take it.
 
-    `metadata` is for people: what an artifact should say of itself where its format can.
-    `program` and `traced` are made on first use and shared by the exporters that start from them.
+    `metadata` is for people: what an artifact should say of itself where its format can. `sizes`
+    are those of free dimensions that cannot have any value. `program` and `traced` are made on
+    first use and shared by the exporters that start from them.
     """
 
     module: nn.Module
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     metadata: Mapping[str, str]
+    sizes: Mapping[str, Steps] = field(default_factory=dict)
 
     @cached_property
     def example(self) -> tuple[Tensor, ...]:
-        """Inputs to trace with; a free dimension is 2, since torch.export specialises 1."""
+        """Inputs to trace with; a free batch is 2, since torch.export specialises 1."""
         generator = torch.Generator().manual_seed(0)
-        return tuple(_example(spec, generator) for spec in self.inputs)
+        examples = {name: steps.example for name, steps in self.sizes.items()}
+        return tuple(_example(spec, examples, generator) for spec in self.inputs)
 
     @cached_property
     def dynamic_shapes(self) -> Any:
         """Which dimensions are free, as torch.export takes it; None where none is."""
         free = {
-            name: Dim(name, min=1)
+            name: _dimension(name, self.sizes.get(name))
             for spec in self.inputs
             for name in spec.shape
             if isinstance(name, str)
@@ -79,8 +82,14 @@ class Capture:
         return replace(self, module=_HalfPrecision(self.module).eval())
 
 
-def _example(spec: TensorSpec, generator: torch.Generator) -> Tensor:
-    shape = [2 if isinstance(size, str) else size for size in spec.shape]
+def _dimension(name: str, steps: Steps | None) -> Any:
+    if steps is None:
+        return Dim(name, min=1)
+    return Dim(name, min=2) if steps.step == 1 else steps.step * Dim(f"{name}_steps", min=2)
+
+
+def _example(spec: TensorSpec, examples: Mapping[str, int], generator: torch.Generator) -> Tensor:
+    shape = [examples.get(size, 2) if isinstance(size, str) else size for size in spec.shape]
     if spec.dtype == "float32":
         return torch.randn(shape, generator=generator)
     return torch.randint(0, 2, shape, generator=generator, dtype=getattr(torch, spec.dtype))

@@ -38,7 +38,10 @@ _STATES = {
 _WRAPPERS = ("module.", "_orig_mod.")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.int32)
 _NAMED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_PLAIN = ("torch.", "collections.OrderedDict", "numpy.", "yacs.config.CfgNode", "_codecs.encode")
+_PLAIN = (
+    *("torch.", "collections.OrderedDict", "numpy.", "_codecs.encode"),
+    *("yacs.config.CfgNode", "argparse.Namespace"),
+)
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,16 @@ def _not_a_checkpoint(path: Path) -> CheckpointError:
     )
 
 
+class _Forgotten:
+    """What a file calls argparse.Namespace: the options of a training script, which nothing here
+    needs. It has no attributes, and whatever the file would set is dropped."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
 def _plain_globals() -> list[Any]:
     """Names that training scripts store and that only make plain data."""
     import numpy as np
@@ -189,6 +202,7 @@ def _plain_globals() -> list[Any]:
     dtypes = {type(np.dtype(kind)) for kind in "efdbhilBHILq?"}
     return [
         (OrderedDict, "yacs.config.CfgNode"),
+        (_Forgotten, "argparse.Namespace"),
         (scalar, "numpy._core.multiarray.scalar"),
         (scalar, "numpy.core.multiarray.scalar"),
         np.dtype,

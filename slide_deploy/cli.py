@@ -168,6 +168,12 @@ def export(
     half: Annotated[bool, typer.Option("--half", help="Same as --precision float16.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Fixed batch size.")] = 1,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave the batch size free.")] = False,
+    dynamic_size: Annotated[
+        bool,
+        typer.Option(
+            "--dynamic-size", help="Leave height and width free, where no part fixes them."
+        ),
+    ] = False,
     lowering: Annotated[
         str, typer.Option(help="Form of the attention: auto, low-memory, or a form's name.")
     ] = "auto",
@@ -203,6 +209,7 @@ def export(
         precision=Precision.FLOAT16 if half else precision,
         batch=batch,
         dynamic=dynamic,
+        dynamic_size=dynamic_size,
         lowering=lowering,
         opset=opset,
         deployment_target=deployment_target,

@@ -14,7 +14,7 @@ from slide_deploy import __version__, registry
 from slide_deploy.capture import Capture
 from slide_deploy.errors import ConversionError, SlideDeployError
 from slide_deploy.files import remove, sha256_of, size_of
-from slide_deploy.fusion import fuse
+from slide_deploy.free_size import free_size
 from slide_deploy.loading import Model
 from slide_deploy.lowering.choice import check_name, lower_for
 from slide_deploy.lowering.windows import fold_windows
@@ -23,7 +23,7 @@ from slide_deploy.parity.expectation import Expectation, save_expectations
 from slide_deploy.protocols import Exporter
 from slide_deploy.quiet import quiet
 from slide_deploy.remembering import remembered
-from slide_deploy.types import BATCH, LayerForm, Options, TensorSpec, with_batch
+from slide_deploy.types import BATCH, LayerForm, Options, TensorSpec, extent_of, with_batch
 
 __all__ = [
     "Deployed",
@@ -50,22 +50,28 @@ def deployer(model: Model, options: Options) -> Callable[[str], Deployed]:
     """A function from a target to the model's deployed form for it.
 
     The model is fused once, and captured once for all targets that take the same forms.
-    Raises UnknownName or ImpossibleForm where `options.lowering` cannot be had.
+    Raises UnknownName or ImpossibleForm where `options.lowering` cannot be had, UsageError where
+    a size cannot be left free.
     """
     check_name(options.lowering)
     batch = BATCH if options.dynamic else options.batch
-    inputs = tuple(with_batch(spec, batch) for spec in model.inputs)
-    outputs = tuple(with_batch(spec, batch) for spec in model.outputs)
-    fused = fold_windows(model.module if model.fused else fuse(model.module))
+    free = free_size(model) if options.dynamic_size else None
+    inputs = tuple(with_batch(spec, batch) for spec in (free or model).inputs)
+    outputs = tuple(with_batch(spec, batch) for spec in (free or model).outputs)
+    fused = fold_windows(model.merged)
     metadata = _metadata(model, inputs, options)
     captures: dict[tuple[str, ...], Capture] = {}
 
     def deploy(target: str) -> Deployed:
         tuned = remembered(fused, model.inputs, target, options)
-        module, layers = lower_for(fused, model.inputs, options.lowering, target, tuned)
+        module, layers = lower_for(
+            fused, model.inputs, options.lowering, target, tuned, any_size=free is not None
+        )
         forms = tuple(layer.form for layer in layers)
         if forms not in captures:
-            captures[forms] = Capture(model.finish(module, inputs), inputs, outputs, metadata)
+            sizes = free.steps if free else {}
+            capture = Capture(module, inputs, outputs, metadata, sizes)
+            captures[forms] = replace(capture, module=model.finish(capture))
         return Deployed(captures[forms], layers)
 
     return deploy
@@ -114,9 +120,10 @@ def _refuse_full_disk(folder: Path) -> None:
 def save_golden(
     artifacts: tuple[Artifact, ...], expectations: tuple[Expectation, ...], folder: Path, name: str
 ) -> tuple[Artifact, ...]:
-    """Write the golden vectors that artifacts of one batch size and precision share."""
+    """Write the golden vectors that artifacts of one extent and precision share."""
     first = artifacts[0]
-    path = folder / f"{name}.golden-{first.inputs[0].shape[0]}-{first.precision}.npz"
+    size = "any-size-" if extent_of(first.inputs).any_size else ""
+    path = folder / f"{name}.golden-{first.inputs[0].shape[0]}-{size}{first.precision}.npz"
     save_expectations(expectations, path)
     digest = sha256_of(path)
     return tuple(replace(a, golden=path.name, golden_sha256=digest) for a in artifacts)

@@ -13,7 +13,8 @@ import operator
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from torch import Tensor, nn
 from slide_deploy.capture import Capture
 from slide_deploy.checkpoint import Checkpoint, Source, State, read_checkpoint
 from slide_deploy.errors import ArchitectureError, UsageError
+from slide_deploy.fusion import fuse
 from slide_deploy.loading import Model
-from slide_deploy.structure import fuse_by_structure
+from slide_deploy.recognising import recognise
+from slide_deploy.structure import Found, fuse_by_structure
 from slide_deploy.types import TensorSpec, with_batch
 
 __all__ = ["FAMILY_NAME", "ForeignConfig", "load_foreign", "parse_input", "wrap"]
@@ -35,7 +38,7 @@ DTYPES = ("float32", "int32", "int64")
 
 @dataclass(frozen=True)
 class ForeignConfig:
-    """What made the module, and what became of each shift pair found in it."""
+    """What made the module, and what became of each attention and shift pair found in it."""
 
     factory: str
     shift_pairs: tuple[str, ...]
@@ -93,12 +96,12 @@ def wrap(
     example = Capture(own, specs, (), {}).example
     value = _run(own, example, specs)
     named = list(_leaves(value, ""))
-    if not isinstance(value, Tensor) and not _is_flat(value):
+    nested = not isinstance(value, Tensor) and not _is_flat(value)
+    if nested:
         own = _Flat(own).eval()
     _run(copy.deepcopy(own).double(), [_exact(x) for x in example], specs, " in float64")
     outputs = _outputs(named, {spec.name for spec in specs})
-    _, found = fuse_by_structure(own, example)
-    told = tuple(f"{e.name}: {e.action}, {e.why}".replace(f"{_Flat.PLACE}.", "") for e in found)
+    told = tuple(map(_sentence, _found(own, example)))
     return Model(
         name=name,
         source=source or Source(name, _digest(module), "model"),
@@ -110,7 +113,8 @@ def wrap(
         outputs=outputs,
         fused=False,
         notes=told or ("no Slide Attention found: exported as it is",),
-        finish=_finish,
+        merge=partial(_merged, example=example),
+        finish=partial(_finished, nested=nested),
     )
 
 
@@ -128,9 +132,31 @@ def parse_input(text: str) -> TensorSpec:
     return spec
 
 
-def _finish(module: nn.Module, inputs: tuple[TensorSpec, ...]) -> nn.Module:
-    capture = Capture(module, inputs, (), {})
-    return fuse_by_structure(module, capture.example, capture.dynamic_shapes)[0]
+def _found(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[Found, ...]:
+    """Whole attentions, and the shift pairs outside of those that were recognised."""
+    recognised, whole = recognise(module, example)
+    _, pairs = fuse_by_structure(recognised, example)
+    inside = tuple(f"{e.name}.".lstrip(".") for e in whole if e.action == "recognised")
+    return (*whole, *(pair for pair in pairs if not pair.name.startswith(inside)))
+
+
+def _sentence(found: Found) -> str:
+    recognised = found.action == "recognised"
+    action = "recognised as Slide Attention and lowered" if recognised else found.action
+    name = found.name.removeprefix(_Flat.PLACE).lstrip(".") or "the module"
+    return f"{name}: {action}, {found.why}".replace(f"{_Flat.PLACE}.", "")
+
+
+def _merged(module: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
+    """Every whole attention fused, and the user's own outputs: names are then the user's."""
+    merged = fuse(recognise(module, example)[0])
+    return merged.get_submodule(_Flat.PLACE) if isinstance(merged, _Flat) else merged
+
+
+def _finished(capture: Capture, *, nested: bool) -> nn.Module:
+    if nested:
+        capture = replace(capture, module=_Flat(capture.module).eval())
+    return fuse_by_structure(capture.module, capture.example, capture.dynamic_shapes)[0]
 
 
 class _Flat(nn.Module):

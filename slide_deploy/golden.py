@@ -13,7 +13,6 @@ from slide_deploy.files import sha256_of
 from slide_deploy.manifest import FILE_NAME, Artifact, Manifest, find_manifest, toolchain
 from slide_deploy.parity.expectation import load_expectations
 from slide_deploy.report.record import Check, Report, overall
-from slide_deploy.types import with_batch
 from slide_deploy.verification import Judging, Progress, Subject, check_artifact
 
 __all__ = ["record_problems", "verify_recorded"]
@@ -92,7 +91,6 @@ def _subject(folder: Path, manifest: Manifest, record: Artifact) -> Subject:
         name=str(manifest.model.get("name", "model")),
         source=manifest.source,
         reference=REFERENCE,
-        inputs=tuple(with_batch(spec, 1) for spec in record.inputs),
-        outputs=tuple(with_batch(spec, 1) for spec in record.outputs),
-        expect=lambda batch, precision: expectations,
+        specs=lambda extent: (record.inputs, record.outputs),
+        expect=lambda extent, precision: expectations,
     )

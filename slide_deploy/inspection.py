@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from slide_deploy.fusion import ShiftReport, fuse, shift_reports
+from slide_deploy.capture import Capture
+from slide_deploy.fusion import ShiftReport, shift_reports
 from slide_deploy.loading import Model
 from slide_deploy.types import TensorSpec
 
@@ -33,13 +34,14 @@ class Inspection:
 
 def inspect(model: Model) -> Inspection:
     """Gather the facts; the model runs on shapes alone, so this is quick at any size."""
-    fused = model.finish(fuse(model.module), model.inputs)
+    merged = model.merged
+    fused = model.finish(Capture(merged, model.inputs, model.outputs, {}))
     return Inspection(
         model=model,
         config=dataclasses.asdict(model.config),
         parameters=count_parameters(model.module),
         flops=count_flops(fused, model.inputs),
-        shifts=shift_reports(model.module),
+        shifts=shift_reports(merged),
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from slide_deploy import __version__
+from slide_deploy.capture import Capture
 from slide_deploy.checkpoint import Checkpoint, Source, State, read_checkpoint
 from slide_deploy.errors import ArchitectureError, CheckpointError, SlideDeployError, UsageError
 from slide_deploy.files import staged
@@ -21,20 +22,21 @@ from slide_deploy.fusion import fuse, fused_skeleton
 from slide_deploy.jsonio import rebuild
 from slide_deploy.models.families import families, family_named
 from slide_deploy.models.family import Family, Recognised
-from slide_deploy.models.features import features_only, stage_specs
+from slide_deploy.models.features import features_only, stage_specs, unused_weights
 from slide_deploy.types import TensorSpec
 
-__all__ = ["Finish", "Model", "load", "save_fused"]
+__all__ = ["Finish", "Merge", "Model", "load", "save_fused"]
 
 # Buffers that the architecture determines; checkpoints may carry them or not.
 _DERIVED = ("relative_position_index", "attn_mask")
 
 
-Finish = Callable[[nn.Module, tuple[TensorSpec, ...]], nn.Module]
+Merge = Callable[[nn.Module], nn.Module]
+Finish = Callable[[Capture], nn.Module]
 
 
-def _as_it_is(module: nn.Module, inputs: tuple[TensorSpec, ...]) -> nn.Module:
-    return module
+def _as_it_is(capture: Capture) -> nn.Module:
+    return capture.module
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,9 @@ class Model:
 
     `module` is the training form, or the fused form where the file holds nothing else
     (`fused`). `notes` tell the user what was assumed. With `features` its outputs are the maps
-    of its stages, where otherwise a classifier ends it. `finish` makes the last change before a
-    capture, when attentions of this package have their forms: from module and inputs to module.
+    of its stages, where otherwise a classifier ends it. `merge` makes a copy of a training form
+    with its Slide Attentions fused; `finish` makes the last change to what is captured, when these
+    have their forms.
     """
 
     name: str
@@ -58,7 +61,13 @@ class Model:
     fused: bool
     notes: tuple[str, ...]
     features: bool = False
+    merge: Merge = fuse
     finish: Finish = _as_it_is
+
+    @property
+    def merged(self) -> nn.Module:
+        """The fused form; `module` where the file holds nothing else."""
+        return self.module if self.fused else self.merge(self.module)
 
 
 def load(
@@ -100,10 +109,11 @@ def load(
     others = {str(v.dtype).removeprefix("torch.") for v in state.values() if v.is_floating_point()}
     if others := others - {"float32"}:
         notes = (*notes, f"weights stored as {', '.join(sorted(others))} are used as float32")
-    _load_every_weight(checkpoint, module, state, given_size=image_size is not None)
+    spare: frozenset[str] = frozenset()
     if features:
         module = features_only(module, checkpoint.path_name)
-        outputs = stage_specs(module, inputs)
+        outputs, spare = stage_specs(module, inputs), unused_weights(module, inputs)
+    _load_every_weight(checkpoint, module, state, spare, given_size=image_size is not None)
     return Model(
         name=Path(checkpoint.path_name).stem,
         source=source,
@@ -133,10 +143,9 @@ def save_fused(model: Model, path: Path) -> None:
             "export it instead; every artifact has the merged weights",
         )
 
-    fused = model.module if model.fused else fuse(model.module)
     state = {
         key: value.contiguous()
-        for key, value in fused.state_dict().items()
+        for key, value in model.merged.state_dict().items()
         if not key.endswith(_DERIVED)
     }
     metadata = {
@@ -200,12 +209,19 @@ def _from_metadata(
 
 
 def _load_every_weight(
-    checkpoint: Checkpoint, module: nn.Module, state: State, *, given_size: bool
+    checkpoint: Checkpoint,
+    module: nn.Module,
+    state: State,
+    spare: frozenset[str],
+    *,
+    given_size: bool,
 ) -> None:
-    """Load strictly; buffers that the architecture determines must agree where they are there."""
+    """Load strictly, but for `spare` weights, which may be missing; buffers that the architecture
+    determines must agree where they are there."""
     own = module.state_dict()
     where = f"{checkpoint.path_name} ({checkpoint.kind})"
-    if missing := [key for key in own if key not in state and not key.endswith(_DERIVED)]:
+    needed = [key for key in own if key not in spare and not key.endswith(_DERIVED)]
+    if missing := [key for key in needed if key not in state]:
         raise ArchitectureError(
             f"{where} lacks {_listed(missing)}", "is it the whole model's state dict?"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +27,7 @@ from slide_deploy.exporting import (
     write_artifact,
 )
 from slide_deploy.files import staged_folder
+from slide_deploy.free_size import free_size, sized
 from slide_deploy.golden import record_problems
 from slide_deploy.loading import Model
 from slide_deploy.manifest import Artifact, Manifest, SourceRecord, find_manifest, toolchain
@@ -36,8 +37,17 @@ from slide_deploy.protocols import Exporter
 from slide_deploy.reference import block_references, expectations
 from slide_deploy.report.formats import save_reports
 from slide_deploy.report.record import Check, Report, overall
-from slide_deploy.types import BATCH, Options, Precision, Verdict, with_batch
-from slide_deploy.verification import Batch, Judging, Progress, Subject, check_artifact
+from slide_deploy.types import (
+    BATCH,
+    Extent,
+    Options,
+    Precision,
+    TensorSpec,
+    Verdict,
+    extent_of,
+    with_batch,
+)
+from slide_deploy.verification import Judging, Progress, Subject, check_artifact
 
 __all__ = ["export", "export_and_verify", "subject_of", "verify"]
 
@@ -124,7 +134,7 @@ def export_and_verify(
     with staged_folder(output) as scratch:
         # Converters use one core: the reference and the artifacts already written the other.
         with _sharing_cores(), ThreadPoolExecutor(max_workers=2) as background:
-            background.submit(subject.expect, _batch(options), options.precision)
+            background.submit(subject.expect, _extent(options), options.precision)
             for target in targets:
                 exporter = registry.exporter(target)
                 progress(f"exporting {exporter.title}")
@@ -166,22 +176,30 @@ def _sharing_cores() -> Iterator[None]:
 
 
 def subject_of(model: Model, progress: Progress, images: tuple[np.ndarray, ...] = ()) -> Subject:
-    """What artifacts of a model are held against; the reference runs once per batch size and
+    """What artifacts of a model are held against; the reference runs once per extent and
     precision."""
     form = "fused" if model.fused else "unfused"
 
+    def specs(extent: Extent) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        free = free_size(model) if extent.any_size else model
+        inputs, outputs = (
+            tuple(with_batch(spec, extent.batch) for spec in side)
+            for side in (free.inputs, free.outputs)
+        )
+        return inputs, outputs
+
     one_at_a_time = Lock()
 
-    def expect(batch: Batch, precision: Precision) -> tuple[Expectation, ...]:
+    def expect(extent: Extent, precision: Precision) -> tuple[Expectation, ...]:
         with one_at_a_time:
-            return run(batch, precision)
+            return run(extent, precision)
 
     @cache
-    def run(batch: Batch, precision: Precision) -> tuple[Expectation, ...]:
+    def run(extent: Extent, precision: Precision) -> tuple[Expectation, ...]:
         return expectations(
             model.module,
             model.outputs,
-            _probes(model, batch, images),
+            _probes(model, extent, images),
             half=precision is Precision.FLOAT16,
             on_probe=lambda name: progress(f"reference on {name}"),
         )
@@ -190,29 +208,33 @@ def subject_of(model: Model, progress: Progress, images: tuple[np.ndarray, ...] 
         name=model.name,
         source=source_of(model),
         reference=f"{form} PyTorch model in float64, {model.source.weights} weights",
-        inputs=model.inputs,
-        outputs=model.outputs,
+        specs=specs,
         expect=expect,
         blocks=lambda inputs, precision: block_references(model.module, inputs, precision),
     )
 
 
-def _probes(model: Model, batch: Batch, images: tuple[np.ndarray, ...]) -> tuple[Probe, ...]:
-    def inputs(size: int) -> tuple[Probe, ...]:
-        return make_probes(tuple(with_batch(spec, size) for spec in model.inputs))
+def _probes(model: Model, extent: Extent, images: tuple[np.ndarray, ...]) -> tuple[Probe, ...]:
+    batch = extent.batch if isinstance(extent.batch, int) else 1
+    probes = make_probes(tuple(with_batch(spec, batch) for spec in model.inputs))
 
-    if not isinstance(batch, int):
-        first = inputs(OTHER_BATCH)[0]
-        name, why = f"{first.name}, batch of {OTHER_BATCH}", "a free batch is really free"
-        probes = (*inputs(1), replace(first, name=name, why=why))
-    else:
-        probes = inputs(batch)
-    size = batch if isinstance(batch, int) else 1
-    return (*probes, *image_probes(model.inputs, images, size))
+    def again(inputs: Iterable[TensorSpec], name: str, why: str) -> Probe:
+        first = make_probes(tuple(inputs))[0]
+        return replace(first, name=f"{first.name}, {name}", why=why)
+
+    if not isinstance(extent.batch, int):
+        others = (with_batch(spec, OTHER_BATCH) for spec in model.inputs)
+        probes += (again(others, f"batch of {OTHER_BATCH}", "a free batch is really free"),)
+    if extent.any_size:
+        size = free_size(model).other
+        others = (with_batch(sized(spec, size), batch) for spec in model.inputs)
+        why = "free height and width are really free"
+        probes += (again(others, "x".join(map(str, size)), why),)
+    return (*probes, *image_probes(model.inputs, images, batch))
 
 
-def _batch(options: Options) -> Batch:
-    return BATCH if options.dynamic else options.batch
+def _extent(options: Options) -> Extent:
+    return Extent(BATCH if options.dynamic else options.batch, options.dynamic_size)
 
 
 def _write(
@@ -231,8 +253,7 @@ def _record(
     model: Model, subject: Subject, artifacts: tuple[Artifact, ...], scratch: Path, output: Path
 ) -> Manifest:
     if artifacts:
-        batch, precision = artifacts[0].inputs[0].shape[0], artifacts[0].precision
-        expected = subject.expect(batch, precision)
+        expected = subject.expect(extent_of(artifacts[0].inputs), artifacts[0].precision)
         artifacts = save_golden(artifacts, expected, scratch, model.name)
     return save_manifest(model, artifacts, scratch, output)
 

@@ -15,11 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
+from slide_deploy.attention_parts import is_one_hot
 from slide_deploy.fusion import RELATIVE_TOLERANCE, fuse
 from slide_deploy.models.slide_attention import SlideAttention
 from slide_deploy.quiet import quiet
 
-__all__ = ["Found", "fuse_by_structure"]
+__all__ = ["Found", "difference", "fuse_by_structure", "relative_error"]
 
 _ATEN = torch.ops.aten
 _CONVOLUTIONS = (_ATEN.conv2d.default, _ATEN.conv2d.padding, _ATEN.convolution.default)
@@ -29,10 +30,11 @@ _GEOMETRY = ("stride", "padding", "dilation", "groups")
 
 @dataclass(frozen=True)
 class Found:
-    """One pair of shift paths, or a single one; `name` is where it stands in the module."""
+    """A whole attention, a pair of shift paths, or a single one; `name` is where it stands in
+    the module."""
 
     name: str
-    action: Literal["fused", "left"]
+    action: Literal["recognised", "fused", "left"]
     why: str
 
 
@@ -67,7 +69,7 @@ def fuse_by_structure(
     found = _merge_pairs(graph)
     if not any(entry.action == "fused" for entry in found):
         return base, (*known, *found)
-    if problem := _difference(base, graph, example):
+    if problem := difference(base, graph, example):
         found = [replace(entry, action="left", why=problem) for entry in found]
         return base, (*known, *found)
     reference = next(iter(base.parameters()))
@@ -93,7 +95,7 @@ class _Conv:
 def _merge_pairs(graph: fx.GraphModule) -> list[Found]:
     """Merge what can be merged, in place, with float64 sums."""
     convolutions = {node: conv for node in graph.graph.nodes if (conv := _depthwise(graph, node))}
-    one_hot = {c.node for c in convolutions.values() if _is_one_hot(_tensor(graph, c.weight))}
+    one_hot = {c.node for c in convolutions.values() if is_one_hot(_tensor(graph, c.weight))}
     merged: dict[frozenset[tuple[str, str | None]], str] = {}
     found: list[Found] = []
     met: set[fx.Node] = set()
@@ -168,12 +170,6 @@ def _sizes(value: Any, kernel: Tensor) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(value) * (2 if len(value) == 1 else 1)
     return value
-
-
-def _is_one_hot(weight: Tensor) -> bool:
-    """Each kernel has exactly one 1, and nothing else: the weight of a shift."""
-    flat = weight.detach().flatten(1)
-    return bool(((flat == 1).sum(1) == 1).all() and (flat != 0).sum() == len(flat))
 
 
 def _obstacle(
@@ -263,7 +259,7 @@ def _pair_difference(graph: fx.GraphModule, name: str, first: _Conv, second: _Co
     with torch.no_grad():
         expected = apart(first) + apart(second)
         together = run(first, summed.get_parameter("weight"), getattr(summed, "bias", None))
-    return _beyond(_relative_error(expected, together), "merging the pair")
+    return _beyond(relative_error(expected, together), "merging the pair")
 
 
 def _replace(graph: fx.GraphModule, node: fx.Node, conv: _Conv, name: str) -> None:
@@ -278,24 +274,25 @@ def _replace(graph: fx.GraphModule, node: fx.Node, conv: _Conv, name: str) -> No
     graph.graph.erase_node(node)
 
 
-def _difference(base: nn.Module, graph: fx.GraphModule, example: tuple[Tensor, ...]) -> str:
+def difference(base: nn.Module, other: nn.Module, example: tuple[Tensor, ...]) -> str:
     """How the whole output differs from the module's in float64; empty where it does not."""
     inputs = tuple(x.double() if x.is_floating_point() else x for x in example)
     try:
         with torch.no_grad(), quiet():  # torch warns of its own specs when a graph is copied
             expected = _tensors(copy.deepcopy(base).double()(*inputs))
-            outputs = _tensors(copy.deepcopy(graph).double()(*inputs))
+            outputs = _tensors(copy.deepcopy(other).double()(*inputs))
     except Exception as error:  # a module of any kind: it may not run in float64 at all
         return f"the whole cannot be checked in float64: {_first_line(error)}"
     pairs = zip(expected, outputs, strict=True)
-    return _beyond(max(_relative_error(*pair) for pair in pairs), "merging the pairs")
+    return _beyond(max(relative_error(*pair) for pair in pairs), "merging the pairs")
 
 
 def _beyond(error: float, doing: str) -> str:
     return "" if error <= RELATIVE_TOLERANCE else f"{doing} changed the output by {error:.1e}"
 
 
-def _relative_error(expected: Tensor, found: Tensor) -> float:
+def relative_error(expected: Tensor, found: Tensor) -> float:
+    """max |found − expected| / max |expected|, 0 where there are no values."""
     if expected.numel() == 0:
         return 0.0
     difference = float((found.double() - expected.double()).abs().max())

@@ -14,7 +14,6 @@ from slide_deploy.bench import bench
 from slide_deploy.capture import Capture
 from slide_deploy.errors import ConversionError, SlideDeployError, UsageError
 from slide_deploy.exporting import write_artifact
-from slide_deploy.fusion import fuse
 from slide_deploy.loading import Model
 from slide_deploy.lowering.choice import shape_key
 from slide_deploy.lowering.forms import forms
@@ -69,7 +68,7 @@ def tune(
         raise UsageError(
             f"{exporter.title} has no runtime here to tune for", "tune on a machine that has it"
         )
-    module = model.module if model.fused else fuse(model.module)
+    module = model.merged
     measured: list[Measured] = []
     fastest: dict[str, str] = {}
     for layers, attention, resolution in _kinds(module, model.inputs):
@@ -77,6 +76,11 @@ def tune(
         found = _measure(attention, layers, resolution, target, options, threads)
         measured += found
         timed = [m for m in found if m.median_ms is not None]
+        if not timed:
+            raise ConversionError(
+                f"no form of {layers[0]} passes on {exporter.title}: {found[0].problem}",
+                f"slide-deploy export -t {target} tells more",
+            )
         best = min(timed, key=lambda m: m.ratio or float("inf"))
         fastest[shape_key(attention.config, resolution)] = best.form
     path = remember(module, model.inputs, target, options, fastest)

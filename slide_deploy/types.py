@@ -7,16 +7,21 @@ from enum import StrEnum
 
 __all__ = [
     "BATCH",
+    "HEIGHT",
+    "WIDTH",
+    "Extent",
     "Fidelity",
     "LayerForm",
     "Options",
     "Precision",
+    "Steps",
     "TensorSpec",
     "Verdict",
+    "extent_of",
     "with_batch",
 ]
 
-BATCH = "batch"
+BATCH, HEIGHT, WIDTH = "batch", "height", "width"
 
 
 class Precision(StrEnum):
@@ -56,6 +61,29 @@ def with_batch(spec: TensorSpec, batch: int | str) -> TensorSpec:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """What an artifact takes: so large a batch, or any ("batch"), and of one size or any."""
+
+    batch: int | str = 1
+    any_size: bool = False
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Values of a free dimension: multiples of `step`, at least two; one to trace with."""
+
+    example: int
+    step: int
+
+
+def extent_of(inputs: tuple[TensorSpec, ...]) -> Extent:
+    """What an artifact of these inputs takes; the batch is 0 where no input has one."""
+    batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
+    any_size = any(isinstance(size, str) for spec in inputs for size in spec.shape[1:])
+    return Extent(batch, any_size)
+
+
+@dataclass(frozen=True)
 class LayerForm:
     """Which of the equal forms one attention was exported in, and why that one."""
 
@@ -71,6 +99,7 @@ class Options:
     precision: Precision = Precision.FLOAT32
     batch: int = 1
     dynamic: bool = False
+    dynamic_size: bool = False
     lowering: str = "auto"
     opset: int | None = None
     deployment_target: str | None = None

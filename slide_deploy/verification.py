@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from slide_deploy import registry
-from slide_deploy.errors import ArtifactError, MissingLibrary
+from slide_deploy.errors import ArtifactError, MissingLibrary, UsageError
 from slide_deploy.files import sha256_of, size_of
 from slide_deploy.manifest import Artifact, SourceRecord
 from slide_deploy.parity.compare import (
@@ -28,11 +28,10 @@ from slide_deploy.parity.trace import BlockError, BlockReference, first_bad_bloc
 from slide_deploy.protocols import Runtime
 from slide_deploy.reading import Reading, read_artifact, trace_artifact
 from slide_deploy.report.record import Check, Opinion
-from slide_deploy.types import Precision, TensorSpec, Verdict, with_batch
+from slide_deploy.types import Extent, Precision, TensorSpec, Verdict, extent_of
 
-__all__ = ["Batch", "Judged", "Judging", "Progress", "Subject", "check_artifact", "judge"]
+__all__ = ["Judged", "Judging", "Progress", "Subject", "check_artifact", "judge"]
 
-Batch = int | str
 Inputs = Mapping[str, np.ndarray]
 Progress = Callable[[str], None]
 
@@ -42,16 +41,15 @@ SMALL_ARTIFACT = 8_000_000
 
 @dataclass(frozen=True)
 class Subject:
-    """What artifacts are held against. Specs are those of one image; `expect` gives the
-    expectations at a batch size and precision, `reference` says in words what they are.
-    `blocks` gives the model's blocks on one input, where there is a model."""
+    """What artifacts are held against. `specs` gives inputs and outputs of an artifact of that
+    extent, `expect` the expectations at an extent and precision; `reference` says in words what
+    they are. `blocks` gives the model's blocks on one input, where there is a model."""
 
     name: str
     source: SourceRecord
     reference: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    expect: Callable[[Batch, Precision], tuple[Expectation, ...]]
+    specs: Callable[[Extent], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]
+    expect: Callable[[Extent, Precision], tuple[Expectation, ...]]
     blocks: Callable[[Inputs, Precision], tuple[BlockReference, ...]] | None = None
 
 
@@ -82,21 +80,21 @@ def check_artifact(
         return _without_run(runtime, path, precision, Verdict.NOT_RUN, str(error))
     try:
         if record is not None:
-            batch = _batch_of(record.inputs, "the manifest's record")
+            extent = _extent_of(record.inputs, "the manifest's record")
         else:
             progress(f"opening {path.name}")
             bare = read_artifact(runtime.target, path, {})
-            batch = _batch_of(bare.inputs, path.name)
+            extent = _extent_of(bare.inputs, path.name)
             precision = _stored_precision(bare)
-        expected = subject.expect(batch, precision)
+        expected = subject.expect(extent, precision)
         feeds = {expectation.probe: dict(expectation.inputs) for expectation in expected}
         progress(f"running {path.name}")
         reading = read_artifact(runtime.target, path, feeds)
-    except ArtifactError as error:
+    except (ArtifactError, UsageError) as error:
         return _without_run(runtime, path, precision, Verdict.FAIL, *found, str(error))
     if record is not None:
         found = (*found, *_misrecorded(record, runtime, reading))
-    judged = judge(reading, expected, subject, batch, precision, judging)
+    judged = judge(reading, expected, subject, extent, precision, judging)
     comparisons, problems = judged.comparisons, (*found, *judged.problems)
     opinion = None
     if runtime.second_opinion and (judging.thorough or size_of(path) < SMALL_ARTIFACT):
@@ -153,7 +151,7 @@ def judge(
     reading: Reading,
     expected: tuple[Expectation, ...],
     subject: Subject,
-    batch: Batch,
+    extent: Extent,
     precision: Precision,
     judging: Judging,
 ) -> Judged:
@@ -172,7 +170,7 @@ def judge(
         pooled_ratio=max(pooled.values(), default=None),
         repeated_ratio=max(repeated.values(), default=None),
         numbers_differ=bool(differing),
-        problems=(*_other_problems(expected, reading, subject, batch), *differing),
+        problems=(*_other_problems(expected, reading, subject, extent), *differing),
     )
 
 
@@ -190,11 +188,11 @@ def _trace(
         return ()
 
 
-def _batch_of(inputs: tuple[TensorSpec, ...], whose: str) -> Batch:
-    batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
-    if isinstance(batch, int) and batch < 1:
+def _extent_of(inputs: tuple[TensorSpec, ...], whose: str) -> Extent:
+    extent = extent_of(inputs)
+    if isinstance(extent.batch, int) and extent.batch < 1:
         raise ArtifactError(f"{whose} has no input with a batch dimension", "export again")
-    return batch
+    return extent
 
 
 def _stored_precision(reading: Reading) -> Precision:
@@ -207,13 +205,14 @@ def _misrecorded(record: Artifact, runtime: Runtime, reading: Reading) -> Iterat
         yield f"the manifest calls it {record.target}, it is {runtime.target}"
     if record.precision is not _stored_precision(reading):
         yield f"the manifest says {record.precision}, the file is {_stored_precision(reading)}"
-    for kind, have, said in (
-        ("inputs", reading.inputs, record.inputs),
-        ("outputs", reading.output_specs, record.outputs),
+    any_size = extent_of(record.inputs).any_size
+    for kind, have, said, undecided in (
+        ("inputs", reading.inputs, record.inputs, False),
+        ("outputs", reading.output_specs, record.outputs, any_size),
     ):
-        if [(s.name, _fixed(s), s.dtype) for s in have] != [
-            (s.name, _fixed(s), s.dtype) for s in said
-        ]:
+        if [s.name for s in have] != [s.name for s in said] or not all(
+            _is_as_wanted(*pair, undecided=undecided) for pair in zip(have, said, strict=True)
+        ):
             yield f"the manifest lists other {kind} than the file has"
 
 
@@ -233,9 +232,9 @@ def _other_problems(
     expected: tuple[Expectation, ...],
     reading: Reading,
     subject: Subject,
-    batch: Batch,
+    extent: Extent,
 ) -> Iterator[str]:
-    yield from _interface_problems(reading, subject, batch)
+    yield from _interface_problems(reading, subject, extent)
     yield from (f"custom operator {name}" for name in reading.custom_operators)
     yield from reading.violations
     for name in constant_outputs(expected, reading.outputs):
@@ -266,27 +265,37 @@ def _repeated_problems(ratios: Mapping[str, float]) -> Iterator[str]:
             )
 
 
-def _interface_problems(reading: Reading, subject: Subject, batch: Batch) -> Iterator[str]:
-    for kind, found, wanted in (
-        ("input", reading.inputs, subject.inputs),
-        ("output", reading.output_specs, subject.outputs),
+def _interface_problems(reading: Reading, subject: Subject, extent: Extent) -> Iterator[str]:
+    inputs, outputs = subject.specs(extent)
+    for kind, found, wanted, undecided in (
+        ("input", reading.inputs, inputs, False),
+        ("output", reading.output_specs, outputs, extent.any_size),
     ):
-        wanted = tuple(with_batch(spec, batch) for spec in wanted)
         if [spec.name for spec in found] != [spec.name for spec in wanted]:
             names = ", ".join(spec.name for spec in found)
             yield f"{kind}s are named {names}, not {', '.join(spec.name for spec in wanted)}"
             continue
         for have, want in zip(found, wanted, strict=True):
-            if _fixed(have) != _fixed(want) or have.dtype != want.dtype:
+            if not _is_as_wanted(have, want, undecided=undecided):
                 yield (
                     f"{kind} {have.name} is {have.dtype}{list(have.shape)}, "
                     f"not {want.dtype}{list(want.shape)}"
                 )
 
 
-def _fixed(spec: TensorSpec) -> tuple[int | None, ...]:
-    """The shape with free dimensions as None: runtimes name them as they like."""
-    return tuple(size if isinstance(size, int) else None for size in spec.shape)
+def _is_as_wanted(have: TensorSpec, want: TensorSpec, *, undecided: bool) -> bool:
+    """Whether both agree; free dimensions are named as a runtime likes. With `undecided`, it may
+    not be able to tell that a dimension is not free: the size is seen when it runs."""
+    return (
+        have.dtype == want.dtype
+        and len(have.shape) == len(want.shape)
+        and all(
+            isinstance(size, str)
+            if isinstance(wanted, str)
+            else size == wanted or (undecided and isinstance(size, str))
+            for size, wanted in zip(have.shape, want.shape, strict=True)
+        )
+    )
 
 
 def _second_opinion(
@@ -296,7 +305,7 @@ def _second_opinion(
     precision: Precision,
     judging: Judging,
 ) -> Opinion:
-    # One probe per batch size: what is asked is whether two implementations read the same file.
+    # One probe per shape: what is asked is whether two implementations read the same file.
     asked = {str(e.inputs[next(iter(e.inputs))].shape): e for e in reversed(expected)}
     chosen = tuple(reversed(asked.values()))
     feeds = {expectation.probe: dict(expectation.inputs) for expectation in chosen}

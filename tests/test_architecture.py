@@ -122,7 +122,7 @@ def test_the_shared_vocabulary_imports_nothing_above_it() -> None:
 
 CORE = (
     *("checkpoint", "models", "fusion", "lowering", "parity", "loading", "capture", "reference"),
-    *("structure", "foreign"),
+    *("attention_parts", "recognising", "structure", "foreign", "free_size"),
 )
 
 

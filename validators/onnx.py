@@ -96,8 +96,9 @@ def _operators(graph: Any) -> Iterator[str]:
 
 
 def _spec(value: Any) -> TensorSpec:
-    dtype = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
-    return TensorSpec(value.name, tuple(value.shape), dtype.get(value.type, value.type))
+    element = value.type.removeprefix("tensor(").removesuffix(")")
+    dtype = {"float": "float32", "double": "float64"}.get(element, element)
+    return TensorSpec(value.name, tuple(value.shape), dtype)
 
 
 RUNTIME = Runtime(

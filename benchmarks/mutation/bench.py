@@ -23,13 +23,13 @@ from slide_deploy.parity.trace import BlockReference, first_bad_block, trace_blo
 from slide_deploy.pipeline import subject_of
 from slide_deploy.protocols import Session
 from slide_deploy.reading import Reading
-from slide_deploy.types import Options, Precision
+from slide_deploy.types import Extent, Options, Precision
 from slide_deploy.verification import Judged, Judging, Subject, judge
 
 __all__ = ["Bench", "Seen", "load_bench"]
 
 # Artifacts of one fixed batch size and precision, as they are exported unasked.
-BATCH, PRECISION = 1, Precision.FLOAT32
+EXTENT, PRECISION = Extent(batch=1), Precision.FLOAT32
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Bench:
     @cached_property
     def expected(self) -> tuple[Expectation, ...]:
         """References and noise floors, computed once."""
-        return self.subject.expect(BATCH, PRECISION)
+        return self.subject.expect(EXTENT, PRECISION)
 
     @cached_property
     def blocks(self) -> dict[str, tuple[BlockReference, ...]]:
@@ -112,7 +112,7 @@ class Bench:
             reading = _reading(target, session, self.expected)
         except Exception as error:  # whatever a loader throws: `verify` calls it a failure too
             return Seen(f"{type(error).__name__}: {error}".splitlines()[0])
-        judged = judge(reading, self.expected, self.subject, BATCH, PRECISION, Judging())
+        judged = judge(reading, self.expected, self.subject, EXTENT, PRECISION, Judging())
         named = self._named_block(session, judged) if judged.numbers_differ else None
         return Seen(next(iter(judged.problems), ""), judged, self._figures(reading), named)
 

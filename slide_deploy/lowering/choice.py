@@ -47,14 +47,17 @@ def lower_for(
     asked: str,
     runtime: str,
     tuned: Mapping[str, str],
+    *,
+    any_size: bool = False,
 ) -> tuple[nn.Module, tuple[LayerForm, ...]]:
     """A fused `model` in the forms that suit `runtime`, and what each layer got and why.
 
-    `tuned` maps `shape_key`s to the forms that were fastest here. Raises UnknownName for a form
-    nobody knows, ImpossibleForm where one was asked for by name that a module cannot take.
+    `tuned` maps `shape_key`s to the forms that were fastest here; with `any_size` the forms must
+    hold for maps of any height and width. Raises UnknownName for a form nobody knows,
+    ImpossibleForm where one was asked for by name that a module, or any size, cannot take.
     """
     chosen: dict[str, _Chosen] = {}
-    strategy = _strategy(asked, runtime, tuned)
+    strategy = _of_any_size(asked) if any_size else _strategy(asked, runtime, tuned)
 
     def choose(name: str, config: AttentionConfig, resolution: tuple[int, int]) -> str:
         chosen[name] = strategy(name, config, resolution)
@@ -84,6 +87,19 @@ def processor_family() -> str:
     if machine in ("arm64", "aarch64"):
         return "apple" if sys.platform == "darwin" else "arm"
     return "other"
+
+
+def _of_any_size(asked: str) -> _Strategy:
+    check_name(asked)
+    if asked in (AUTO, LOW_MEMORY):
+        return lambda *_: _Chosen(CANONICAL, "height and width are free")
+    if not form_named(asked).any_size:
+        fitting = ", ".join(form.name for form in forms() if form.any_size)
+        raise ImpossibleForm(
+            f"the form {asked} is made for maps of one height and width",
+            f"choose {fitting}, or leave --dynamic-size out",
+        )
+    return lambda *_: _Chosen(asked, "asked for")
 
 
 def _strategy(asked: str, runtime: str, tuned: Mapping[str, str]) -> _Strategy:

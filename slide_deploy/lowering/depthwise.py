@@ -24,4 +24,5 @@ FORM = Form(
     summary="one depthwise convolution with multiplier k²; always available",
     memory="k² shifted copies of k, then of v",
     build=build,
+    any_size=True,
 )

@@ -24,10 +24,12 @@ class Form:
     `build` makes the module, (B, H, W, C) → (B, H, W, C) like the one it replaces, in that
     one's number format: weights are folded in float64 and rounded once. It raises
     ImpossibleForm, saying why, where the form cannot express the module. `memory` says in a
-    few words what the form keeps alive; `lowering.memory` counts it.
+    few words what the form keeps alive; `lowering.memory` counts it. `any_size` says that its
+    trace holds for maps of any height and width.
     """
 
     name: str
     summary: str
     memory: str
     build: Callable[[FusedSlideAttention], nn.Module]
+    any_size: bool = False

@@ -60,11 +60,18 @@ def lower(
 
 
 def resolutions(model: nn.Module, inputs: Sequence[TensorSpec]) -> dict[str, tuple[int, int]]:
-    """Map size (H, W) of each fused attention, in forward order; nothing is computed."""
-    found: dict[str, tuple[int, int]] = {}
+    """Map size (H, W) of each fused attention, in forward order; nothing is computed where the
+    model runs on shapes alone."""
     if not any(isinstance(module, FusedSlideAttention) for module in model.modules()):
-        return found  # and nothing has to run on shapes alone, which not every module can
-    shadow = copy.deepcopy(model).to("meta")
+        return {}
+    try:
+        return _resolutions(copy.deepcopy(model).to("meta"), inputs)
+    except RuntimeError:  # a module of somebody's own may make tensors on the processor
+        return _resolutions(copy.deepcopy(model), inputs)
+
+
+def _resolutions(shadow: nn.Module, inputs: Sequence[TensorSpec]) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
 
     def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -76,9 +83,9 @@ def resolutions(model: nn.Module, inputs: Sequence[TensorSpec]) -> dict[str, tup
     for name, module in shadow.named_modules():
         if isinstance(module, FusedSlideAttention):
             module.register_forward_pre_hook(record(name))
-    dtype = next(shadow.parameters()).dtype
+    weight = next(shadow.parameters())
     with torch.no_grad():
-        shadow(*(_shape_of(spec, dtype) for spec in inputs))
+        shadow(*(_zeros(spec, weight) for spec in inputs))
     return found
 
 
@@ -94,10 +101,10 @@ def attentions(
     return found
 
 
-def _shape_of(spec: TensorSpec, dtype: torch.dtype) -> Tensor:
+def _zeros(spec: TensorSpec, like: Tensor) -> Tensor:
     shape = [1 if isinstance(size, str) else size for size in spec.shape]
-    own = dtype if spec.dtype == "float32" else getattr(torch, spec.dtype)
-    return torch.empty(shape, dtype=own, device="meta")
+    dtype = like.dtype if spec.dtype == "float32" else getattr(torch, spec.dtype)
+    return torch.zeros(shape, dtype=dtype, device=like.device)
 
 
 def _equal_form(module: FusedSlideAttention, choice: Choice) -> nn.Module:

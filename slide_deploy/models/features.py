@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from slide_deploy.errors import UsageError
 from slide_deploy.types import TensorSpec
 
-__all__ = ["StageMaps", "features_only", "stage_specs"]
+__all__ = ["StageMaps", "features_only", "stage_specs", "unused_weights"]
 
 
 class StageMaps:
@@ -43,7 +43,18 @@ def features_only(module: nn.Module, name: str) -> nn.Module:
 
 def stage_specs(module: nn.Module, inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
     """`stage1` … `stageN` with the shapes that a run on shapes alone gives."""
-    shapes = copy.deepcopy(module).to("meta")
     with torch.no_grad():
-        maps: Any = shapes(*(torch.empty(tuple(map(int, s.shape)), device="meta") for s in inputs))
+        maps = _maps(copy.deepcopy(module).to("meta"), inputs)
     return tuple(TensorSpec(f"stage{n}", tuple(m.shape)) for n, m in enumerate(maps, start=1))
+
+
+def unused_weights(module: nn.Module, inputs: tuple[TensorSpec, ...]) -> frozenset[str]:
+    """Weights that no map depends on, such as a classifier's: a detector's file lacks them."""
+    shapes = copy.deepcopy(module).to("meta").requires_grad_(True)
+    torch.stack([m.sum() for m in _maps(shapes, inputs)]).sum().backward()
+    return frozenset(name for name, weight in shapes.named_parameters() if weight.grad is None)
+
+
+def _maps(shapes: nn.Module, inputs: tuple[TensorSpec, ...]) -> tuple[Tensor, ...]:
+    maps: Any = shapes(*(torch.empty(tuple(map(int, s.shape)), device="meta") for s in inputs))
+    return tuple(maps)

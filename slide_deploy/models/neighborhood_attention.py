@@ -100,6 +100,7 @@ class NeighborhoodAttention(nn.Module):
     """Multi-head attention within clamped k × k windows; (B, H, W, C) → (B, H, W, C)."""
 
     bias_index: Tensor
+    fixes_size = "attends in neighbourhoods that are laid out for one map"
 
     def __init__(
         self,

@@ -78,6 +78,7 @@ class Positions(nn.Module):
 
     rows: Tensor
     columns: Tensor
+    fixes_size = "holds position embeddings of one map"
 
     def __init__(self, trained: tuple[int, int], wanted: tuple[int, int]) -> None:
         super().__init__()

@@ -22,7 +22,15 @@ from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.models.window_attention import WindowAttention, shift_mask
 from slide_deploy.types import TensorSpec
 
-__all__ = ["FAMILY", "SlideSwin", "SlideSwinConfig", "slide_swin_b", "slide_swin_s", "slide_swin_t"]
+__all__ = [
+    "FAMILY",
+    "Block",
+    "SlideSwin",
+    "SlideSwinConfig",
+    "slide_swin_b",
+    "slide_swin_s",
+    "slide_swin_t",
+]
 
 
 @dataclass(frozen=True)
@@ -196,6 +204,10 @@ class SlideSwin(nn.Module):
         self.norm = nn.LayerNorm(features)
         classes = config.num_classes
         self.head = nn.Linear(features, classes) if classes else nn.Identity()
+
+    @property
+    def fixes_size(self) -> str:
+        return "holds position embeddings of one map" if self.config.ape else ""
 
     def embed(self, x: Tensor) -> Tensor:
         """Image (B, 3, H, W) → tokens of the first stage, (B, H, W, C)."""

@@ -22,6 +22,8 @@ class StripeAttention(nn.Module):
     as in the public segmentation backbone: these keys are not hidden, their logits are 0.
     """
 
+    fixes_size = "attends in stripes that are cut for one map"
+
     def __init__(
         self,
         dim: int,

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from slide_deploy.models.windows import from_windows, to_windows
 
-__all__ = ["WindowAttention", "relative_position_index", "shift_mask"]
+__all__ = [
+    "WindowAttention",
+    "cyclic_shift",
+    "partition",
+    "relative_position_index",
+    "shift_mask",
+    "unpartition",
+]
 
 
 def relative_position_index(window: int) -> Tensor:
@@ -60,6 +67,7 @@ class WindowAttention(nn.Module):
     """
 
     relative_position_index: Tensor
+    fixes_size = "attends in windows that are cut for one map"
 
     def __init__(
         self,

@@ -48,6 +48,9 @@ class DatSlideAttention(nn.Module):
         table = torch.zeros(1, num_heads, 1, ka**2, 1, 1)
         self.relative_position_bias_table = nn.Parameter(table) if rpb else None
 
+    def queries(self, q: Tensor) -> Tensor:
+        return q * self.scale
+
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         heads, taps = self.heads, self.side**2
@@ -59,12 +62,23 @@ class DatSlideAttention(nn.Module):
         v = self.dep_conv(v) + own(v)
         k = k.view(batch, heads, -1, taps, height, width)
         v = v.view(batch, heads, -1, taps, height, width)
-        q = (q * self.scale).reshape(batch, heads, -1, 1, height, width)
+        q = self.queries(q).reshape(batch, heads, -1, 1, height, width)
         if self.relative_position_bias_table is not None:
             k = k + self.relative_position_bias_table
         attention = (q * k).sum(2, keepdim=True).softmax(3)
         out = (attention * v).sum(3).reshape(batch, -1, height, width)
         return self.proj(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class CosineDat(DatSlideAttention):
+    """One that compares directions: the parts of Slide Attention, but another attention."""
+
+    def queries(self, q: Tensor) -> Tensor:
+        return nn.functional.normalize(q, dim=1)
+
+
+def cosine_dat() -> CosineDat:
+    return CosineDat(**json.loads(os.environ["DAT_ARGUMENTS"]))
 
 
 def golden_dat() -> DatSlideAttention:

@@ -21,7 +21,6 @@ from slide_deploy.report.record import read_report
 
 HERE, GOLDEN = Path(__file__).parent, Path(__file__).parents[1] / "golden"
 TARGETS = registry.target_names()
-NATIVE = [target for target in TARGETS if target != "coreml"]
 
 
 @pytest.fixture
@@ -62,10 +61,11 @@ def pairs() -> list[str]:
     return list(manifest.model["config"]["shift_pairs"])
 
 
+RECOGNISED = "recognised as Slide Attention and lowered"
 PARTNERS = {
-    "default": ["dep_conv + dep_conv1"],
-    "shareqkv": ["dep_conv + dep_conv1"],
-    "unshared_k5": ["dep_conv + dep_conv1", "dep_conv + dep_conv2"],
+    "default": "dep_conv + dep_conv1",
+    "shareqkv": "dep_conv + dep_conv1",
+    "unshared_k5": "dep_conv + dep_conv1 and dep_conv + dep_conv2",
 }
 
 
@@ -86,12 +86,14 @@ def test_the_golden_dat_modules_come_back_within_their_noise(
     monkeypatch.setenv("DAT_ARGUMENTS", str(vectors["kwargs"]))
     x, weights = vectors["x"], GOLDEN / f"module_dat_{variant}.pth"
     shape = "x".join(map(str, (1, *x.shape[1:])))
-    done = export(run_cli, "golden_dat", weights, shape, *NATIVE)
+    done = export(run_cli, "golden_dat", weights, shape, *TARGETS)
     assert done.code == 0, done.out + done.err
-    assert [pair.partition(": fused")[0] for pair in pairs()] == PARTNERS[variant]
+    (pair,) = pairs()
+    assert pair.startswith(f"the module: {RECOGNISED}, {PARTNERS[variant]} merged")
     noise = np.abs(vectors["y32"] - vectors["y64"]).max()
     for check in read_report(Path("out/report.json")).checks:
         assert check.verdict == "pass", check.problems
+        assert [layer.layer for layer in check.lowering] == ["attention"]
         feeds = {str(i): {"image": x[i : i + 1]} for i in range(len(x))}
         outputs = read_artifact(check.target, Path("out", check.path), feeds).outputs
         found = np.concatenate([outputs[key]["output"] for key in feeds])
@@ -100,18 +102,23 @@ def test_the_golden_dat_modules_come_back_within_their_noise(
 
 # coremltools leaves a temporary folder to the garbage collector where it fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_core_ml_refuses_rank_six_and_says_why(
+def test_what_is_not_recognised_keeps_its_rank_six_which_core_ml_refuses(
     theirs: Any, run_cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = {"dim": 64, "num_heads": 4, "ka": 3, "dim_reduction": 4}
     monkeypatch.setenv("DAT_ARGUMENTS", json.dumps(arguments))
     weights = GOLDEN / "module_dat_default.pth"
-    done = export(run_cli, "golden_dat", weights, "1x64x6x7", "coreml", "torchscript")
+    done = export(run_cli, "cosine_dat", weights, "1x64x6x7", "coreml", "torchscript")
     coreml, script = read_report(Path("out/report.json")).checks
     assert done.code == 1
     assert script.verdict == "pass"
     assert coreml.verdict == "fail"
     assert "only supports tensors with rank <= 5" in coreml.problems[0]
+    whole, pair = pairs()
+    assert whole == (
+        "the module: left, it has the parts of Slide Attention, but computes something else"
+    )
+    assert pair.startswith("dep_conv + dep_conv1: fused")
     gc.collect()
 
 
@@ -121,10 +128,11 @@ def test_a_detector_is_merged_and_proven_on_every_target(
     weights = trained(theirs.Detector(), scrambled)
     done = export(run_cli, "Detector", weights, "1x3x32x24", *TARGETS)
     assert done.code == 0, done.out + done.err
-    merged = "mixer.warps + mixer.rolls: fused"
-    assert [pair.partition(",")[0] for pair in pairs()] == [merged]
-    assert f"note: {merged}" in done.out.replace("\n", " ")
+    told = f"mixer: {RECOGNISED}"
+    assert [pair.partition(",")[0] for pair in pairs()] == [told]
+    assert f"note: {told}" in done.out.replace("\n", " ")
     for check in read_report(Path("out/report.json")).checks:
+        assert [layer.layer for layer in check.lowering] == ["mixer.attention"]
         assert {c.output for c in check.comparisons} == {"p3", "p4"}
 
 
@@ -160,6 +168,7 @@ def test_what_cannot_be_merged_is_exported_as_it_is_and_said_so(
     weights = trained(theirs.unfusable_detector(), scrambled)
     done = export(run_cli, "unfusable_detector", weights, "1x3x16x16", "onnx", "torchscript")
     assert done.code == 0, done.out + done.err
-    (pair,) = pairs()
+    whole, pair = pairs()
+    assert whole.startswith("mixer: left, it has the parts of Slide Attention")
     assert pair.startswith("mixer.warps + mixer.rolls: left, mixer.warps pads its input")
     assert "pads its input" in " ".join(done.out.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import subprocess
 import sys
@@ -117,6 +118,14 @@ def with_yacs(save: Save, state: State) -> Path:
 def test_a_yacs_config_is_read_as_mappings(with_yacs: Path) -> None:
     found = read_checkpoint(with_yacs).config
     assert found == {"MODEL": {"NAME": "slide", "DEPTHS": [2, 2], "SCALE": None}}
+
+
+def test_the_options_of_a_training_script_are_passed_over(save: Save, state: State) -> None:
+    """As PVT's and DeiT's scripts save them: `args` beside the weights."""
+    options = argparse.Namespace(model="pvt_tiny", lr=1e-3, drop=None, milestones=[1, 2])
+    found = read_checkpoint(save({"model": state, "epoch": 3, "args": options}))
+    assert same(found.choose(None)[1], state)
+    assert found.config is None
 
 
 def test_yacs_need_not_be_installed(with_yacs: Path) -> None:

@@ -216,16 +216,30 @@ class TwoInputs(nn.Module):
         return {"maps": maps, "mean": maps.mean((2, 3))}
 
 
-TWO = (TensorSpec("image", (1, 3, 8, 8)), TensorSpec("token", (1,), "int64"))
+def two(dtype: str) -> slide_deploy.Model:
+    inputs = (TensorSpec("image", (1, 3, 8, 8)), TensorSpec("token", (1,), dtype))
+    return slide_deploy.wrap(TwoInputs(), inputs, name="two")
 
 
 def test_several_inputs_and_outputs_of_several_dtypes_are_exported(tmp_path: Path) -> None:
-    model = slide_deploy.wrap(TwoInputs(), TWO, name="two")
+    targets = ["coreml", "onnx", "torchscript"]
     report = slide_deploy.export_and_verify(
-        model, ["torchscript"], tmp_path, progress=lambda _: None
+        two("int32"), targets, tmp_path, progress=lambda _: None
     )
-    assert report.verdict == "pass", report.checks[0].problems
-    assert {c.output for c in report.checks[0].comparisons} == {"maps", "mean"}
+    assert report.verdict == "pass", [check.problems for check in report.checks]
+    for check in report.checks:
+        assert {c.output for c in check.comparisons} == {"maps", "mean"}
+
+
+def test_int64_is_refused_where_a_format_has_none(tmp_path: Path) -> None:
+    targets = ["coreml", "torchscript"]
+    report = slide_deploy.export_and_verify(
+        two("int64"), targets, tmp_path, progress=lambda _: None
+    )
+    coreml, script = report.checks
+    assert script.verdict == "pass", script.problems
+    assert coreml.verdict == "fail"
+    assert "give it as int32, e.g. --input token:SHAPE:int32" in coreml.problems[0]
 
 
 def test_the_command_line_exports_and_inspects_a_model_of_ones_own(own: Path, run_cli: Any) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from slide_deploy import load
+from slide_deploy.checkpoint import _unpickle
 from slide_deploy.errors import CheckpointError, UnsafeCheckpoint
 
 RunCli = Callable[..., Any]
@@ -134,12 +137,59 @@ def test_a_whole_pickled_model_is_refused_by_its_class(tmp_path: Path) -> None:
 
 
 def test_a_config_of_a_class_nobody_knows_is_refused_by_its_name(tmp_path: Path) -> None:
-    import argparse
-
-    content = {"model": {"w": torch.ones(1)}, "args": argparse.Namespace(lr=0.1)}
+    content = {"model": {"w": torch.ones(1)}, "args": argparse.FileType("w")}
     torch.save(content, tmp_path / "model.pth")
-    with pytest.raises(UnsafeCheckpoint, match=r"argparse\.Namespace"):
+    with pytest.raises(UnsafeCheckpoint, match=r"argparse\.FileType"):
         load(tmp_path / "model.pth")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("save", [plain, zipped, legacy])
+def test_nothing_is_run_inside_of_a_namespace(
+    tmp_path: Path, payload: Runs, marker: Path, save: Callable[..., None], protocol: int
+) -> None:
+    path = tmp_path / "evil.pth"
+    save({"model": {"w": torch.ones(1)}, "args": argparse.Namespace(lr=payload)}, path, protocol)
+    with pytest.raises(CheckpointError):
+        load(path)
+    assert not marker.exists()
+
+
+class Dressed:
+    """Unpickles to a Namespace that `state` is set on, as no Namespace would ask for it."""
+
+    def __init__(self, state: object) -> None:
+        self.state = state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return argparse.Namespace, (), self.state
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"__class__": OrderedDict},
+        {"__setstate__": torch._utils._rebuild_tensor_v2},
+        ({}, {"__class__": OrderedDict}),
+        ({}, {"__setstate__": OrderedDict, "__dict__": {}}),
+        [1, 2],
+    ],
+)
+def test_whatever_is_set_on_a_namespace_is_forgotten(tmp_path: Path, state: object) -> None:
+    content = {"model": {"w": torch.ones(1)}, "args": Dressed(state)}
+    torch.save(content, tmp_path / "odd.pth")
+    stored = _unpickle(tmp_path / "odd.pth")["args"]
+    assert type(stored).__slots__ == ()
+    assert not hasattr(stored, "__dict__")
+    assert not isinstance(stored, (argparse.Namespace, OrderedDict))
+
+
+def test_a_namespace_is_made_of_nothing(tmp_path: Path) -> None:
+    content = {"model": {"w": torch.ones(1)}, "args": Runs(argparse.Namespace, 1)}
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match="not a PyTorch checkpoint"):
+        load(tmp_path / "odd.pth")
 
 
 def test_safe_names_are_not_left_allowed_for_others(golden: Path) -> None:

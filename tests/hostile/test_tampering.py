@@ -347,7 +347,7 @@ def test_a_function_of_the_files_own_fails(artifact: CopyOf, verify: Callable[..
 
     def add(model: onnx.ModelProto) -> None:
         node = onnx.helper.make_node("Identity", ["a"], ["b"])
-        opset = [onnx.helper.make_opsetid("", 18)]
+        opset = [onnx.helper.make_opsetid("", model.opset_import[0].version)]
         model.functions.append(
             onnx.helper.make_function("mine", "Own", ["a"], ["b"], [node], opset)
         )

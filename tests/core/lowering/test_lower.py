@@ -58,6 +58,18 @@ def test_the_map_of_each_attention_is_found(model):
     }
 
 
+def test_the_map_is_found_where_a_model_makes_tensors_on_the_processor():
+    class Masked(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x).masked_fill(torch.arange(4) > 2, 0)
+
+    model = Masked(FusedSlideAttention(AttentionConfig(dim=4, heads=2)))
+    tokens = (TensorSpec("tokens", ("batch", 5, 6, 4)),)
+    with pytest.raises(RuntimeError):
+        copy.deepcopy(model).to("meta")(torch.empty(1, 5, 6, 4, device="meta"))
+    assert resolutions(model, tokens) == {"0": (5, 6)}
+
+
 def test_every_attention_is_replaced_and_equal(form, model):
     lowered, choices = lower(model, IMAGE, always(form.name))
     assert choices == tuple(

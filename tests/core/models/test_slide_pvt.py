@@ -308,6 +308,25 @@ def test_weights_that_lack_keys_are_refused(tiny: Callable[..., SlidePvt]) -> No
         FAMILY.recognise(state, None, None)
 
 
+def test_a_detectors_backbone_has_all_that_the_stage_maps_need(
+    tmp_path: Path, tiny: Callable[..., SlidePvt]
+) -> None:
+    model = tiny().float()
+    unused = ("cls_token", "norm.", "head.")
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith(unused)}
+    torch.save(state, tmp_path / "backbone.pth")
+    loaded = load(tmp_path / "backbone.pth", features=True)
+    x = images().float()
+    for found, expected in zip(loaded.module(x), model.forward_features(x), strict=True):
+        assert torch.equal(found, expected)
+    with pytest.raises(ArchitectureError, match=r"lacks cls_token, norm\.weight, norm\.bias"):
+        load(tmp_path / "backbone.pth")
+    del state["block4.0.norm2.weight"]
+    torch.save(state, tmp_path / "backbone.pth")
+    with pytest.raises(ArchitectureError, match=r"lacks block4\.0\.norm2\.weight"):
+        load(tmp_path / "backbone.pth", features=True)
+
+
 def test_fused_and_exported_it_takes_any_batch(tiny: Callable[..., SlidePvt]) -> None:
     model = tiny()
     fused = fuse(model)

@@ -549,6 +549,16 @@ SHAPING = [
     with_arguments("tile", lambda x: x.tile(1, 2, 3), X, reps=[1, 2, 3]),
     Case(
         "concat",
+        lambda x: mb.concat(
+            values=[mb.reduce_sum(x=x, keep_dims=False), mb.reduce_max(x=x, keep_dims=False)],
+            axis=0,
+        ),
+        lambda x: torch.stack([x.sum(), x.max()]),
+        (normal(2, 3),),
+        note="scalars",
+    ),
+    Case(
+        "concat",
         lambda x, y: mb.concat(values=(x, y), axis=-1),
         lambda x, y: torch.cat([x, y], -1),
         (normal(2, 3), normal(2, 4)),

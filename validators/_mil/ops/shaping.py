@@ -103,9 +103,11 @@ def tile(x: Array, reps: Ints) -> Array:
 
 @operation("concat", widens=False)
 def concat(values: Arrays, axis: int, interleave: bool = False) -> Array:
-    """The values one after another along an axis, or taking turns."""
+    """The values one after another along an axis, or taking turns; scalars make a vector."""
     if len({value.dtype for value in values}) != 1:
         raise ValueError(f"values of types {[str(value.dtype) for value in values]}")
+    if all(value.ndim == 0 for value in values):
+        return np.array(values)
     if not interleave:
         return np.concatenate(values, axis)
     after = axis % values[0].ndim + 1

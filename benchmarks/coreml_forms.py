@@ -1,0 +1,84 @@
+"""What each form of the attention is made of in Core ML, where it cannot be timed.
+
+One Slide Attention of Slide-Swin-T's first stage (56×56, 96 channels, 3 heads), exported in each
+form to an ML program and read back from disk. Fewer operators are fewer kernels to start; bytes of
+intermediate values are what moves between them; the Neural Engine likes convolutions on maps of
+rank 4 and takes neither gathers nor strided slices well.
+Run as `python benchmarks/coreml_forms.py` (or `make bench`).
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from slide_deploy import registry
+from slide_deploy.capture import Capture
+from slide_deploy.exporting import write_artifact
+from slide_deploy.fusion import fuse_attention
+from slide_deploy.lowering.forms import forms
+from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
+from slide_deploy.types import Options, TensorSpec
+from slide_deploy.validators import _mil
+
+SIDE, DIM, HEADS = 56, 96, 3
+BYTES = 4
+
+
+def main() -> None:
+    table = Table(title=f"Core ML, one attention, {SIDE}×{SIDE}×{DIM}, {HEADS} heads, float32")
+    for column in ("form", "operators", "convolutions", "gathers", "strided slices", "rank", "MB"):
+        table.add_column(column, justify="left" if column == "form" else "right")
+    for name, program in programs():
+        counts = _mil.histogram(program)
+        shapes = [value.type.shape or () for value in made(program)]
+        table.add_row(
+            name,
+            str(sum(counts.values())),
+            str(counts.get("conv", 0)),
+            str(sum(count for kind, count in counts.items() if kind.startswith("gather"))),
+            str(sum(map(has_stride, program.operations))),
+            str(max(map(len, shapes))),
+            f"{sum(BYTES * math.prod(size or 1 for size in shape) for shape in shapes) / 1e6:.0f}",
+        )
+    Console().print(table)
+    print("MB: of all intermediate values together, each counted once.")
+
+
+def programs() -> Iterator[tuple[str, _mil.Program]]:
+    """Each form's program, as read back from its package."""
+    torch.manual_seed(0)
+    attention = SlideAttention(AttentionConfig(DIM, HEADS)).eval().requires_grad_(False)
+    fused = fuse_attention(attention, "attention")
+    tokens = TensorSpec("tokens", (1, SIDE, SIDE, DIM))
+    exporter = registry.exporter("coreml")
+    for form in forms():
+        capture = Capture(
+            form.build(fused).eval(), (tokens,), (TensorSpec("out", tokens.shape),), {}
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            record = write_artifact(exporter, form.name, capture, Path(folder), Options())
+            yield form.name, _mil.read_package(Path(folder, record.path))
+
+
+def made(program: _mil.Program) -> Iterator[_mil.Value]:
+    """Values that are computed when the program runs."""
+    for operation in program.operations:
+        if operation.type != "const":
+            yield from operation.outputs
+
+
+def has_stride(operation: _mil.Operation) -> bool:
+    """Whether it is a slice with a step other than 1."""
+    given = operation.inputs.get("stride", ()) if operation.type.startswith("slice") else ()
+    return any(isinstance(step, _mil.Constant) and bool((step.data != 1).any()) for step in given)
+
+
+if __name__ == "__main__":
+    main()
