@@ -34,8 +34,8 @@ without a manifest, whose hashes would give most of them away.
 {date}, {minutes:.0f} minutes on {jobs} processes, sites sampled with seed {seed}; {versions}.
 
 **Power {power}**: {detected} of {relevant} mutants that change anything were detected;
-{equivalent} more change nothing beyond the noise, {mended} are mended before they are computed
-with. **{alarms} false alarms** in {clean} clean exports of {seeds} differently seeded models and
+{equivalent} more change nothing beyond the noise, {mended} were mended.
+**{alarms} false alarms** in {clean} clean exports of {seeds} differently seeded models and
 {real} of the models below. Where a mutant has one site, the block that the report names is the
 block that was broken in **{named} of {localised}** ({share}).
 
