@@ -72,8 +72,8 @@ class Capture:
             )
 
     @cached_property
-    def traced(self) -> torch.jit.ScriptModule:
-        """The TorchScript trace of the module."""
+    def traced(self) -> Any:
+        """The TorchScript trace of the module, a `torch.jit.ScriptModule`."""
         with torch.no_grad():
             return torch.jit.trace(self.module, self.example, check_trace=False)
 
