@@ -21,7 +21,7 @@ demo: setup ## Export the trained digits model to every target, verify, show acc
 	$(BIN)/python examples/digits/demo.py
 
 test: setup ## Run the tests (minutes).
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: setup ## Run the full-size models and long tests.
 	$(BIN)/python -m pytest -m slow

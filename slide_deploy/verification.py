@@ -129,6 +129,7 @@ def check_artifact(
         probes={expectation.probe: expectation.why for expectation in expected},
         comparisons=comparisons,
         pooled_noise_ratio=judged.pooled_ratio,
+        repeated_noise_ratio=judged.repeated_ratio,
         second_opinion=opinion,
         trace=trace,
         first_bad_block=first_bad_block(trace),

@@ -36,9 +36,10 @@ class Check:
 
     `problems` is empty on a pass. `fidelity`, `runtime` and `ran_precision` say what the verdict
     rests on, `gate` how it was judged, `probes` the inputs and why each is there.
-    `pooled_noise_ratio` is error / noise over all probes (root mean square). `trace` is the
-    error over the blocks, where it was asked for or the check failed; `first_bad_block` the
-    first to leave the noise.
+    `pooled_noise_ratio` is error / noise over all probes, `repeated_noise_ratio` that of what
+    returns on near copies of an input (both root mean square). `trace` is the error over the
+    blocks, where it was asked for or the check failed; `first_bad_block` the first to leave the
+    noise.
     """
 
     target: str
@@ -62,6 +63,7 @@ class Check:
     probes: Mapping[str, str] | None = None
     comparisons: tuple[Comparison, ...] = ()
     pooled_noise_ratio: float | None = None
+    repeated_noise_ratio: float | None = None
     second_opinion: Opinion | None = None
     trace: tuple[BlockError, ...] = ()
     first_bad_block: str | None = None
