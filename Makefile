@@ -32,7 +32,7 @@ check: setup ## Lint, format, CI files, types (on the built wheel's contents).
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml
 	$(BIN)/zizmor --offline --quiet --no-progress action.yml .github/workflows
-	rm -rf build/wheel && $(BIN)/python -m build --wheel --outdir build/wheel . >build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
+	rm -rf build/wheel && mkdir -p build && $(BIN)/python -m build --wheel --outdir build/wheel . >build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
 	rm -rf build/types && mkdir -p build/types && $(BIN)/python -m zipfile -e build/wheel/*.whl build/types
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p slide_deploy
 

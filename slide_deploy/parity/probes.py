@@ -18,7 +18,7 @@ Generator = np.random.Generator
 # everything anew, and small enough to change nothing else.
 ECHOES = 4
 ECHO_STEP = 1e-4
-ECHO = ", echo "
+ECHO = " echo "
 
 
 @dataclass(frozen=True)

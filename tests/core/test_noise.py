@@ -46,7 +46,7 @@ def test_a_value_that_is_not_finite_is_never_within_the_noise(bad: float) -> Non
     assert pooled_ratios(expected, _outputs(a=np.array([[bad, 0.0]])))["y"] == np.inf
 
 
-ECHOED = ("a", "a, echo 1", "a, echo 2", "a, echo 3", "a, echo 4")
+ECHOED = ("a", "a echo 1", "a echo 2", "a echo 3", "a echo 4")
 
 
 def _echoed(noise: float, mistake: float, values: int = 1000) -> float:
