@@ -23,7 +23,7 @@ from slide_deploy.parity.expectation import Expectation, save_expectations
 from slide_deploy.protocols import Exporter
 from slide_deploy.quiet import quiet
 from slide_deploy.remembering import remembered
-from slide_deploy.types import BATCH, LayerForm, Options, TensorSpec, extent_of, with_batch
+from slide_deploy.types import LayerForm, Options, TensorSpec, extent_of, with_batch
 
 __all__ = [
     "Deployed",
@@ -54,7 +54,7 @@ def deployer(model: Model, options: Options) -> Callable[[str], Deployed]:
     a size cannot be left free.
     """
     check_name(options.lowering)
-    batch = BATCH if options.dynamic else options.batch
+    batch = options.extent.batch
     free = free_size(model) if options.dynamic_size else None
     inputs = tuple(with_batch(spec, batch) for spec in (free or model).inputs)
     outputs = tuple(with_batch(spec, batch) for spec in (free or model).outputs)

@@ -19,6 +19,7 @@ from slide_deploy.errors import ConversionError
 from slide_deploy.models.slide_attention import (
     AttentionConfig,
     FusedSlideAttention,
+    LocalAttention,
     SlideAttention,
     shift_kernel,
 )
@@ -26,6 +27,8 @@ from slide_deploy.models.slide_attention import (
 __all__ = [
     "RELATIVE_TOLERANCE",
     "ShiftReport",
+    "attention_error",
+    "error_on",
     "fuse",
     "fuse_attention",
     "fused_skeleton",
@@ -74,7 +77,7 @@ def fuse_attention(module: SlideAttention, name: str) -> FusedSlideAttention:
             state[f"shift_v.{part}"] = _sum(module.dep_conv, module.dep_conv2, part)
     exact = copy.deepcopy(fused).double()
     exact.load_state_dict(state)
-    error = _relative_error(copy.deepcopy(module).double(), exact)
+    error = attention_error(copy.deepcopy(module).double(), exact)
     if not error <= RELATIVE_TOLERANCE:
         raise ConversionError(
             f"fusing {name} changed its output by {error:.1e} relative",
@@ -88,14 +91,20 @@ def _sum(fixed: nn.Conv2d, learned: nn.Conv2d, part: str) -> Tensor:
     return fixed.get_parameter(part).detach().double() + learned.get_parameter(part).detach()
 
 
-def _relative_error(module: SlideAttention, fused: FusedSlideAttention) -> float:
+def attention_error(module: LocalAttention, form: nn.Module) -> float:
+    """Relative error in float64 of another form of an attention on (B, H, W, C) noise."""
     # Larger than the kernel on both axes, and not square: borders, corners and the middle.
     size = 2 * module.config.kernel_size
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, size, size + 1, module.config.dim, dtype=torch.float64, generator=generator)
+    return error_on(x, module, form)
+
+
+def error_on(x: Tensor, module: Callable[[Tensor], Tensor], form: nn.Module) -> float:
+    """max |form(x) − module(x)| / max |module(x)|."""
     with torch.no_grad():
         expected = module(x)
-        difference = fused(x) - expected
+        difference = form(x) - expected
     return float(difference.abs().max() / expected.abs().max())
 
 

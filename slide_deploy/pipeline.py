@@ -38,7 +38,6 @@ from slide_deploy.reference import block_references, expectations
 from slide_deploy.report.formats import save_reports
 from slide_deploy.report.record import Check, Report, overall
 from slide_deploy.types import (
-    BATCH,
     Extent,
     Options,
     Precision,
@@ -134,7 +133,7 @@ def export_and_verify(
     with staged_folder(output) as scratch:
         # Converters use one core: the reference and the artifacts already written the other.
         with _sharing_cores(), ThreadPoolExecutor(max_workers=2) as background:
-            background.submit(subject.expect, _extent(options), options.precision)
+            background.submit(subject.expect, options.extent, options.precision)
             for target in targets:
                 exporter = registry.exporter(target)
                 progress(f"exporting {exporter.title}")
@@ -231,10 +230,6 @@ def _probes(model: Model, extent: Extent, images: tuple[np.ndarray, ...]) -> tup
         why = "free height and width are really free"
         probes += (again(others, "x".join(map(str, size)), why),)
     return (*probes, *image_probes(model.inputs, images, batch))
-
-
-def _extent(options: Options) -> Extent:
-    return Extent(BATCH if options.dynamic else options.batch, options.dynamic_size)
 
 
 def _write(

@@ -103,3 +103,8 @@ class Options:
     lowering: str = "auto"
     opset: int | None = None
     deployment_target: str | None = None
+
+    @property
+    def extent(self) -> Extent:
+        """What an artifact so exported takes."""
+        return Extent(BATCH if self.dynamic else self.batch, self.dynamic_size)

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.errors import ConversionError
+from slide_deploy.fusion import RELATIVE_TOLERANCE, attention_error
 from slide_deploy.lowering.form import ImpossibleForm
 from slide_deploy.lowering.forms import form_named
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
 from slide_deploy.types import TensorSpec
 
 __all__ = ["Choice", "Choose", "always", "attentions", "lower", "resolutions"]
-
-RELATIVE_TOLERANCE = 1e-12
 
 Choose = Callable[[str, AttentionConfig, tuple[int, int]], str]
 """Name of the form for an attention, from the module's name, its sizes and its map (H, W)."""
@@ -117,7 +116,7 @@ def _equal_form(module: FusedSlideAttention, choice: Choice) -> nn.Module:
             f"{choice.name or 'the module'} cannot take the form {choice.form}: {error.message}",
             error.hint or "choose another with --lowering, or leave it at auto",
         ) from error
-    difference = _relative_error(exact, form)
+    difference = attention_error(exact, form)
     if not difference <= RELATIVE_TOLERANCE:
         raise ConversionError(
             f"the form {choice.form} changed the output of {choice.name or 'the module'} "
@@ -125,14 +124,3 @@ def _equal_form(module: FusedSlideAttention, choice: Choice) -> nn.Module:
             "choose another with --lowering, and please report it",
         )
     return form.to(module.qkv.weight.dtype).train(module.training)
-
-
-def _relative_error(module: FusedSlideAttention, form: nn.Module) -> float:
-    # Larger than the kernel on both axes, and not square: borders, corners and the middle.
-    size = 2 * module.config.kernel_size
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, size, size + 1, module.config.dim, dtype=torch.float64, generator=generator)
-    with torch.no_grad():
-        expected = module(x)
-        difference = form(x) - expected
-    return float(difference.abs().max() / expected.abs().max())

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.errors import ConversionError
+from slide_deploy.fusion import RELATIVE_TOLERANCE, error_on
 from slide_deploy.models.slide_swin import Block
 from slide_deploy.models.window_attention import (
     WindowAttention,
@@ -22,8 +23,6 @@ from slide_deploy.models.window_attention import (
 )
 
 __all__ = ["FoldedWindowAttention", "fold_windows"]
-
-RELATIVE_TOLERANCE = 1e-12
 
 
 class FoldedWindowAttention(nn.Module):
@@ -87,8 +86,7 @@ def _folded(attention: WindowAttention, mask: Tensor | None, name: str) -> nn.Mo
     generator = torch.Generator().manual_seed(0)
     shape = (2, *attention.resolution, attention.dim)
     x = torch.randn(shape, dtype=torch.float64, generator=generator)
-    expected = exact(x, exact_mask)
-    difference = float((folded(x) - expected).abs().max() / expected.abs().max())
+    difference = error_on(x, lambda x: exact(x, exact_mask), folded)
     if not difference <= RELATIVE_TOLERANCE:
         raise ConversionError(
             f"folding the constants of {name}.attn changed its output by {difference:.1e} relative",
