@@ -453,7 +453,7 @@ def _load(
     from slide_deploy.files import check_file
 
     check_file(path)
-    registry.require("reading a model", ("torch", "safetensors"), "torch")
+    registry.require("reading a model", ("torch",), "torch")
     if factory is not None:
         from slide_deploy.foreign import load_foreign, parse_input
 

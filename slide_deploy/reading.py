@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from slide_deploy.errors import ArtifactError
 from slide_deploy.parity.trace import BlockError, BlockReference
@@ -92,7 +93,7 @@ def _work(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Run the worker; its answer and the arrays it left."""
     with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
-        there, made = Path(folder, "given.npz"), Path(folder, "made.npz")
+        there, made = Path(folder, "given.npz"), Path(folder, "made.safetensors")
         flat = {f"{g}{SEPARATOR}{n}": v for g, values in given.items() for n, v in values.items()}
         np.savez(there, **flat)  # type: ignore[arg-type]  # numpy types kwargs as allow_pickle
         paths = (str(artifact.resolve()), task, str(there), str(made))
@@ -105,10 +106,9 @@ def _work(
             env={**os.environ, **ONE_THREAD, "PYTHONWARNINGS": "ignore"},
         )
         about = _answer(artifact, done)
-        if not made.exists():
-            return about, {}
-        with np.load(made) as archive:
-            return about, {key: archive[key] for key in archive.files}
+        # Not .npz, whose headers numpy parses as Python source: artifacts are read in threads
+        # beside converters that parse source too, which Python 3.11 can fail at (gh-106905).
+        return about, load_file(made) if made.exists() else {}
 
 
 def _answer(artifact: Path, done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The fresh process that reads an artifact: it cannot import the models, and sees no GPU.
 
-Run as `python -m slide_deploy.worker TARGET ARTIFACT TASK GIVEN.npz MADE.npz`; it prints one JSON
-object. `run` and `run-second` leave the outputs of each probe in MADE.npz as "probe/output";
+Run as `python -m slide_deploy.worker TARGET ARTIFACT TASK GIVEN.npz MADE.safetensors`; it prints
+one JSON object. `run` and `run-second` leave the outputs of each probe in MADE as "probe/output";
 `trace` compares the artifact's inner values with the blocks of a model.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from slide_deploy import registry
 from slide_deploy.errors import ArtifactError, SlideDeployError
@@ -76,7 +77,9 @@ def _run_with(
         with _translated(f"{artifact.name} cannot be run on probe {probe!r}"):
             produced = session.run(inputs)
         results |= {f"{probe}{SEPARATOR}{name}": value for name, value in produced.items()}
-    np.savez(made, **results)  # type: ignore[arg-type]  # numpy types kwargs as allow_pickle
+    with _translated(f"{artifact.name} puts out what is not an array of numbers"):
+        # safetensors writes memory as it lies, whatever the strides.
+        save_file({key: np.asarray(value, order="C") for key, value in results.items()}, made)
     foreign = sorted(
         name
         for name in session.operators

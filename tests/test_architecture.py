@@ -19,7 +19,7 @@ ROOMS = {
     "slide_deploy.validators": ROOT / "validators",
 }
 TARGETS = ("onnx", "coreml", "openvino", "torchscript")
-HEAVY = {"torch", "onnx", "onnxruntime", "openvino", "coremltools", "onnxscript", "safetensors"}
+HEAVY = {"torch", "onnx", "onnxruntime", "openvino", "coremltools", "onnxscript"}
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from functools import cache
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -93,6 +95,18 @@ def test_manifest_describes_the_artifact(exported, target):
     ]
     assert [(s.name, s.shape, s.dtype) for s in record.outputs] == [("logits", (2, 10), "float32")]
     assert manifest.source.sha256 == golden_model("micro_official").source.sha256
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_reading_can_run_beside_a_converter_that_parses_source(exported, target, monkeypatch):
+    """Python 3.11 may fail at parsing source in two threads at once: readers leave it alone."""
+    _, artifact = exported("micro_official", target, Options())
+    feeds = {"golden": {"image": recorded("micro_official")["x"][:1]}}
+    with monkeypatch.context() as patch:
+        parse = Mock(wraps=ast.parse)
+        patch.setattr(ast, "parse", parse)
+        assert read_artifact(target, artifact, feeds).outputs["golden"]
+    assert not parse.called
 
 
 @pytest.mark.parametrize("target", TARGETS)
