@@ -1,8 +1,12 @@
 """Window attention with its constants folded: nothing is looked up or scaled when it runs.
 
-The position bias leaves its table (a gather) and is added to the mask of shifted windows once;
-the scale goes into q's rows of the projection. Exact, fewer operators for every runtime, and
-Core ML's Neural Engine has no gather.
+    softmax_j((s·q_i)·(k_j + b_k) + B_ij + M_ij) does not feel b_k, which adds the same to all j
+    Σ_j a_ij (v_j + b_v) = Σ_j a_ij v_j + b_v, so that proj can hold b_v, as proj(b_v)
+
+The scale s goes into q's projection; the position bias B leaves its table (a gather) and is
+added to the mask M of shifted windows once. q, k and v are projected apart, so that each is
+transposed by the product that takes it. Exact, fewer operators for every runtime, and Core ML's
+Neural Engine has no gather.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from torch import Tensor, nn
 
 from slide_deploy.errors import ConversionError
 from slide_deploy.fusion import RELATIVE_TOLERANCE, error_on
+from slide_deploy.lowering.folding import Projection
+from slide_deploy.lowering.layers import linear
 from slide_deploy.models.slide_swin import Block
 from slide_deploy.models.window_attention import (
     WindowAttention,
@@ -38,10 +44,18 @@ class FoldedWindowAttention(nn.Module):
         super().__init__()
         self.dim, self.heads, self.window = attention.dim, attention.heads, attention.window
         self.shift, self.resolution = attention.shift, attention.resolution
-        self.qkv, self.proj = copy.deepcopy(attention.qkv), copy.deepcopy(attention.proj)
-        # Outputs are q, k, v: the first third is scaled.
-        for parameter in self.qkv.parameters():
-            parameter[: self.dim] *= attention.scale
+
+        weight_q, weight_k, weight_v = attention.qkv.weight.chunk(3)
+        bias_q, bias_proj = None, attention.proj.bias
+        if attention.qkv.bias is not None:
+            bias_q, _, bias_v = attention.qkv.bias.chunk(3)
+            bias_q, bias_proj = bias_q * attention.scale, attention.proj(bias_v)
+        dtype = weight_q.dtype
+        self.query = linear(Projection(weight_q * attention.scale, bias_q), dtype)
+        self.key = linear(Projection(weight_k, None), dtype)
+        self.value = linear(Projection(weight_v, None), dtype)
+        self.proj = linear(Projection(attention.proj.weight, bias_proj), dtype)
+
         bias = attention.bias()
         if mask is not None:
             bias = (bias + mask[:, None]).flatten(0, 1)
@@ -53,16 +67,23 @@ class FoldedWindowAttention(nn.Module):
         tokens, depth = self.window**2, self.dim // self.heads
         if self.shift:
             x = cyclic_shift(x, -self.shift)
-        qkv = self.qkv(partition(x, self.window)).reshape(-1, tokens, 3 * self.heads, depth)
-        q, k, v = qkv.permute(0, 2, 1, 3).chunk(3, dim=1)
+        windows = partition(x, self.window)
+        q = self._by_head(self.query(windows)).permute(0, 2, 1, 3)
+        k = self._by_head(self.key(windows)).permute(0, 2, 3, 1)
+        v = self._by_head(self.value(windows)).permute(0, 2, 1, 3)
         if self.groups > self.heads:
-            q, k, v = (part.reshape(-1, self.groups, tokens, depth) for part in (q, k, v))
-        out = (q @ k.transpose(-2, -1) + self.bias).softmax(dim=-1) @ v
+            q, v = (part.reshape(-1, self.groups, tokens, depth) for part in (q, v))
+            k = k.reshape(-1, self.groups, depth, tokens)
+        out = (q @ k + self.bias).softmax(dim=-1) @ v
         if self.groups > self.heads:
             out = out.reshape(-1, self.heads, tokens, depth)
         out = self.proj(out.permute(0, 2, 1, 3).reshape(-1, tokens, self.dim))
         out = unpartition(out, self.window, height, width)
         return cyclic_shift(out, self.shift) if self.shift else out
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """(windows·B, w², C) → (windows·B, w², h, C / h)."""
+        return x.reshape(-1, self.window**2, self.heads, self.dim // self.heads)
 
 
 @torch.no_grad()
