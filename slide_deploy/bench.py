@@ -27,6 +27,9 @@ __all__ = ["Benchmark", "Timing", "bench"]
 
 SCHEMA_VERSION = 1
 
+# What a process returns that SIGKILL ended.
+KILLED = -9
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -82,18 +85,29 @@ class _Worker:
 
     def ask(self, request: str) -> Any:
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{request}\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(f"{request}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise self._broken() from None
         return self.answer()
 
     def answer(self) -> Any:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise ArtifactError(
-                f"the runtime broke down on {self.path.name}", "verify the artifact first"
-            )
+            raise self._broken()
         return json.loads(line)
+
+    def _broken(self) -> ArtifactError:
+        if self.process.wait() == KILLED:
+            return ArtifactError(
+                f"the process that held {self.path.name} was killed, as happens for want of memory",
+                "time fewer artifacts at once, all are held open together, or a smaller batch",
+            )
+        return ArtifactError(
+            f"the runtime broke down on {self.path.name}", "verify the artifact first"
+        )
 
     def close(self) -> None:
         self.process.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,23 @@ def test_a_broken_artifact_is_named(tmp_path: Path) -> None:
     broken.write_bytes(b"not a model")
     with pytest.raises(ArtifactError, match=r"broken\.onnx cannot be loaded"):
         bench([broken], progress=lambda _: None)
+
+
+def test_a_process_that_is_killed_is_named(folder: Path, monkeypatch) -> None:
+    started, start = [], subprocess.Popen
+
+    def recorded(*given: object, **options: object) -> subprocess.Popen:
+        started.append(start(*given, **options))
+        return started[-1]
+
+    def kill_in_the_second_round(step: str) -> None:
+        if step.startswith("round 2"):
+            started[0].kill()
+
+    monkeypatch.setattr(subprocess, "Popen", recorded)
+    with pytest.raises(ArtifactError, match=r"micro_official\.onnx was killed") as refused:
+        bench([folder / "micro_official.onnx"], rounds=3, progress=kill_in_the_second_round)
+    assert "fewer artifacts" in refused.value.hint
 
 
 def test_what_is_only_interpreted_is_not_timed(tmp_path: Path, monkeypatch) -> None:
