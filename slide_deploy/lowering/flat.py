@@ -22,7 +22,13 @@ from torch import Tensor, nn
 
 from slide_deploy.lowering.folding import Folded, Projection, fold
 from slide_deploy.lowering.form import Form
-from slide_deploy.lowering.layers import EMPTY, add_up, finite, linear, static_size
+from slide_deploy.lowering.layers import (
+    add_up,
+    empty_slot_bias,
+    linear,
+    repeat_first_tap,
+    static_size,
+)
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
 __all__ = ["FORM", "FlatShifts"]
@@ -39,12 +45,13 @@ class FlatShifts(nn.Module):
         self.projections = nn.ModuleList(linear(p, dtype) for p in folded.projections)
 
         # B differs between heads: block-diagonal, (h·slots, h·d).
-        weight = torch.block_diag(*F.pad(folded.query_bias, empty).transpose(1, 2))
-        bias = F.pad(weight.new_zeros(config.heads, config.taps), empty, value=EMPTY)
-        self.query_bias = linear(Projection(weight, bias.reshape(-1)), dtype)
+        query_bias = repeat_first_tap(folded.query_bias, slots)
+        weight = torch.block_diag(*query_bias.transpose(1, 2))
+        bias = empty_slot_bias(config.taps, slots, dtype).repeat(config.heads)
+        self.query_bias = linear(Projection(weight, bias if slots > config.taps else None), dtype)
         self.value_bias = linear(Projection(F.pad(folded.value_bias, empty), None), dtype)
         self.keys = nn.ModuleList(
-            linear(Projection(F.pad(weight.T, (0, 0, *empty)), None), dtype)
+            linear(Projection(repeat_first_tap(weight, slots).T, None), dtype)
             for weight in folded.key_kernel.permute(2, 0, 1)
         )
         self.values = nn.ModuleList(
@@ -61,8 +68,7 @@ class FlatShifts(nn.Module):
         mapped = [projection(x) for projection in self.projections]
         q, k, v = mapped * (3 if config.share_qkv else 1)
 
-        own = F.linear(q, self.query_bias.weight, finite(self.query_bias.bias))
-        logits = own.reshape(-1, pixels * config.heads, self.slots)
+        logits = self.query_bias(q).reshape(-1, pixels * config.heads, self.slots)
         q = q.reshape(-1, pixels * config.heads, config.head_dim)
         for mask, windows in self._columns(k, height, width):
             partial = add_up(self.keys[tap](q * window) for tap, window in windows)

@@ -1,8 +1,8 @@
 """The flat form with 16 slots for 9 taps: products as wide as a vector register.
 
-The identity is that of `flat.py`; a head's logits have a multiple of 16 columns. The empty
-ones have zero weights and a bias of −1e30, so that their e_j is exactly 0. It trades memory
-for speed: the logits take 16 columns where 9 are used.
+The identity is that of `flat.py`; a head's logits have a multiple of 16 columns. Those of the
+empty ones are below the first tap's by a margin that leaves them no share of the sum
+(`repeat_first_tap`). It trades memory for speed: the logits take 16 columns where 9 are used.
 """
 
 from __future__ import annotations

@@ -15,23 +15,20 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]
 from slide_deploy.lowering.folding import Projection
 
 __all__ = [
-    "EMPTY",
     "Shift",
     "add_up",
     "block_slots",
     "depthwise",
-    "finite",
+    "empty_slot_bias",
     "linear",
     "pointwise",
+    "repeat_first_tap",
     "spread_heads",
     "static_size",
 ]
 
 # Channels that vector units and blocked layouts like to have together.
 BLOCK = 16
-
-# The bias of a slot without a tap: its softmax is exactly 0.
-EMPTY = -1e30
 
 
 def linear(projection: Projection, dtype: torch.dtype) -> nn.Linear:
@@ -70,6 +67,28 @@ def block_slots(taps: int) -> int:
     return -(-taps // BLOCK) * BLOCK
 
 
+def repeat_first_tap(weight: Tensor, slots: int) -> Tensor:
+    """(…, taps) → (…, slots): empty slots get the weights of the first tap, and so its logit.
+
+    With `empty_slot_bias` an empty slot's logit is the first tap's less a margin m. The largest
+    logit of a row is no smaller than the first tap's, so the empty slots together have at most
+    empty · exp(−m) of the softmax, whatever the weights and the input are. No constant larger
+    than m enters the logits: float16 holds it, and it hardly widens a quantized range.
+    """
+    empty = slots - weight.shape[-1]
+    return torch.cat((weight, weight[..., :1].expand(*weight.shape[:-1], empty)), dim=-1)
+
+
+def empty_slot_bias(taps: int, slots: int, dtype: torch.dtype) -> Tensor:
+    """Bias of each slot, (slots): 0 for a tap, −m for an empty slot.
+
+    m leaves all empty slots together an eighth of a unit in the last place of `dtype`.
+    """
+    empty = slots - taps
+    margin = math.log(8 * empty / torch.finfo(dtype).eps) if empty else 0.0
+    return F.pad(torch.zeros(taps, dtype=torch.float64), (0, empty), value=-margin)
+
+
 def spread_heads(weight: Tensor, heads: int) -> Tensor:
     """A head's weight (out, in) for every head of a grouped convolution, (h·out, in)."""
     return weight.repeat(heads, 1)
@@ -106,13 +125,6 @@ def static_size(x: Tensor) -> tuple[int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TracerWarning)
         return int(x.shape[1]), int(x.shape[2])
-
-
-def finite(bias: Tensor | None) -> Tensor | None:
-    """A bias that `half()` sent to −inf, back in range: a convolution makes NaN of 0 · inf."""
-    if bias is None or bias.dtype is not torch.float16:
-        return bias
-    return bias.clamp(min=torch.finfo(torch.float16).min / 2)
 
 
 def _constant(value: Tensor, dtype: torch.dtype) -> nn.Parameter:

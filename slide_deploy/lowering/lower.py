@@ -107,10 +107,10 @@ def _zeros(spec: TensorSpec, like: Tensor) -> Tensor:
 
 
 def _equal_form(module: FusedSlideAttention, choice: Choice) -> nn.Module:
-    """The chosen form of `module`, checked in float64 and rounded once to its dtype."""
-    exact = copy.deepcopy(module).double()
+    """The chosen form of `module` in its dtype; the form's claim is checked in float64."""
+    exact, build = copy.deepcopy(module).double(), form_named(choice.form).build
     try:
-        form = form_named(choice.form).build(exact)
+        form = build(exact)
     except ImpossibleForm as error:
         raise ImpossibleForm(
             f"{choice.name or 'the module'} cannot take the form {choice.form}: {error.message}",
@@ -123,4 +123,4 @@ def _equal_form(module: FusedSlideAttention, choice: Choice) -> nn.Module:
             f"by {difference:.1e} relative",
             "choose another with --lowering, and please report it",
         )
-    return form.to(module.qkv.weight.dtype).train(module.training)
+    return build(copy.deepcopy(module)).train(module.training)

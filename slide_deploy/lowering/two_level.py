@@ -11,8 +11,8 @@ k and v:
 A shift is a depthwise one-hot convolution, a sum over c or j a grouped 1×1 convolution, so
 the form is made of 1×1 convolutions on NCHW maps, products and one softmax: no gather, no
 strided slice. A head has a multiple of 16 slots for its k² taps, for runtimes that store
-channels in blocks; the empty ones have zero weights and a bias of −1e30, so that their
-softmax is exactly 0.
+channels in blocks; the logits of the empty ones are below the first tap's by a margin that
+leaves them no share of the softmax (`repeat_first_tap`).
 
 It trades memory for speed: k copies of k, v and q live at once, and the attention takes
 16 slots where 9 are used.
@@ -28,12 +28,12 @@ from torch import Tensor, nn
 from slide_deploy.lowering.folding import Folded, Projection, fold
 from slide_deploy.lowering.form import Form
 from slide_deploy.lowering.layers import (
-    EMPTY,
     Shift,
     add_up,
     block_slots,
-    finite,
+    empty_slot_bias,
     pointwise,
+    repeat_first_tap,
     spread_heads,
     static_size,
 )
@@ -55,16 +55,17 @@ class TwoLevelShifts(nn.Module):
         self.projections = nn.ModuleList(pointwise(p, dtype) for p in folded.projections)
 
         # (h, d, slots) → one row per head and slot.
-        weight = F.pad(folded.query_bias, empty).transpose(1, 2).reshape(-1, config.head_dim)
-        bias = F.pad(weight.new_zeros(heads, taps), empty, value=EMPTY)
-        self.query_bias = pointwise(Projection(weight, bias.reshape(-1)), dtype, heads)
+        query_bias = repeat_first_tap(folded.query_bias, self.slots)
+        weight = query_bias.transpose(1, 2).reshape(-1, config.head_dim)
+        bias = empty_slot_bias(taps, self.slots, dtype).repeat(heads)
+        self.query_bias = pointwise(Projection(weight, bias), dtype, heads)
 
         weight = spread_heads(F.pad(folded.value_bias, empty), heads)
         self.value_bias = pointwise(Projection(weight, None), dtype, heads)
 
-        key_kernel = F.pad(folded.key_kernel.permute(2, 1, 0), (0, 0, *empty))
+        key_kernel = repeat_first_tap(folded.key_kernel.permute(2, 0, 1), self.slots)
         value_kernel = F.pad(folded.value_kernel.permute(2, 0, 1), empty)
-        self.keys = _grouped(key_kernel, folded)
+        self.keys = _grouped(key_kernel.transpose(1, 2), folded)
         self.values = _grouped(value_kernel, folded)
 
         offsets = range(-(side // 2), side // 2 + 1)
@@ -87,8 +88,7 @@ class TwoLevelShifts(nn.Module):
         return out.permute(0, 2, 3, 1)
 
     def _logits(self, q: Tensor, k: Tensor) -> Tensor:
-        own = self.query_bias
-        logits = F.conv2d(q, own.weight, finite(own.bias), groups=self.config.heads)
+        logits: Tensor = self.query_bias(q)
         moved = [shift(k) for shift in self.columns]
         for row, (against, along) in enumerate(
             zip(self.rows_against, self.small_along, strict=True)
