@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow check bench mutation clean
+.PHONY: setup demo test test-slow test-users check bench mutation clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -25,6 +25,9 @@ test: setup ## Run the tests (minutes).
 
 test-slow: setup ## Run the full-size models and long tests.
 	$(BIN)/python -m pytest -m slow
+
+test-users: setup ## Install the wheel with each extra into fresh environments, export and verify there.
+	$(BIN)/python -m pytest -m slow tests/users
 
 check: setup ## Lint, format, CI files, types (on the built wheel's contents).
 	$(BIN)/ruff check

@@ -3,9 +3,16 @@
 # job summary, its verdict into the outputs, its exit code as its own.
 set -euo pipefail
 
+# However the script ends, later steps read a verdict.
+tell_verdict() {
+  case $? in 0) verdict=pass ;; 1) verdict=fail ;; 3) verdict=not_run ;; *) verdict=error ;; esac
+  printf 'verdict=%s\n' "$verdict" >>"$GITHUB_OUTPUT"
+}
+trap tell_verdict EXIT
+
 summary="$RUNNER_TEMP/slide-deploy.md"
 rm -f "$summary"
-mkdir -p "$OUTPUT"
+mkdir -p "$OUTPUT" || exit 2
 
 arguments=()
 if [ -n "$ARTIFACTS" ]; then
@@ -34,10 +41,6 @@ slide-deploy "${arguments[@]}" || code=$?
 
 if [ -f "$summary" ]; then
   cat "$summary" >>"$GITHUB_STEP_SUMMARY"
-  case $code in 0) verdict=pass ;; 3) verdict=not_run ;; *) verdict=fail ;; esac
-  {
-    printf 'verdict=%s\n' "$verdict"
-    printf 'report=%s\n' "$OUTPUT/report.html"
-  } >>"$GITHUB_OUTPUT"
+  printf 'report=%s\n' "$OUTPUT/report.html" >>"$GITHUB_OUTPUT"
 fi
 exit "$code"

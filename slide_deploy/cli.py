@@ -7,7 +7,7 @@ import sys
 import traceback
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 EXIT_CODES = (
-    "Exit codes: 0 all passed, 1 a verdict failed, 2 bad input or usage, 3 a library is missing."
+    "Exit codes: 0 all passed, 1 a verdict failed, 2 bad input or usage, 3 a library is missing, "
+    "70 an unexpected error, 130 interrupted."
 )
+_UNEXPECTED, _INTERRUPTED = 70, 130
 _EXIT = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.NOT_RUN: 3}
 
 app = typer.Typer(
@@ -422,12 +424,24 @@ def main() -> None:
     try:
         app(arguments)
     except SlideDeployError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {_one_line(error.message)}", file=sys.stderr)
-        if error.hint:
-            print(f"  → {_one_line(error.hint)}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+        _stop(error.message, error.hint, error.exit_code, debug=debug)
+    except KeyboardInterrupt:
+        raise SystemExit(_INTERRUPTED) from None
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        hint = "report it, with the traceback"
+        hint = hint if debug else f"run again with --debug and {hint}"
+        _stop(f"unexpected failure: {what}", hint, _UNEXPECTED, debug=debug)
+
+
+def _stop(message: str, hint: str, code: int, *, debug: bool) -> NoReturn:
+    """End with the error that is being handled; its traceback only with --debug."""
+    if debug:
+        traceback.print_exc()
+    print(f"error: {_one_line(message)}", file=sys.stderr)
+    if hint:
+        print(f"  → {_one_line(hint)}", file=sys.stderr)
+    raise SystemExit(code) from None
 
 
 def _one_line(text: str) -> str:

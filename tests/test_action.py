@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is no
 STAND_IN = """#!/usr/bin/env bash
 printf '%s\\n' "$@" >arguments
 while [ $# -gt 0 ]; do
-  if [ "$1" = --report ] && [ "$STAND_IN_EXIT" != 2 ]; then echo "the report" >"$2"; shift; fi
+  if [ "$1" = --report ] && [ -n "$STAND_IN_REPORTS" ]; then echo "the report" >"$2"; shift; fi
   shift
 done
 exit "$STAND_IN_EXIT"
@@ -42,6 +42,7 @@ def act(tmp_path):
             "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "RUNNER_TEMP": str(tmp_path),
             "STAND_IN_EXIT": str(code),
+            "STAND_IN_REPORTS": "yes",
             **{name: str(tmp_path / file) for name, file in files.items()},
             **inputs,
             **given,
@@ -59,12 +60,19 @@ def test_exit_code_summary_and_verdict_are_passed_on(act, code, verdict):
     returned, _, summary, outputs = act(code, MODEL="m.pth")
     assert returned == code
     assert summary == "the report\n"
-    assert outputs == f"verdict={verdict}\nreport=out/report.html\n"
+    assert outputs == f"report=out/report.html\nverdict={verdict}\n"
 
 
-def test_nothing_to_judge_leaves_no_verdict(act):
-    returned, _, summary, outputs = act(2, MODEL="m.pth")
-    assert (returned, summary, outputs) == (2, "", "")
+@pytest.mark.parametrize(("code", "verdict"), [(1, "fail"), (2, "error"), (70, "error")])
+def test_a_verdict_is_told_also_where_no_report_was_written(act, code, verdict):
+    returned, _, summary, outputs = act(code, MODEL="m.pth", STAND_IN_REPORTS="")
+    assert (returned, summary, outputs) == (code, "", f"verdict={verdict}\n")
+
+
+def test_an_error_after_the_report_is_no_failed_verdict(act):
+    returned, _, summary, outputs = act(70, MODEL="m.pth")
+    assert (returned, summary) == (70, "the report\n")
+    assert outputs == "report=out/report.html\nverdict=error\n"
 
 
 def test_a_model_is_exported(act, tmp_path):
@@ -88,7 +96,8 @@ def test_artifacts_are_verified(act, tmp_path):
 
 
 def test_neither_model_nor_artifacts_is_bad_usage(act):
-    assert act()[0] == 2
+    returned, _, _, outputs = act()
+    assert (returned, outputs) == (2, "verdict=error\n")
 
 
 def test_inputs_are_never_run(act, tmp_path):

@@ -319,11 +319,13 @@ LIGHT = [
     *("jsonio", "files", "verification", "golden"),
     *("parity", "parity.metrics", "parity.compare", "parity.probes", "parity.expectation"),
     *("report", "report.record", "report.terminal", "report.steps", "report.targets"),
+    *(f"{room}.{target}" for room in ("exporters", "validators") for target in TARGETS),
 ]
+OPTIONAL = HEAVY | {"scipy", "google", "PIL", "matplotlib"}
 
 
 def test_what_needs_no_torch_loads_without_any_optional_library() -> None:
-    code = BLOCK.format(blocked=HEAVY | {"coremltools", "scipy"})
+    code = BLOCK.format(blocked=OPTIONAL)
     code += "import importlib\n"
     code += f"for name in {LIGHT!r}: importlib.import_module(f'slide_deploy.{{name}}')\n"
     done = python(code)
@@ -350,3 +352,32 @@ def test_an_install_without_torch_says_so(golden: Path, arguments: list[str], co
     done = python(program)
     assert "Traceback" not in done.stderr, done.stderr[-500:]
     assert done.returncode == code, done.stderr
+
+
+@pytest.fixture(scope="module")
+def onnx_folder(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `export -t onnx` writes for one Slide Attention module."""
+    folder = tmp_path_factory.mktemp("exported") / "module-deploy"
+    model = golden / "module_dat_default.pth"
+    command = ["export", model, "-t", "onnx", "--image-size", "8", "-o", folder]
+    run = [sys.executable, "-m", "slide_deploy", *map(str, command)]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("command", ["targets", "verify", "bench"])
+def test_onnx_runtime_and_onnx_alone_are_enough_for_an_exported_folder(
+    onnx_folder: Path, command: str
+) -> None:
+    [artifact] = onnx_folder.glob("*.onnx")
+    rest = {
+        "targets": [],
+        "verify": [onnx_folder],
+        "bench": [artifact, "--rounds", "1", "--calls", "1", "--warmup", "0", "--threads", "1"],
+    }
+    argv = ["slide-deploy", command, *map(str, rest[command])]
+    program = BLOCK.format(blocked=OPTIONAL - {"onnx", "onnxruntime", "google"})
+    program += f"sys.argv = {argv!r}\nfrom slide_deploy.cli import main\nmain()\n"
+    done = python(program)
+    assert done.returncode == 0, done.stderr

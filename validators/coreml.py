@@ -1,17 +1,23 @@
-"""Core ML packages: the system's runtime on macOS, elsewhere the interpreter in `_mil`."""
+"""Core ML packages: the system's runtime on macOS, elsewhere the interpreter in `_mil`.
+
+The interpreter needs scipy and protobuf, so the functions that use it import it.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from slide_deploy.errors import ArtifactError
 from slide_deploy.protocols import Arrays, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
-from slide_deploy.validators import _mil
+
+if TYPE_CHECKING:
+    from slide_deploy.validators import _mil
 
 __all__ = ["RUNTIME"]
 
@@ -26,6 +32,8 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
 
     Neither takes a number of threads: the system chooses, and BLAS reads it from its variables.
     """
+    from slide_deploy.validators import _mil
+
     program = _mil.read_package(path)
     values = (*program.arguments, *(v for op in program.operations for v in op.outputs))
     made = {value.name: value.type for value in values}
@@ -43,6 +51,8 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
 
 
 def _values(program: _mil.Program, feeds: Arrays) -> Iterator[np.ndarray]:
+    from slide_deploy.validators import _mil
+
     kept: list[np.ndarray] = []
     _mil.evaluate(program, feeds, observe=lambda _, value: kept.append(value))
     yield from (value for value in kept if value.dtype.kind == "f")

@@ -26,6 +26,7 @@ def test_help_documents_the_exit_codes(run_cli: RunCli, command: str) -> None:
     assert result.code == 0
     for meaning in ("0 all passed", "1 a verdict failed", "2 bad input or usage", "3 a library"):
         assert meaning in text
+    assert "70 an unexpected error" in text
 
 
 def test_help_lists_every_command(run_cli: RunCli) -> None:
@@ -285,3 +286,40 @@ def test_one_number_is_both_height_and_width(
 ) -> None:
     out = words(run_cli("inspect", lone_module, option, "5").out)
     assert "input features 1x64x5x5 float32" in out
+
+
+@pytest.fixture
+def fails_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """fails_with(error): `targets` raises it."""
+
+    def arrange(error: BaseException) -> None:
+        def fail() -> None:
+            raise error
+
+        monkeypatch.setattr("slide_deploy.report.targets.targets_table", fail)
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("no such\nargument"), ModuleNotFoundError("No module named 'x'")]
+)
+def test_an_unexpected_error_is_one_line_and_no_failed_verdict(
+    run_cli: RunCli, fails_with: Callable[[BaseException], None], error: Exception
+) -> None:
+    fails_with(error)
+    text = " ".join(str(error).split())
+    result = run_cli("targets")
+    result.refused(70, f"unexpected failure: {type(error).__name__}: {text}", "--debug")
+    assert len(result.lines) == 2
+    debugged = run_cli("targets", "--debug")
+    assert debugged.code == 70
+    assert "Traceback" in debugged.err
+
+
+def test_an_interrupt_shows_no_traceback(
+    run_cli: RunCli, fails_with: Callable[[BaseException], None]
+) -> None:
+    fails_with(KeyboardInterrupt())
+    result = run_cli("targets")
+    assert (result.code, result.err) == (130, "")
