@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +78,22 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     for spec in capture.inputs:
         package.input_description[spec.name] = capture.metadata.get("input", spec.name)
     package.save(str(path))
+    _make_reproducible(path, package.get_spec().SerializeToString(deterministic=True))
+
+
+def _make_reproducible(path: Path, program: bytes) -> None:
+    """Write again what coremltools writes at random; drop its map from operators to torch's."""
+    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+    manifest = path / "Manifest.json"
+    content = json.loads(manifest.read_text())
+    items, root = content["itemInfoEntries"], content["rootModelIdentifier"]
+    names = {key: str(uuid.uuid5(uuid.NAMESPACE_URL, items[key]["path"])) for key in items}
+    content["itemInfoEntries"] = {names[key]: item for key, item in items.items()}
+    content["rootModelIdentifier"] = names[root]
+    manifest.write_text(json.dumps(content, indent=4, sort_keys=True))
+    (path / "Data" / items[root]["path"]).write_bytes(program)
+    for part in path.rglob("*"):  # some are the owner's alone, whatever the umask
+        part.chmod((path if part.is_dir() else manifest).stat().st_mode)
 
 
 EXPORTER = Exporter(

@@ -45,6 +45,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
             f"asked for ONNX opset {opset}, the exporter wrote {written.get('')}",
             f"leave --opset out, or pass --opset {written.get('')}",
         )
+    _strip(proto)
     _name_free_dimensions(proto, capture)
     onnx.helper.set_model_props(proto, dict(capture.metadata))
     proto.producer_name = "slide-deploy"
@@ -53,6 +54,16 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     proto.doc_string = capture.metadata.get("description", "")
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
+
+
+def _strip(message: Any) -> None:
+    """Drop notes at every level: the exporter leaves paths and lines of source code in them."""
+    for field, value in message.ListFields():
+        if field.name in ("doc_string", "metadata_props"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                _strip(part)
 
 
 def _name_free_dimensions(proto: Any, capture: Capture) -> None:
