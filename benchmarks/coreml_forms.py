@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from slide_deploy import registry
+from slide_deploy.artifacts.write import write_artifact
 from slide_deploy.capture import Capture
-from slide_deploy.exporting import write_artifact
-from slide_deploy.fusion import fuse_attention
-from slide_deploy.lowering.forms import forms
+from slide_deploy.fusion.branches import fuse_attention
+from slide_deploy.lowering.catalog import forms
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.types import Options, TensorSpec
 from slide_deploy.validators import _mil

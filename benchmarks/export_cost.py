@@ -68,8 +68,8 @@ def convert_with_vendors(checkpoint: Path) -> None:
     import openvino
     import torch
 
-    from slide_deploy.fusion import fuse
-    from slide_deploy.loading import load
+    from slide_deploy.fusion.branches import fuse
+    from slide_deploy.loading.loader import load
 
     model = fuse(load(checkpoint).module)
     example = (torch.randn(1, 3, 224, 224),)

@@ -21,19 +21,19 @@ from swin import SwinT
 from torch import Tensor, nn
 
 from slide_deploy import registry
-from slide_deploy.bench import Benchmark, bench
+from slide_deploy.artifacts.write import write_artifact
+from slide_deploy.bench.latency import Benchmark, bench
 from slide_deploy.capture import Capture
-from slide_deploy.exporting import write_artifact
-from slide_deploy.fusion import fuse, replace_attention
-from slide_deploy.jsonio import write_json
-from slide_deploy.lowering.choice import AUTO, lower_for
-from slide_deploy.lowering.forms import forms
+from slide_deploy.fusion.branches import fuse, replace_attention
+from slide_deploy.lowering.catalog import forms
+from slide_deploy.lowering.selection import AUTO, lower_for
 from slide_deploy.lowering.windows import fold_windows
 from slide_deploy.models.slide_attention import SlideAttention
 from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig, Stage
 from slide_deploy.report.terminal import make_console
 from slide_deploy.report.timings import save_chart, timings_table
 from slide_deploy.types import Options, TensorSpec
+from slide_deploy.utils.records import write_json
 
 SWIN_T = SlideSwinConfig(
     image_size=(224, 224),

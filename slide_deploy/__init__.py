@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slide_deploy.foreign import load_foreign, wrap
-    from slide_deploy.loading import Model, load
-    from slide_deploy.loading import save_fused as fuse
+    from slide_deploy.loading.custom import load_foreign, wrap
+    from slide_deploy.loading.loader import Model, load
+    from slide_deploy.loading.loader import save_fused as fuse
     from slide_deploy.pipeline import export, export_and_verify, verify
     from slide_deploy.types import Options, Precision, TensorSpec, Verdict
 
@@ -35,23 +35,24 @@ __all__ = [
 __version__ = "0.1.0"
 
 _PLACES = {
-    "Model": "loading.Model",
-    "Options": "types.Options",
-    "Precision": "types.Precision",
-    "TensorSpec": "types.TensorSpec",
-    "Verdict": "types.Verdict",
-    "export": "pipeline.export",
-    "export_and_verify": "pipeline.export_and_verify",
-    "fuse": "loading.save_fused",
-    "load": "loading.load",
-    "verify": "pipeline.verify",
-    "load_foreign": "foreign.load_foreign",
-    "wrap": "foreign.wrap",
+    "Model": "loading.loader",
+    "Options": "types",
+    "Precision": "types",
+    "TensorSpec": "types",
+    "Verdict": "types",
+    "export": "pipeline",
+    "export_and_verify": "pipeline",
+    "load": "loading.loader",
+    "verify": "pipeline",
+    "load_foreign": "loading.custom",
+    "wrap": "loading.custom",
 }
+_RENAMED = {"fuse": "loading.loader.save_fused"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _PLACES[name].partition(".")
+    place = _RENAMED.get(name, f"{_PLACES.get(name)}.{name}")
+    module, _, attribute = place.rpartition(".")
     return getattr(import_module(f"{__name__}.{module}"), attribute)

@@ -15,9 +15,14 @@ import numpy as np
 import torch
 
 from slide_deploy import registry
-from slide_deploy.baseline import regressions
-from slide_deploy.errors import CheckpointError, ConversionError, MissingLibrary, SlideDeployError
-from slide_deploy.exporting import (
+from slide_deploy.artifacts.manifest import (
+    Artifact,
+    Manifest,
+    SourceRecord,
+    find_manifest,
+    toolchain,
+)
+from slide_deploy.artifacts.write import (
     Deployed,
     deployer,
     require,
@@ -26,17 +31,14 @@ from slide_deploy.exporting import (
     source_of,
     write_artifact,
 )
-from slide_deploy.files import staged_folder
-from slide_deploy.free_size import free_size, sized
-from slide_deploy.golden import record_problems
-from slide_deploy.loading import Model
-from slide_deploy.manifest import Artifact, Manifest, SourceRecord, find_manifest, toolchain
+from slide_deploy.errors import CheckpointError, ConversionError, MissingLibrary, SlideDeployError
+from slide_deploy.loading.dynamic_size import free_size, sized
+from slide_deploy.loading.loader import Model
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.probes import Probe, image_probes, make_probes
 from slide_deploy.protocols import Exporter
 from slide_deploy.reference import block_references, expectations
 from slide_deploy.report.formats import save_reports
-from slide_deploy.report.record import Check, Report, overall
 from slide_deploy.types import (
     Extent,
     Options,
@@ -46,7 +48,11 @@ from slide_deploy.types import (
     extent_of,
     with_batch,
 )
-from slide_deploy.verification import Judging, Progress, Subject, check_artifact
+from slide_deploy.utils.files import staged_folder
+from slide_deploy.verification.baseline import regressions
+from slide_deploy.verification.judge import Judging, Progress, Subject, check_artifact
+from slide_deploy.verification.record import Check, Report, overall
+from slide_deploy.verification.recorded import record_problems
 
 __all__ = ["export", "export_and_verify", "subject_of", "verify"]
 

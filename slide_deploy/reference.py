@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from slide_deploy.parity.block_trace import BlockReference
 from slide_deploy.parity.expectation import Expectation, Noise
 from slide_deploy.parity.metrics import max_abs_error, noise_floor, noise_rms, snr_db
 from slide_deploy.parity.probes import Probe
-from slide_deploy.parity.trace import BlockReference
 from slide_deploy.types import Precision, TensorSpec
 
 __all__ = ["block_names", "block_references", "expectations", "run_module"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.mutation.outcome import Figure, Outcome, Status
-from slide_deploy.parity.compare import NOISE_MULTIPLE, POOLED_MULTIPLE, REPEATED_MULTIPLE
+from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, REPEATED_MULTIPLE
 from slide_deploy.parity.probes import source
 
 __all__ = ["ProbeUse", "counted", "detects", "fewest_probes", "localised", "power", "probe_uses"]

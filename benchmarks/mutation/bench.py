@@ -13,18 +13,18 @@ from torch import nn
 import slide_deploy
 from benchmarks.mutation.outcome import Figure
 from slide_deploy import registry
+from slide_deploy.artifacts.write import Deployed, deployer, write_artifact
 from slide_deploy.capture import Capture
-from slide_deploy.exporting import Deployed, deployer, write_artifact
-from slide_deploy.fusion import fuse
-from slide_deploy.loading import Model
+from slide_deploy.fusion.branches import fuse
+from slide_deploy.loading.loader import Model
+from slide_deploy.parity.block_trace import BlockReference, first_bad_block, trace_blocks
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.metrics import max_abs_error, rms_error
-from slide_deploy.parity.trace import BlockReference, first_bad_block, trace_blocks
 from slide_deploy.pipeline import subject_of
 from slide_deploy.protocols import Session
-from slide_deploy.reading import Reading
 from slide_deploy.types import Extent, Options, Precision
-from slide_deploy.verification import Judged, Judging, Subject, judge
+from slide_deploy.verification.judge import Judged, Judging, Subject, judge
+from slide_deploy.verification.runner import Reading
 
 __all__ = ["Bench", "Seen", "load_bench"]
 

@@ -18,8 +18,8 @@ from torch import nn
 
 from benchmarks.mutation.bench import Bench
 from benchmarks.mutation.outcome import Outcome, Route, Status
-from slide_deploy.fusion import fuse
-from slide_deploy.verification import Judging, check_artifact
+from slide_deploy.fusion.branches import fuse
+from slide_deploy.verification.judge import Judging, check_artifact
 
 __all__ = ["STALE", "TRUNCATED", "reseeded", "stale", "truncated"]
 

@@ -17,8 +17,8 @@ from benchmarks.mutation.tables import (
     real_rows,
     undetected_rows,
 )
-from slide_deploy.manifest import toolchain
-from slide_deploy.parity.compare import NOISE_MULTIPLE, POOLED_MULTIPLE, REPEATED_MULTIPLE
+from slide_deploy.artifacts.manifest import toolchain
+from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, REPEATED_MULTIPLE
 
 __all__ = ["document"]
 

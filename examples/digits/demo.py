@@ -15,11 +15,11 @@ from rich.table import Table
 
 import slide_deploy
 from slide_deploy import registry
-from slide_deploy.reading import read_artifact
 from slide_deploy.reference import run_module
 from slide_deploy.report.formats import write_report
-from slide_deploy.report.steps import steps
+from slide_deploy.report.progress import steps
 from slide_deploy.report.terminal import make_console, report_table
+from slide_deploy.verification.runner import read_artifact
 
 HERE = Path(__file__).parent
 CHECKPOINT = HERE / "slide_swin_digits.pth"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from slide_deploy.lowering.form import Form
+from slide_deploy.lowering.lowering import Form
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
 __all__ = ["FORM"]

@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slide_deploy.lowering.folding import Folded, Projection, fold
-from slide_deploy.lowering.form import Form
 from slide_deploy.lowering.layers import (
     add_up,
     empty_slot_bias,
@@ -29,6 +28,7 @@ from slide_deploy.lowering.layers import (
     repeat_first_tap,
     static_size,
 )
+from slide_deploy.lowering.lowering import Form
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
 __all__ = ["FORM", "FlatShifts"]

@@ -11,8 +11,8 @@ from torch import nn
 
 from slide_deploy.lowering.flat import FlatShifts
 from slide_deploy.lowering.folding import fold
-from slide_deploy.lowering.form import Form
 from slide_deploy.lowering.layers import block_slots
+from slide_deploy.lowering.lowering import Form
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
 __all__ = ["FORM"]

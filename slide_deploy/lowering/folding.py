@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from slide_deploy.lowering.form import ImpossibleForm
+from slide_deploy.lowering.lowering import ImpossibleForm
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
 
 __all__ = ["Folded", "Projection", "fold"]

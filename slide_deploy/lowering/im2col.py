@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slide_deploy.lowering.folding import Folded, Projection, fold
-from slide_deploy.lowering.form import Form
 from slide_deploy.lowering.layers import linear, pointwise, static_size
+from slide_deploy.lowering.lowering import Form
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
 __all__ = ["FORM", "Im2Col"]

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from slide_deploy.lowering.form import Form, ImpossibleForm
-from slide_deploy.lowering.forms import forms
+from slide_deploy.lowering.catalog import forms
+from slide_deploy.lowering.lowering import Form, ImpossibleForm
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
 
 __all__ = ["low_memory", "peak_bytes"]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.lowering.folding import Folded, fold
-from slide_deploy.lowering.form import Form
 from slide_deploy.lowering.layers import add_up, depthwise, pointwise, static_size
+from slide_deploy.lowering.lowering import Form
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
 __all__ = ["FORM", "TapByTap"]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.errors import ConversionError
-from slide_deploy.fusion import RELATIVE_TOLERANCE, error_on
+from slide_deploy.fusion.branches import RELATIVE_TOLERANCE, error_on
 from slide_deploy.lowering.folding import Projection
 from slide_deploy.lowering.layers import linear
 from slide_deploy.models.slide_swin import Block

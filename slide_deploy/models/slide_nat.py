@@ -36,10 +36,10 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.errors import ArchitectureError
-from slide_deploy.models.blocks import Mlp
+from slide_deploy.models.config_inference import block_counts, given_size, head_classes, with_given
 from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.mlp import Mlp
 from slide_deploy.models.neighborhood_attention import NeighborhoodAttention
-from slide_deploy.models.recognition import block_counts, given_size, head_classes, with_given
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.types import TensorSpec
 

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
-from slide_deploy.models.blocks import Mlp
 from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.mlp import Mlp
 from slide_deploy.models.pyramid import (
     EPSILON,
     Block,

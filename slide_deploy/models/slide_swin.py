@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
-from slide_deploy.models.blocks import Mlp
 from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.mlp import Mlp
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.models.window_attention import WindowAttention, shift_mask
 from slide_deploy.types import TensorSpec

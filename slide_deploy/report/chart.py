@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from slide_deploy.report.words import clean, ratio_text
+from slide_deploy.report.text import clean, ratio_text
 
 __all__ = ["MARKERS", "Series", "dot_plot", "marker"]
 

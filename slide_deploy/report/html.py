@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from slide_deploy.parity.compare import Comparison
-from slide_deploy.report import words
+from slide_deploy.parity.comparison import Comparison
+from slide_deploy.report import text as words
 from slide_deploy.report.chart import Series, dot_plot, marker
-from slide_deploy.report.record import Check, Report
+from slide_deploy.verification.record import Check, Report
 
 __all__ = ["render"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from slide_deploy.report.record import Check, Report
-from slide_deploy.report.words import clean, headline, number, opinion_text, ratio_text, top1_text
+from slide_deploy.report.text import clean, headline, number, opinion_text, ratio_text, top1_text
 from slide_deploy.types import Verdict
+from slide_deploy.verification.record import Check, Report
 
 __all__ = ["render"]
 

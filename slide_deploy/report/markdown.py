@@ -6,8 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 
-from slide_deploy.report.record import Check, Report
-from slide_deploy.report.words import (
+from slide_deploy.report.text import (
     FIDELITY_MEANING,
     VERDICT_WORD,
     clean,
@@ -20,6 +19,7 @@ from slide_deploy.report.words import (
     top1_text,
 )
 from slide_deploy.types import Verdict
+from slide_deploy.verification.record import Check, Report
 
 __all__ = ["render"]
 

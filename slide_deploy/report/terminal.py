@@ -10,9 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from slide_deploy.parity.compare import NOISE_MULTIPLE
-from slide_deploy.report.record import Check, Report
-from slide_deploy.report.words import (
+from slide_deploy.parity.comparison import NOISE_MULTIPLE
+from slide_deploy.report.text import (
     VERDICT_WORD,
     clean,
     number,
@@ -22,9 +21,10 @@ from slide_deploy.report.words import (
     size_text,
 )
 from slide_deploy.types import Verdict
+from slide_deploy.verification.record import Check, Report
 
 if TYPE_CHECKING:
-    from slide_deploy.inspection import Inspection
+    from slide_deploy.loading.inspection import Inspection
 
 __all__ = ["inspection_table", "make_console", "report_table"]
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from slide_deploy.bench import Benchmark
 from slide_deploy.errors import MissingLibrary, UsageError
-from slide_deploy.files import staged
-from slide_deploy.report.words import size_text
+from slide_deploy.report.text import size_text
+from slide_deploy.utils.files import staged
+
+if TYPE_CHECKING:
+    from slide_deploy.bench.latency import Benchmark
 
 __all__ = ["save_chart", "timings_table"]
 

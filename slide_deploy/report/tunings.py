@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from slide_deploy.tuning import Tuning
+if TYPE_CHECKING:
+    from slide_deploy.bench.tuning import Tuning
 
 __all__ = ["tuning_table"]
 

@@ -12,9 +12,9 @@ import pytest
 import slide_deploy
 from slide_deploy import registry
 from slide_deploy.models.families import family_named
-from slide_deploy.reading import read_artifact
 from slide_deploy.reference import run_module
 from slide_deploy.types import Verdict
+from slide_deploy.verification.runner import read_artifact
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 FAMILIES = ("slide-swin", "slide-pvt", "slide-pvt-v2", "slide-cswin", "slide-nat")

@@ -16,21 +16,21 @@ from torch import nn
 
 import slide_deploy
 from slide_deploy import registry
+from slide_deploy.artifacts.manifest import find_manifest
 from slide_deploy.errors import UsageError
-from slide_deploy.loading import Model
-from slide_deploy.manifest import find_manifest
+from slide_deploy.loading.loader import Model
 from slide_deploy.models.families import families
 from slide_deploy.models.slide_cswin import SlideCSwin, SlideCSwinConfig
 from slide_deploy.models.slide_nat import SlideNat, SlideNatConfig
 from slide_deploy.models.slide_pvt import SlidePvt, SlidePvtConfig
 from slide_deploy.models.slide_pvt_v2 import SlidePvtV2, SlidePvtV2Config
 from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig
-from slide_deploy.parity.trace import BlockReference
+from slide_deploy.parity.block_trace import BlockReference
 from slide_deploy.pipeline import subject_of
-from slide_deploy.reading import read_artifact
 from slide_deploy.reference import block_names
-from slide_deploy.report.record import Check
 from slide_deploy.types import Precision, Verdict
+from slide_deploy.verification.record import Check
+from slide_deploy.verification.runner import read_artifact
 
 TARGETS = registry.target_names()
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from slide_deploy import registry
-from slide_deploy.manifest import find_manifest
-from slide_deploy.parity.compare import NOISE_MULTIPLE
-from slide_deploy.reading import read_artifact
-from slide_deploy.report.record import read_report
+from slide_deploy.artifacts.manifest import find_manifest
+from slide_deploy.parity.comparison import NOISE_MULTIPLE
+from slide_deploy.verification.record import read_report
+from slide_deploy.verification.runner import read_artifact
 
 HERE, GOLDEN = Path(__file__).parent, Path(__file__).parents[1] / "golden"
 TARGETS = registry.target_names()

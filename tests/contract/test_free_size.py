@@ -11,18 +11,18 @@ import torch
 
 import slide_deploy
 from slide_deploy import registry
-from slide_deploy.fusion import fuse
-from slide_deploy.golden import verify_recorded
-from slide_deploy.loading import Model
-from slide_deploy.lowering.forms import forms
-from slide_deploy.lowering.lower import always, lower
-from slide_deploy.manifest import find_manifest
+from slide_deploy.artifacts.manifest import find_manifest
+from slide_deploy.fusion.branches import fuse
+from slide_deploy.loading.loader import Model
+from slide_deploy.lowering.catalog import forms
+from slide_deploy.lowering.replacement import always, lower
 from slide_deploy.models.slide_pvt_v2 import SlidePvtV2, SlidePvtV2Config
-from slide_deploy.quiet import quiet
-from slide_deploy.reading import read_artifact
 from slide_deploy.reference import run_module
 from slide_deploy.types import Options, Verdict
-from slide_deploy.verification import Judging
+from slide_deploy.utils.quiet import quiet
+from slide_deploy.verification.judge import Judging
+from slide_deploy.verification.recorded import verify_recorded
+from slide_deploy.verification.runner import read_artifact
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LONE = GOLDEN / "module_dat_default.pth"

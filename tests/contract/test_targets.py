@@ -12,13 +12,13 @@ import pytest
 
 import slide_deploy
 from slide_deploy import registry
-from slide_deploy.checkpoint import sha256_of
-from slide_deploy.loading import Model
-from slide_deploy.manifest import find_manifest
-from slide_deploy.parity.compare import NOISE_MULTIPLE
-from slide_deploy.reading import read_artifact
-from slide_deploy.report.record import Report
+from slide_deploy.artifacts.manifest import find_manifest
+from slide_deploy.loading.checkpoint import sha256_of
+from slide_deploy.loading.loader import Model
+from slide_deploy.parity.comparison import NOISE_MULTIPLE
 from slide_deploy.types import Options, Precision, Verdict
+from slide_deploy.verification.record import Report
+from slide_deploy.verification.runner import read_artifact
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TARGETS = registry.target_names()

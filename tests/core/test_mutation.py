@@ -24,7 +24,7 @@ from benchmarks.mutation.plan import TARGETS, Plan, counts
 from benchmarks.mutation.running import run
 from benchmarks.mutation.sampling import KINDS, kind_named, sampled
 from slide_deploy import registry
-from slide_deploy.parity.compare import REPEATED_MULTIPLE
+from slide_deploy.parity.comparison import REPEATED_MULTIPLE
 from slide_deploy.reference import run_module
 
 pytestmark = pytest.mark.filterwarnings("ignore")

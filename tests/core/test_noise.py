@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from slide_deploy.parity.compare import pooled_ratios, repeated_ratios
+from slide_deploy.parity.comparison import pooled_ratios, repeated_ratios
 from slide_deploy.parity.expectation import Expectation, Noise
 from slide_deploy.parity.probes import Probe
 from slide_deploy.reference import expectations

@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from slide_deploy import files
+from slide_deploy.utils import files
 
 folder, deadline = Path(sys.argv[1]), int(sys.argv[2])
 calls = 0

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slide_deploy.checkpoint import read_checkpoint
+from slide_deploy.artifacts.manifest import find_manifest
 from slide_deploy.errors import SlideDeployError
-from slide_deploy.manifest import find_manifest
+from slide_deploy.loading.checkpoint import read_checkpoint
 from slide_deploy.parity.expectation import load_expectations
-from slide_deploy.report.record import read_report
+from slide_deploy.verification.record import read_report
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from slide_deploy import load
-from slide_deploy.checkpoint import _unpickle
 from slide_deploy.errors import CheckpointError, UnsafeCheckpoint
+from slide_deploy.loading.checkpoint import _unpickle
 
 RunCli = Callable[..., Any]
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import slide_deploy
-from slide_deploy.reading import read_artifact
 from slide_deploy.types import Fidelity, Options, Precision
 from slide_deploy.validators import _mil
+from slide_deploy.verification.runner import read_artifact
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "darwin", reason="Core ML exists on macOS only; here the interpreter runs"

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slide_deploy.manifest import SourceRecord
-from slide_deploy.parity.compare import Comparison
+from slide_deploy.artifacts.manifest import SourceRecord
+from slide_deploy.parity.comparison import Comparison
 from slide_deploy.report.html import render
-from slide_deploy.report.record import BlockError, Check, Report
 from slide_deploy.types import Fidelity, Precision, Verdict
+from slide_deploy.verification.record import BlockError, Check, Report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slide_deploy.fusion import fuse_attention
-from slide_deploy.lowering.form import Form
-from slide_deploy.lowering.forms import forms
+from slide_deploy.fusion.branches import fuse_attention
+from slide_deploy.lowering.catalog import forms
+from slide_deploy.lowering.lowering import Form
 from slide_deploy.models.slide_attention import (
     AttentionConfig,
     FusedSlideAttention,

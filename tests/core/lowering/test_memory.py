@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slide_deploy.lowering.forms import form_named, forms
+from slide_deploy.lowering.catalog import form_named, forms
 from slide_deploy.lowering.memory import low_memory, peak_bytes
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from slide_deploy.loading import load
+from slide_deploy.loading.loader import load
 from slide_deploy.models.slide_swin import Stage
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -14,9 +14,9 @@ from torch.export import Dim
 from torch.nn import functional
 
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
-from slide_deploy.fusion import fuse, fused_skeleton
-from slide_deploy.inspection import count_flops, count_parameters
-from slide_deploy.loading import load, save_fused
+from slide_deploy.fusion.branches import fuse, fused_skeleton
+from slide_deploy.loading.inspection import count_flops, count_parameters
+from slide_deploy.loading.loader import load, save_fused
 from slide_deploy.models.slide_pvt import (
     FAMILY,
     SlidePvt,

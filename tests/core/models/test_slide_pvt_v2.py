@@ -13,9 +13,9 @@ from torch import nn
 from torch.export import Dim
 
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
-from slide_deploy.fusion import fuse, fused_skeleton
-from slide_deploy.inspection import count_flops, count_parameters
-from slide_deploy.loading import load
+from slide_deploy.fusion.branches import fuse, fused_skeleton
+from slide_deploy.loading.inspection import count_flops, count_parameters
+from slide_deploy.loading.loader import load
 from slide_deploy.models.slide_pvt_v2 import (
     FAMILY,
     SlidePvtV2,

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from slide_deploy.manifest import SourceRecord
-from slide_deploy.parity.compare import Comparison
-from slide_deploy.report.record import BlockError, Check, Opinion, Report, overall
+from slide_deploy.artifacts.manifest import SourceRecord
+from slide_deploy.parity.comparison import Comparison
 from slide_deploy.types import Fidelity, Precision, Verdict
+from slide_deploy.verification.record import BlockError, Check, Opinion, Report, overall
 
 PROBES = {"normal": "every weight takes part", "zeros": "biases alone"}
 GATE = "error ≤ 10 × the model's own float32 noise, per probe and output"

@@ -6,7 +6,7 @@ import pytest
 
 from slide_deploy.errors import OutputError, UsageError
 from slide_deploy.report.formats import check_report_paths, save_reports, write_report
-from slide_deploy.report.record import read_report
+from slide_deploy.verification.record import read_report
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from slide_deploy.jsonio import to_json
-from slide_deploy.manifest import Artifact, Manifest, SourceRecord
-from slide_deploy.parity.compare import Comparison
-from slide_deploy.report.record import BlockError, Check, Opinion, Report, read_report
+from slide_deploy.artifacts.manifest import Artifact, Manifest, SourceRecord
+from slide_deploy.parity.comparison import Comparison
 from slide_deploy.types import LayerForm, TensorSpec
+from slide_deploy.utils.records import to_json
+from slide_deploy.verification.record import BlockError, Check, Opinion, Report, read_report
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from slide_deploy.models.config_inference import given_size, head_classes
 from slide_deploy.models.family import Family, Recognised
-from slide_deploy.models.recognition import given_size, head_classes
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.types import TensorSpec
 

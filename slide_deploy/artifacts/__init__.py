@@ -1,0 +1,1 @@
+"""What an export writes: artifacts, manifest, golden vectors."""

@@ -1,0 +1,89 @@
+"""`manifest.json`: what was exported from what, with hashes; written beside the artifacts."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from slide_deploy.types import LayerForm, Precision, TensorSpec
+from slide_deploy.utils.records import read_json, write_json
+
+__all__ = ["FILE_NAME", "Artifact", "Manifest", "SourceRecord", "find_manifest", "toolchain"]
+
+FILE_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """The checkpoint: file name, SHA-256, and which of its weights."""
+
+    path_name: str
+    sha256: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One exported file or folder; `path` and `golden`, the golden vectors, are names in the
+    manifest's folder."""
+
+    target: str
+    path: str
+    precision: Precision
+    sha256: str
+    size_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    lowering: tuple[LayerForm, ...] = ()
+    golden: str = ""
+    golden_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that one output folder holds."""
+
+    source: SourceRecord
+    model: Mapping[str, Any]
+    artifacts: tuple[Artifact, ...]
+    toolchain: Mapping[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+    def entry(self, artifact: Path) -> Artifact | None:
+        """The record of an artifact of this folder, by name."""
+        return next((a for a in self.artifacts if a.path == artifact.name), None)
+
+    def save(self, folder: Path) -> None:
+        write_json(self, folder / FILE_NAME)
+
+
+def find_manifest(folder: Path) -> Manifest | None:
+    """The folder's manifest, or None where there is none; ArtifactError if it is unreadable."""
+    path = folder / FILE_NAME
+    return read_json(Manifest, path, SCHEMA_VERSION) if path.exists() else None
+
+
+def toolchain() -> dict[str, str]:
+    """Versions that shape an artifact, of what is installed here."""
+    packages = (
+        "slide-deploy",
+        "torch",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+        "coremltools",
+        "openvino",
+        "numpy",
+    )
+    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

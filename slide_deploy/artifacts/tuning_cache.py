@@ -1,0 +1,102 @@
+"""What `tune` found, kept in the user's cache folder.
+
+It holds for one runtime version, processor, batch, precision and set of shapes; where anything
+of that differs it is not found, and where the file is damaged it is not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from torch import nn
+
+from slide_deploy import registry
+from slide_deploy.artifacts.manifest import toolchain
+from slide_deploy.lowering.replacement import attentions
+from slide_deploy.lowering.selection import shape_key
+from slide_deploy.types import Options, TensorSpec
+from slide_deploy.utils.files import staged
+
+__all__ = ["remember", "remembered"]
+
+SCHEMA_VERSION = 1
+
+
+def remember(
+    module: nn.Module,
+    inputs: tuple[TensorSpec, ...],
+    target: str,
+    options: Options,
+    forms: Mapping[str, str],
+) -> Path:
+    """Keep the forms found for a fused module's attentions, by shape; returns the file."""
+    path = _cache_file(module, inputs, target, options)
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "date": date.today().isoformat(),
+        "key": _key(module, inputs, target, options),
+        "forms": dict(forms),
+    }
+    with staged(path) as scratch:
+        scratch.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    return path
+
+
+def remembered(
+    module: nn.Module,
+    inputs: tuple[TensorSpec, ...],
+    target: str,
+    options: Options,
+) -> dict[str, str]:
+    """What `tune` found for these shapes here; empty where nothing, or nothing usable, is kept."""
+    try:
+        content = json.loads(_cache_file(module, inputs, target, options).read_text("utf-8"))
+        if content["schema_version"] != SCHEMA_VERSION:
+            return {}
+        if content["key"] != _key(module, inputs, target, options):
+            return {}
+        return {str(key): str(form) for key, form in content["forms"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _key(
+    module: nn.Module, inputs: tuple[TensorSpec, ...], target: str, options: Options
+) -> dict[str, Any]:
+    versions = toolchain()
+    wanted = (*registry.exporter(target).packages, *registry.runtime(target).packages)
+    return {
+        "target": target,
+        "versions": {name: versions.get(name, "") for name in sorted(set(wanted))},
+        "processor": _processor(),
+        "batch": options.batch,
+        "precision": options.precision.value,
+        "shapes": sorted(
+            shape_key(attention.config, size)
+            for attention, size in attentions(module, inputs).values()
+        ),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        model = platform.processor()
+    return f"{platform.machine()} {model}"
+
+
+def _cache_file(
+    module: nn.Module, inputs: tuple[TensorSpec, ...], target: str, options: Options
+) -> Path:
+    key = json.dumps(_key(module, inputs, target, options), sort_keys=True)
+    name = hashlib.sha256(key.encode()).hexdigest()[:24]
+    return Path(platformdirs.user_cache_dir("slide-deploy"), "tuning", f"{target}-{name}.json")

@@ -1,0 +1,1 @@
+"""Latency of artifacts, and tuning by it."""

@@ -1,0 +1,190 @@
+"""Latency of artifacts through their own runtimes, interleaved so that ratios hold.
+
+A machine's speed drifts between minutes: every round times each artifact in turn, and the
+ratio to the first artifact is the median of the ratios of single rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slide_deploy import registry
+from slide_deploy.errors import ArtifactError, CheckpointError, UsageError
+from slide_deploy.types import Fidelity
+from slide_deploy.utils.files import size_of
+
+__all__ = ["Benchmark", "Timing", "bench"]
+
+SCHEMA_VERSION = 1
+
+# What a process returns that SIGKILL ended.
+KILLED = -9
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One artifact's figures. Latencies in milliseconds per call, `throughput` in images per
+    second, memory in bytes; `ratio` is to the first artifact, round by round."""
+
+    name: str
+    target: str
+    runtime: str
+    precision: str
+    batch: int
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    throughput: float
+    ratio: float
+    peak_memory_bytes: int | None
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """All timings of one interleaved run."""
+
+    timings: tuple[Timing, ...]
+    threads: int
+    rounds: int
+    calls_per_round: int
+    warmup: int
+    toolchain: dict[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+
+class _Worker:
+    """A process that holds one artifact open."""
+
+    def __init__(self, target: str, path: Path, threads: int) -> None:
+        self.path = path
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-W", "ignore", "-m", "slide_deploy.bench.latency_worker"),
+                *(target, str(path.resolve()), str(threads)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.about: dict[str, Any] = self.answer()
+        if "problem" in self.about:
+            self.close()
+            raise ArtifactError(self.about["problem"], self.about["hint"] or "export it again")
+
+    def ask(self, request: str) -> Any:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(f"{request}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise self._broken() from None
+        return self.answer()
+
+    def answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise self._broken()
+        return json.loads(line)
+
+    def _broken(self) -> ArtifactError:
+        if self.process.wait() == KILLED:
+            return ArtifactError(
+                f"the process that held {self.path.name} was killed, as happens for want of memory",
+                "time fewer artifacts at once, all are held open together, or a smaller batch",
+            )
+        return ArtifactError(
+            f"the runtime broke down on {self.path.name}", "verify the artifact first"
+        )
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def bench(
+    artifacts: Sequence[Path],
+    *,
+    threads: int = 2,
+    rounds: int = 10,
+    calls: int = 5,
+    warmup: int = 5,
+    progress: Callable[[str], None] = print,
+) -> Benchmark:
+    """Time artifacts in turn: `rounds` rounds of `calls` calls each, after `warmup` calls.
+
+    Raises UsageError for an artifact whose runtime is only interpreted here: the time that an
+    interpreter takes says nothing of the device.
+    """
+    from slide_deploy.artifacts.manifest import toolchain
+
+    with ExitStack() as stack:
+        workers = []
+        for path in artifacts:
+            progress(f"opening {path.name}")
+            worker = _Worker(_target_of(path), path, threads)
+            stack.callback(worker.close)
+            workers.append(worker)
+        for worker in workers:
+            worker.ask(str(warmup))
+        taken: list[list[list[float]]] = [[] for _ in workers]
+        for number in range(rounds):
+            progress(f"round {number + 1} of {rounds}")
+            for worker, latencies in zip(workers, taken, strict=True):
+                latencies.append(worker.ask(str(calls)))
+        peaks = [worker.ask("end") for worker in workers]
+    timings = tuple(
+        _timing(worker, latencies, taken[0], peak)
+        for worker, latencies, peak in zip(workers, taken, peaks, strict=True)
+    )
+    return Benchmark(timings, threads, rounds, calls, warmup, toolchain())
+
+
+def _target_of(path: Path) -> str:
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist", "check the path")
+    runtime = registry.recognise(path)
+    registry.require(f"timing {runtime.target}", runtime.packages, runtime.extra)
+    if runtime.fidelity() is Fidelity.INTERPRETED:
+        raise UsageError(
+            f"{path.name} can only be interpreted here, which says nothing of its speed",
+            "time it on a machine that has its runtime",
+        )
+    return runtime.target
+
+
+def _timing(
+    worker: _Worker, latencies: list[list[float]], base: list[list[float]], peak: int | None
+) -> Timing:
+    every = np.array(latencies)
+    ratios = [
+        statistics.median(own) / statistics.median(first)
+        for own, first in zip(latencies, base, strict=True)
+    ]
+    median = float(np.median(every))
+    return Timing(
+        name=worker.path.name,
+        target=_target_of(worker.path),
+        runtime=worker.about["runtime"],
+        precision=worker.about["precision"],
+        batch=worker.about["batch"],
+        median_ms=median,
+        p10_ms=float(np.percentile(every, 10)),
+        p90_ms=float(np.percentile(every, 90)),
+        throughput=1e3 * worker.about["batch"] / median,
+        ratio=statistics.median(ratios),
+        peak_memory_bytes=peak,
+        size_bytes=size_of(worker.path),
+    )

@@ -1,0 +1,153 @@
+"""Measure the forms of each attention on this machine, and remember the fastest."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from slide_deploy import registry
+from slide_deploy.artifacts.tuning_cache import remember
+from slide_deploy.artifacts.write import write_artifact
+from slide_deploy.bench.latency import bench
+from slide_deploy.capture import Capture
+from slide_deploy.errors import ConversionError, SlideDeployError, UsageError
+from slide_deploy.loading.loader import Model
+from slide_deploy.lowering.catalog import forms
+from slide_deploy.lowering.replacement import attentions
+from slide_deploy.lowering.selection import shape_key
+from slide_deploy.models.slide_attention import FusedSlideAttention
+from slide_deploy.parity.comparison import compare
+from slide_deploy.parity.expectation import Expectation
+from slide_deploy.parity.probes import make_probes
+from slide_deploy.reference import expectations
+from slide_deploy.types import Fidelity, Options, TensorSpec
+from slide_deploy.verification.judge import Progress
+from slide_deploy.verification.runner import read_artifact
+
+__all__ = ["Measured", "Tuning", "tune"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One form of one kind of attention: milliseconds per call, or why there are none."""
+
+    layers: tuple[str, ...]
+    resolution: tuple[int, int]
+    form: str
+    median_ms: float | None
+    ratio: float | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was measured for one target, and the form each kind of attention gets from now on."""
+
+    target: str
+    measured: tuple[Measured, ...]
+    forms: Mapping[str, str]
+    path: Path
+
+
+def tune(
+    model: Model, target: str, options: Options, *, threads: int, progress: Progress
+) -> Tuning:
+    """Time every form of each attention through the target's own runtime, interleaved.
+
+    A form that fails parity is out, however fast. Raises UsageError for a target whose runtime
+    is only interpreted here, MissingLibrary where it is not installed.
+    """
+    exporter, runtime = registry.exporter(target), registry.runtime(target)
+    packages = (*exporter.packages, *runtime.packages)
+    registry.require(f"tuning {exporter.title}", packages, exporter.extra)
+    if runtime.fidelity() is Fidelity.INTERPRETED:
+        raise UsageError(
+            f"{exporter.title} has no runtime here to tune for", "tune on a machine that has it"
+        )
+    module = model.merged
+    measured: list[Measured] = []
+    fastest: dict[str, str] = {}
+    for layers, attention, resolution in _kinds(module, model.inputs):
+        progress(f"timing the forms of {layers[0]} at {resolution[0]}x{resolution[1]}")
+        found = _measure(attention, layers, resolution, target, options, threads)
+        measured += found
+        timed = [m for m in found if m.median_ms is not None]
+        if not timed:
+            raise ConversionError(
+                f"no form of {layers[0]} passes on {exporter.title}: {found[0].problem}",
+                f"slide-deploy export -t {target} tells more",
+            )
+        best = min(timed, key=lambda m: m.ratio or float("inf"))
+        fastest[shape_key(attention.config, resolution)] = best.form
+    path = remember(module, model.inputs, target, options, fastest)
+    return Tuning(target, tuple(measured), fastest, path)
+
+
+def _kinds(
+    module: nn.Module, inputs: tuple[TensorSpec, ...]
+) -> list[tuple[tuple[str, ...], FusedSlideAttention, tuple[int, int]]]:
+    """Attentions that cost the same, once each: (their names, one of them, its map)."""
+    kinds: dict[str, tuple[list[str], FusedSlideAttention, tuple[int, int]]] = {}
+    for name, (attention, resolution) in attentions(module, inputs).items():
+        key = shape_key(attention.config, resolution)
+        kinds.setdefault(key, ([], attention, resolution))[0].append(name)
+    return [(tuple(names), attention, size) for names, attention, size in kinds.values()]
+
+
+def _measure(
+    attention: FusedSlideAttention,
+    layers: tuple[str, ...],
+    resolution: tuple[int, int],
+    target: str,
+    options: Options,
+    threads: int,
+) -> list[Measured]:
+    exporter = registry.exporter(target)
+    tokens = TensorSpec("tokens", (options.batch, *resolution, attention.config.dim))
+    capture = Capture(attention, (tokens,), (replace(tokens, name="attended"),), {})
+    expected = expectations(attention, capture.outputs, make_probes((tokens,))[:1])
+    problems: dict[str, str] = {}
+    good: list[tuple[str, Path]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for form in forms():
+            try:
+                built = replace(capture, module=form.build(attention).eval())
+                record = write_artifact(exporter, form.name, built, Path(folder), options)
+            except (SlideDeployError, ConversionError) as error:
+                problems[form.name] = error.message
+                continue
+            path = Path(folder, record.path)
+            if problem := _parity_problem(target, path, expected, options):
+                problems[form.name] = problem
+            else:
+                good.append((form.name, path))
+        timings = bench(
+            [path for _, path in good], threads=threads, rounds=8, calls=10, progress=_silent
+        ).timings
+    measured = [
+        Measured(layers, resolution, form, timing.median_ms, timing.ratio)
+        for (form, _), timing in zip(good, timings, strict=True)
+    ]
+    failed = [Measured(layers, resolution, f, None, None, p) for f, p in problems.items()]
+    return [*measured, *failed]
+
+
+def _parity_problem(
+    target: str, path: Path, expected: tuple[Expectation, ...], options: Options
+) -> str:
+    feeds = {e.probe: dict(e.inputs) for e in expected}
+    reading = read_artifact(target, path, feeds)
+    found = [
+        comparison
+        for e in expected
+        for comparison in compare(e, reading.outputs[e.probe], options.precision)
+    ]
+    return next((c.problem for c in found if c.problem), "")
+
+
+def _silent(step: str) -> None:
+    pass

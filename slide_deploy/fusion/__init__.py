@@ -1,0 +1,1 @@
+"""Shift branches merged into one convolution, in our families and in any module."""

@@ -1,0 +1,198 @@
+"""Find whole Slide Attentions in any module, by what they compute and not by their names.
+
+A module whose parameters are those of the attention is held against every attention that they
+can make. One that gives the same outputs takes its place, and is lowered like those of this
+package; where none does, the module stays as it is, and that is said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slide_deploy.fusion.attention_parameters import Hypothesis, Parts, hypotheses, parts_of
+from slide_deploy.fusion.branches import RELATIVE_TOLERANCE
+from slide_deploy.fusion.pairs import Found, difference, relative_error
+from slide_deploy.models.slide_attention import FusedSlideAttention, LocalAttention
+
+__all__ = ["recognise"]
+
+
+class ChannelsFirst(nn.Module):
+    """An attention on (B, H, W, C) for maps (B, C, H, W)."""
+
+    def __init__(self, attention: FusedSlideAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.attention(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return result
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call in a forward pass: all that was passed, and what came back."""
+
+    arguments: tuple[Any, ...]
+    named: dict[str, Any]
+    result: Any
+
+
+def recognise(
+    module: nn.Module, example: tuple[Tensor, ...]
+) -> tuple[nn.Module, tuple[Found, ...]]:
+    """A copy of `module` with each Slide Attention found in it fused, and what was found.
+
+    Each must agree within 1e-12 in float64 on noise and on what it is given when the module
+    runs on `example`, and so must the whole. Modules of this package are left to `fuse`.
+    """
+    exact = copy.deepcopy(module).double()
+    candidates = dict(_candidates(exact, ""))
+    if not candidates:
+        return module, ()
+    calls = _calls(exact, candidates, example)
+    found: dict[str, Found] = {}
+    forms: dict[str, nn.Module] = {}
+    for name, parts in candidates.items():
+        if any(_is_within(name, other) for other in forms):
+            continue
+        outcome = _recognised(exact.get_submodule(name), parts, calls[name])
+        if isinstance(outcome, str):
+            found[name] = Found(name, "left", outcome)
+        else:
+            forms[name], why = outcome
+            found[name] = Found(name, "recognised", why)
+    if forms and (problem := difference(exact, _with(exact, forms), example)):
+        found |= {name: replace(found[name], action="left", why=problem) for name in forms}
+        forms = {}
+    dtype = next(module.parameters()).dtype
+    merged = _with(module, {name: form.to(dtype) for name, form in forms.items()})
+    return merged, tuple(entry for entry in found.values() if not _is_around(entry, found))
+
+
+def _candidates(module: nn.Module, name: str) -> Iterator[tuple[str, Parts]]:
+    """Modules of the right parameters, by name, the outer before the inner."""
+    if isinstance(module, LocalAttention):
+        return
+    ours = any(isinstance(own, LocalAttention) for own in module.modules())
+    if not ours and (parts := parts_of(module)) is not None:
+        yield name, parts
+    for own, child in module.named_children():
+        yield from _candidates(child, f"{name}.{own}" if name else own)
+
+
+def _is_within(name: str, other: str) -> bool:
+    return name != other and (not other or name.startswith(f"{other}."))
+
+
+def _is_around(entry: Found, found: dict[str, Found]) -> bool:
+    """Whether a module was left that only holds what is told of anyway."""
+    return entry.action == "left" and any(_is_within(name, entry.name) for name in found)
+
+
+def _calls(
+    module: nn.Module, names: dict[str, Parts], example: tuple[Tensor, ...]
+) -> dict[str, list[_Call]]:
+    found: dict[str, list[_Call]] = {name: [] for name in names}
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, arguments: Any, named: dict[str, Any], result: Any) -> None:
+            kept = tuple(v.clone() if isinstance(v, Tensor) else v for v in arguments)
+            found[name].append(_Call(kept, named, result))
+
+        return hook
+
+    hooks = [
+        module.get_submodule(name).register_forward_hook(record(name), with_kwargs=True)
+        for name in names
+    ]
+    try:
+        with torch.no_grad():
+            module(*(x.double() if x.is_floating_point() else x for x in example))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _recognised(module: nn.Module, parts: Parts, calls: list[_Call]) -> tuple[nn.Module, str] | str:
+    """What computes the same as `module`, and what to say of it; else why there is nothing."""
+    if not calls:
+        return "it has the parts of Slide Attention, but is not called as a module"
+    if not all(map(_maps_one_tensor, calls)):
+        return "it has the parts of Slide Attention, but does not map one tensor to one of its size"
+    seen = [call.arguments[0] for call in calls]
+    for first in (True, False):
+        probes = list(_probes(module, parts, seen, channels_first=first))
+        for hypothesis in hypotheses(parts):
+            form = _form(hypothesis, channels_first=first)
+            if all(_agree(form, x, expected) for x, expected in probes):
+                merged = " and ".join(hypothesis.pairs)
+                order = "channels first" if first else "channels last"
+                return form, f"{merged} merged, {order}, equal within 1e-12 in float64"
+    return "it has the parts of Slide Attention, but computes something else"
+
+
+def _maps_one_tensor(call: _Call) -> bool:
+    if len(call.arguments) != 1 or call.named:
+        return False
+    (x,), y = call.arguments, call.result
+    return all(isinstance(v, Tensor) and v.ndim == 4 for v in (x, y)) and x.shape == y.shape
+
+
+def _form(hypothesis: Hypothesis, *, channels_first: bool) -> nn.Module:
+    return ChannelsFirst(hypothesis.attention).eval() if channels_first else hypothesis.attention
+
+
+def _probes(
+    module: nn.Module, parts: Parts, seen: list[Tensor], *, channels_first: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and the module's outputs: noise on a small map, where it takes one, then in the
+    shapes it was given, then what it was given."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+    # Larger than the kernel on both axes, and not square: borders, corners and the middle.
+    side = 2 * next(iter(parts.fixed.values())).kernel_size[0]
+    width = seen[0].shape[1 if channels_first else -1]
+    with torch.no_grad():
+        small = (2, width, side, side + 1) if channels_first else (2, side, side + 1, width)
+        x = noise(small)
+        with contextlib.suppress(Exception):  # it may know one size only, or one batch
+            yield x, module(x)
+        for shape in dict.fromkeys(tuple(x.shape) for x in seen):
+            x = 3 * noise(shape)
+            yield x, module(x)
+        for x in seen:
+            yield x, module(x)
+
+
+def _agree(form: nn.Module, x: Tensor, expected: Tensor) -> bool:
+    attention = form.attention if isinstance(form, ChannelsFirst) else form
+    assert isinstance(attention, FusedSlideAttention)
+    if x.shape[1 if isinstance(form, ChannelsFirst) else -1] != attention.config.dim:
+        return False
+    with torch.no_grad():
+        found = form(x)
+    return found.shape == expected.shape and relative_error(expected, found) <= RELATIVE_TOLERANCE
+
+
+def _with(module: nn.Module, forms: dict[str, nn.Module]) -> nn.Module:
+    """A copy with the named modules replaced, wherever else they are used as well."""
+    if "" in forms:
+        return forms[""]
+    copied = copy.deepcopy(module)
+    chosen = {copied.get_submodule(name): form for name, form in forms.items()}
+    for name, own in list(copied.named_modules(remove_duplicate=False)):
+        if own in chosen:
+            copied.set_submodule(name, chosen[own])
+    return copied

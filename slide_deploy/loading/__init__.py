@@ -1,0 +1,1 @@
+"""A file or a factory becomes a `Model`."""

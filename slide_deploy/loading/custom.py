@@ -1,0 +1,321 @@
+"""Models that somebody built themselves, as the `Model` that every other room works with.
+
+A factory is the user's own code, and calling it runs it; the checkpoint beside it is read as
+safely as any other.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import operator
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slide_deploy.capture import Capture
+from slide_deploy.errors import ArchitectureError, UsageError
+from slide_deploy.fusion.branches import fuse
+from slide_deploy.fusion.matching import recognise
+from slide_deploy.fusion.pairs import Found, fuse_by_structure
+from slide_deploy.loading.checkpoint import Checkpoint, Source, State, read_checkpoint
+from slide_deploy.loading.loader import Model
+from slide_deploy.types import TensorSpec, with_batch
+
+__all__ = ["FAMILY_NAME", "ForeignConfig", "load_foreign", "parse_input", "wrap"]
+
+FAMILY_NAME = "foreign"
+DTYPES = ("float32", "int32", "int64")
+
+
+@dataclass(frozen=True)
+class ForeignConfig:
+    """What made the module, and what became of each attention and shift pair found in it."""
+
+    factory: str
+    shift_pairs: tuple[str, ...]
+
+
+def load_foreign(
+    path: Path | str,
+    factory: str,
+    inputs: Sequence[TensorSpec] = (),
+    *,
+    weights: str | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> Model:
+    """The module that `factory` ("package.module:name") makes, with the weights of `path`.
+
+    `inputs` are passed in order; without them the module gets one image of `image_size`. Every
+    key must fit: raises ArchitectureError where one does not, UsageError where the factory
+    cannot be found or fails. The current folder is searched for it first.
+    """
+    checkpoint = read_checkpoint(Path(path))
+    source, state = checkpoint.choose(weights)
+    specs = tuple(inputs) or (_image(image_size),)
+    module = _built(factory)
+    _load_strictly(checkpoint, module, state, factory)
+    return wrap(
+        module,
+        specs,
+        name=Path(checkpoint.path_name).stem,
+        source=source,
+        kind=checkpoint.kind,
+        factory=factory,
+    )
+
+
+def wrap(
+    module: nn.Module,
+    inputs: Sequence[TensorSpec],
+    *,
+    name: str = "model",
+    source: Source | None = None,
+    kind: str = "module in memory",
+    factory: str = "",
+) -> Model:
+    """Any module as a Model; the module itself stays as it is, and is the reference.
+
+    `inputs` are those of one image: each has the batch of 1 as its first dimension. Outputs
+    are found by running the module once. Raises UsageError where it does not run on `inputs`,
+    or gives anything but float32 tensors with a batch.
+    """
+    specs = tuple(inputs)
+    _check_inputs(specs)
+    own = copy.deepcopy(module).float().eval().requires_grad_(False)
+    if next(own.parameters(), None) is None:
+        raise UsageError(f"{name} has no weights", "there is nothing to export: give a model")
+    example = Capture(own, specs, (), {}).example
+    value = _run(own, example, specs)
+    named = list(_leaves(value, ""))
+    nested = not isinstance(value, Tensor) and not _is_flat(value)
+    if nested:
+        own = _Flat(own).eval()
+    _run(copy.deepcopy(own).double(), [_exact(x) for x in example], specs, " in float64")
+    outputs = _outputs(named, {spec.name for spec in specs})
+    told = tuple(map(_sentence, _found(own, example)))
+    return Model(
+        name=name,
+        source=source or Source(name, _digest(module), "model"),
+        kind=kind,
+        family=FAMILY_NAME,
+        config=ForeignConfig(factory or type(module).__qualname__, told),
+        module=own,
+        inputs=specs,
+        outputs=outputs,
+        fused=False,
+        notes=told or ("no Slide Attention found: exported as it is",),
+        merge=partial(_merged, example=example),
+        finish=partial(_finished, nested=nested),
+    )
+
+
+def parse_input(text: str) -> TensorSpec:
+    """ "name:1x3x224x224[:dtype]" as a spec; UsageError where it cannot be read so."""
+    name, _, rest = text.partition(":")
+    shape, _, dtype = rest.partition(":")
+    sizes = shape.lower().split("x")
+    if not name.isidentifier() or not all(s.isascii() and s.isdigit() for s in sizes):
+        raise UsageError(
+            f"--input {text[:60]!r} is not an input", "give name:shape, e.g. image:1x3x224x224"
+        )
+    spec = TensorSpec(name, tuple(map(int, sizes)), dtype or "float32")
+    _check_inputs((spec,))
+    return spec
+
+
+def _found(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[Found, ...]:
+    """Whole attentions, and the shift pairs outside of those that were recognised."""
+    recognised, whole = recognise(module, example)
+    _, pairs = fuse_by_structure(recognised, example)
+    inside = tuple(f"{e.name}.".lstrip(".") for e in whole if e.action == "recognised")
+    return (*whole, *(pair for pair in pairs if not pair.name.startswith(inside)))
+
+
+def _sentence(found: Found) -> str:
+    recognised = found.action == "recognised"
+    action = "recognised as Slide Attention and lowered" if recognised else found.action
+    name = found.name.removeprefix(_Flat.PLACE).lstrip(".") or "the module"
+    return f"{name}: {action}, {found.why}".replace(f"{_Flat.PLACE}.", "")
+
+
+def _merged(module: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
+    """Every whole attention fused, and the user's own outputs: names are then the user's."""
+    merged = fuse(recognise(module, example)[0])
+    return merged.get_submodule(_Flat.PLACE) if isinstance(merged, _Flat) else merged
+
+
+def _finished(capture: Capture, *, nested: bool) -> nn.Module:
+    if nested:
+        capture = replace(capture, module=_Flat(capture.module).eval())
+    return fuse_by_structure(capture.module, capture.example, capture.dynamic_shapes)[0]
+
+
+class _Flat(nn.Module):
+    """A module whose outputs are a plain tuple, whatever they were nested in."""
+
+    # No name that a user's own module would have: it is taken out of what is told.
+    PLACE = "whole_module_of_the_user"
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.add_module(self.PLACE, model)
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        values = tuple(value for _, value in _leaves(self.get_submodule(self.PLACE)(*inputs), ""))
+        return values[0] if len(values) == 1 else values
+
+
+def _image(size: tuple[int, int] | None) -> TensorSpec:
+    if size is None:
+        raise UsageError(
+            "a model of one's own works on inputs that only its owner knows",
+            "pass --image-size HxW for one image, or --input name:shape for each input",
+        )
+    return TensorSpec("image", (1, 3, *size))
+
+
+def _check_inputs(inputs: tuple[TensorSpec, ...]) -> None:
+    names = [spec.name for spec in inputs]
+    if not inputs or len(set(names)) < len(names):
+        raise UsageError(
+            f"inputs {', '.join(names) or '(none)'} are not of different names",
+            "give each input once, in the order of the forward method",
+        )
+    for spec in inputs:
+        if not spec.shape or spec.shape[0] != 1 or any(int(size) < 1 for size in spec.shape):
+            raise UsageError(
+                f"input {spec.name} of shape {'x'.join(map(str, spec.shape))} has no batch of 1",
+                "the first dimension is the batch: give 1, and --batch or --dynamic for others",
+            )
+        if spec.dtype not in DTYPES:
+            raise UsageError(
+                f"input {spec.name} cannot be {spec.dtype}", f"known: {', '.join(DTYPES)}"
+            )
+
+
+def _built(factory: str) -> nn.Module:
+    """Import and call the user's factory."""
+    place, _, attribute = factory.partition(":")
+    if not place or not attribute:
+        raise UsageError(
+            f"--model {factory!r} names no factory", "give package.module:name, e.g. my.net:build"
+        )
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    importlib.invalidate_caches()
+    try:
+        make = operator.attrgetter(attribute)(importlib.import_module(place))
+    except Exception as error:  # importing runs the user's code, which may fail in any way
+        raise UsageError(
+            f"--model {factory} cannot be imported: {_told(error)}",
+            "the current folder and PYTHONPATH are searched; --debug shows the traceback",
+        ) from error
+    try:
+        module = make()
+    except Exception as error:
+        raise UsageError(
+            f"--model {factory}() failed: {_told(error)}",
+            "it is called without arguments; --debug shows the traceback",
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise UsageError(
+            f"--model {factory}() gave a {type(module).__name__}, not an nn.Module",
+            "name a function or class that makes the model",
+        )
+    return module
+
+
+def _load_strictly(checkpoint: Checkpoint, module: nn.Module, state: State, factory: str) -> None:
+    hint = f"does {factory} build the model that was trained?"
+    try:
+        missing, unexpected = module.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise ArchitectureError(f"{checkpoint.path_name}: {lines[-1][:200]}", hint) from error
+    for keys, what in ((missing, "lacks"), (unexpected, "has keys that the model does not:")):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise ArchitectureError(
+                f"{checkpoint.path_name} {what} {', '.join(keys[:3])}{more}", hint
+            )
+
+
+def _run(
+    module: nn.Module, example: Sequence[Tensor], specs: tuple[TensorSpec, ...], where: str = ""
+) -> Any:
+    try:
+        with torch.no_grad():
+            return module(*example)
+    except Exception as error:  # the user's own forward
+        given = ", ".join(f"{s.name} {'x'.join(map(str, s.shape))} {s.dtype}" for s in specs)
+        raise UsageError(
+            f"the model does not run on {given}{where}: {_told(error)}",
+            "give its inputs in order with --input name:shape[:dtype]",
+        ) from error
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Tensors in whatever a model returns, with the names they go by."""
+    if isinstance(value, Tensor):
+        yield name or "output", value
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _leaves(entry, f"{name}_{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, entry in enumerate(value):
+            yield from _leaves(entry, f"{name or 'output'}_{index}" if index else name)
+    elif value is not None:
+        raise UsageError(
+            f"the model returns a {type(value).__name__} among its outputs",
+            "return tensors, or lists, tuples and dicts of them",
+        )
+
+
+def _outputs(named: list[tuple[str, Tensor]], taken: set[str]) -> tuple[TensorSpec, ...]:
+    specs: list[TensorSpec] = []
+    for name, value in named:
+        own = re.sub(r"\W", "_", name)
+        own = own if own.isidentifier() else f"output_{own}"
+        while own in taken:
+            own += "_out"
+        taken = taken | {own}
+        dtype = str(value.dtype).removeprefix("torch.")
+        if dtype != "float32" or not value.ndim or value.shape[0] != 1:
+            raise UsageError(
+                f"output {own} is {dtype}{list(value.shape)}",
+                "outputs must be float32 with the batch as first dimension: return the scores, "
+                "not what is picked by them",
+            )
+        specs.append(with_batch(TensorSpec(own, tuple(value.shape)), 1))
+    if not specs:
+        raise UsageError("the model returns no tensor", "return what it computes")
+    return tuple(specs)
+
+
+def _is_flat(value: Any) -> bool:
+    return type(value) is tuple and all(isinstance(entry, Tensor) for entry in value)
+
+
+def _exact(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value
+
+
+def _digest(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:160]}"

@@ -1,0 +1,111 @@
+"""Height and width left free: whether a model allows it, and which of its dimensions then are.
+
+What fixes a size says so itself (`fixes_size` of a module of this package); any other module is
+run at two sizes. A size is a multiple of the largest power of 2 up to 32 that divides the
+model's own, which is what strides and patches ask for, and at least two of these steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from slide_deploy.errors import UsageError
+from slide_deploy.loading.loader import Model
+from slide_deploy.types import HEIGHT, WIDTH, Steps, TensorSpec
+
+__all__ = ["FreeSize", "free_size", "sized"]
+
+LARGEST_STEP = 32
+HINT = "leave --dynamic-size out, and export once for each --image-size that is needed"
+
+
+@dataclass(frozen=True)
+class FreeSize:
+    """Specs of one image with free dimensions as names, the values these take, and another size
+    (height, width) than the model's own to ask an artifact for."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    steps: dict[str, Steps]
+    other: tuple[int, int]
+
+
+def free_size(model: Model) -> FreeSize:
+    """Raises UsageError, naming the part that does it, where the size is fixed."""
+    for name, module in model.module.named_modules():
+        if why := getattr(module, "fixes_size", ""):
+            raise UsageError(f"height and width cannot be free: {name or 'the model'} {why}", HINT)
+    images = [spec for spec in model.inputs if _is_image(spec)]
+    if len(images) != 1:
+        raise UsageError(
+            f"height and width of {len(images)} images cannot be free",
+            "leave --dynamic-size out: it is for models of one image",
+        )
+    height, width = (int(size) for size in images[0].shape[2:])
+    step = math.gcd(height, width, LARGEST_STEP)
+    step = step // 2 if 1 < step == min(height, width) else step
+    # Three sizes, the model's own, another to trace with and another to ask for: what is fixed
+    # by one of them shows at the others.
+    other = height - step if height >= 3 * step else height + step, width + 2 * step
+    steps = {HEIGHT: Steps(height, step), WIDTH: Steps(width + step, step)}
+    return FreeSize(
+        inputs=tuple(_freed(spec) if _is_image(spec) else spec for spec in model.inputs),
+        outputs=_outputs(model, other),
+        steps=steps,
+        other=other,
+    )
+
+
+def sized(spec: TensorSpec, size: tuple[int, int]) -> TensorSpec:
+    """An image of that height and width; anything else as it is."""
+    return replace(spec, shape=(*spec.shape[:2], *size)) if _is_image(spec) else spec
+
+
+def _is_image(spec: TensorSpec) -> bool:
+    return len(spec.shape) == 4 and spec.dtype == "float32"
+
+
+def _freed(spec: TensorSpec) -> TensorSpec:
+    return replace(spec, shape=(*spec.shape[:2], HEIGHT, WIDTH))
+
+
+def _outputs(model: Model, other: tuple[int, int]) -> tuple[TensorSpec, ...]:
+    """The outputs, with a name of its own for each dimension that follows the image's."""
+    inputs = [sized(spec, other) for spec in model.inputs]
+    try:
+        with torch.no_grad():
+            made = model.module(*(_zeros(spec) for spec in inputs))
+    except Exception as error:  # a module of any kind
+        first = (str(error).strip().splitlines() or [""])[0][:160]
+        raise UsageError(
+            f"height and width cannot be free: {model.name} does not run on "
+            f"{other[0]}x{other[1]}: {type(error).__name__}: {first}",
+            HINT,
+        ) from error
+    values = (made,) if isinstance(made, Tensor) else made
+    return tuple(
+        replace(spec, shape=_compared(spec, tuple(value.shape)))
+        for spec, value in zip(model.outputs, values, strict=True)
+    )
+
+
+def _compared(spec: TensorSpec, found: tuple[int, ...]) -> tuple[int | str, ...]:
+    if len(found) != len(spec.shape) or found[0] != spec.shape[0]:
+        raise UsageError(
+            f"height and width cannot be free: output {spec.name} is {list(spec.shape)} at one "
+            f"size and {list(found)} at another",
+            HINT,
+        )
+    names = {2: HEIGHT, 3: WIDTH} if len(found) == 4 else {}
+    return tuple(
+        size if size == own else f"{spec.name}_{names.get(axis, axis)}"
+        for axis, (size, own) in enumerate(zip(spec.shape, found, strict=True))
+    )
+
+
+def _zeros(spec: TensorSpec) -> Tensor:
+    return torch.zeros(tuple(map(int, spec.shape)), dtype=getattr(torch, spec.dtype))

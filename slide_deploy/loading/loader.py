@@ -1,0 +1,265 @@
+"""From a file to a model: recognise the family, build it, load every weight or say why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from slide_deploy import __version__
+from slide_deploy.capture import Capture
+from slide_deploy.errors import ArchitectureError, CheckpointError, SlideDeployError, UsageError
+from slide_deploy.fusion.branches import fuse, fused_skeleton
+from slide_deploy.loading.checkpoint import Checkpoint, Source, State, read_checkpoint
+from slide_deploy.models.families import families, family_named
+from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.features import features_only, stage_specs, unused_weights
+from slide_deploy.types import TensorSpec
+from slide_deploy.utils.files import staged
+from slide_deploy.utils.records import rebuild
+
+__all__ = ["Finish", "Merge", "Model", "load", "save_fused"]
+
+# Buffers that the architecture determines; checkpoints may carry them or not.
+_DERIVED = ("relative_position_index", "attn_mask")
+
+
+Merge = Callable[[nn.Module], nn.Module]
+Finish = Callable[[Capture], nn.Module]
+
+
+def _as_it_is(capture: Capture) -> nn.Module:
+    return capture.module
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model read from a file, in float32 and eval mode.
+
+    `module` is the training form, or the fused form where the file holds nothing else
+    (`fused`). `notes` tell the user what was assumed. With `features` its outputs are the maps
+    of its stages, where otherwise a classifier ends it. `merge` makes a copy of a training form
+    with its Slide Attentions fused; `finish` makes the last change to what is captured, when these
+    have their forms.
+    """
+
+    name: str
+    source: Source
+    kind: str
+    family: str
+    config: Any
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    fused: bool
+    notes: tuple[str, ...]
+    features: bool = False
+    merge: Merge = fuse
+    finish: Finish = _as_it_is
+
+    @property
+    def merged(self) -> nn.Module:
+        """The fused form; `module` where the file holds nothing else."""
+        return self.module if self.fused else self.merge(self.module)
+
+
+def load(
+    path: Path | str,
+    *,
+    weights: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    features: bool = False,
+) -> Model:
+    """Load a checkpoint of any known format and family.
+
+    `weights` chooses "ema" or "model" where a file has both (default: the averaged ones);
+    `image_size` is (height, width) in pixels, needed only where the file does not tell;
+    `features` asks for the stages' maps as outputs, `stage1` and so on.
+    Raises CheckpointError and its kin; never executes code from the file.
+    """
+    checkpoint = read_checkpoint(Path(path))
+    source, state = checkpoint.choose(weights)
+    if "family" in checkpoint.metadata:
+        family = family_named(checkpoint.metadata["family"])
+    else:
+        family = _family_of(checkpoint, state)
+        state = {family.prefix + key: value for key, value in state.items()}
+    with _sizes_of(checkpoint):
+        recognised = (
+            _from_metadata(checkpoint, family, image_size)
+            if "family" in checkpoint.metadata
+            else family.recognise(state, checkpoint.config, image_size)
+        )
+        module = family.build(recognised.config).eval()
+        inputs = (family.input_spec(recognised.config),)
+        outputs = family.output_specs(recognised.config)
+    notes = recognised.notes
+
+    fused = any(key.endswith(".shift.weight") for key in state)
+    if fused:
+        module = fused_skeleton(module)
+        notes = (*notes, "the file holds fused weights only: they are the reference")
+    others = {str(v.dtype).removeprefix("torch.") for v in state.values() if v.is_floating_point()}
+    if others := others - {"float32"}:
+        notes = (*notes, f"weights stored as {', '.join(sorted(others))} are used as float32")
+    spare: frozenset[str] = frozenset()
+    if features:
+        module = features_only(module, checkpoint.path_name)
+        outputs, spare = stage_specs(module, inputs), unused_weights(module, inputs)
+    _load_every_weight(checkpoint, module, state, spare, given_size=image_size is not None)
+    return Model(
+        name=Path(checkpoint.path_name).stem,
+        source=source,
+        kind=checkpoint.kind,
+        family=family.name,
+        config=recognised.config,
+        module=module.requires_grad_(False),
+        inputs=inputs,
+        outputs=outputs,
+        fused=fused,
+        notes=notes,
+        features=features,
+    )
+
+
+def save_fused(model: Model, path: Path) -> None:
+    """Write the fused weights as safetensors, with the architecture in its metadata.
+
+    The file is written as float32: each fused weight is the float64 sum, rounded once.
+    Raises UsageError for a model of no family, which nobody could build again from the file.
+    """
+    from safetensors.torch import save
+
+    if model.family not in {family.name for family in families()}:
+        raise UsageError(
+            f"{model.name} is of no known family: its fused weights could not be loaded again",
+            "export it instead; every artifact has the merged weights",
+        )
+
+    state = {
+        key: value.contiguous()
+        for key, value in model.merged.state_dict().items()
+        if not key.endswith(_DERIVED)
+    }
+    metadata = {
+        "format": "pt",
+        "family": model.family,
+        "config": json.dumps(dataclasses.asdict(model.config)),
+        "weights": model.source.weights,
+        "source": f"{model.source.path_name} sha256:{model.source.sha256}",
+        "slide_deploy": __version__,
+    }
+    with staged(path) as scratch:
+        # By way of memory: safetensors' own writer reports a full disk as its own error.
+        scratch.write_bytes(save(state, metadata))
+
+
+@contextmanager
+def _sizes_of(checkpoint: Checkpoint) -> Iterator[None]:
+    """Sizes that a file gives can be wrong in any way, and fail anywhere in reading or building."""
+    try:
+        yield
+    except SlideDeployError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:160]
+        raise ArchitectureError(
+            f"{checkpoint.path_name} gives sizes that no model has "
+            f"({type(error).__name__}: {reason})",
+            "is the config that of these weights, and the state dict whole?",
+        ) from error
+
+
+def _family_of(checkpoint: Checkpoint, state: State) -> Family:
+    for family in families():
+        if family.recognises(state):
+            return family
+    pair = any(key.endswith("dep_conv.weight") for key in state) and any(
+        key.endswith("dep_conv1.weight") for key in state
+    )
+    if not pair:
+        raise CheckpointError(
+            f"{checkpoint.path_name} holds no deformed-shift pair (dep_conv beside dep_conv1)",
+            "is it a Slide-Transformer? a fused model comes as the file that `fuse` writes",
+        )
+    raise CheckpointError(
+        f"{checkpoint.path_name} holds Slide Attention in a model of no known family",
+        f"known families: {', '.join(family.name for family in families())}",
+    )
+
+
+def _from_metadata(
+    checkpoint: Checkpoint, family: Family, image_size: tuple[int, int] | None
+) -> Recognised:
+    try:
+        config = rebuild(family.config_type, json.loads(checkpoint.metadata["config"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArchitectureError(
+            f"{checkpoint.path_name}: its architecture metadata cannot be read ({error})",
+            "write it again with `slide-deploy fuse`",
+        ) from error
+    return Recognised(replace(config, image_size=image_size) if image_size else config)
+
+
+def _load_every_weight(
+    checkpoint: Checkpoint,
+    module: nn.Module,
+    state: State,
+    spare: frozenset[str],
+    *,
+    given_size: bool,
+) -> None:
+    """Load strictly, but for `spare` weights, which may be missing; buffers that the architecture
+    determines must agree where they are there."""
+    own = module.state_dict()
+    where = f"{checkpoint.path_name} ({checkpoint.kind})"
+    needed = [key for key in own if key not in spare and not key.endswith(_DERIVED)]
+    if missing := [key for key in needed if key not in state]:
+        raise ArchitectureError(
+            f"{where} lacks {_listed(missing)}", "is it the whole model's state dict?"
+        )
+    extra = [key for key in state if key not in own and not key.endswith(_DERIVED)]
+    if extra:
+        raise ArchitectureError(
+            f"{where} has keys that its architecture does not: {_listed(extra)}",
+            "is the config that of these weights?",
+        )
+    for key, value in state.items():
+        expected = own.get(key)
+        derived = key.endswith(_DERIVED)
+        if derived and given_size and key.endswith("attn_mask"):
+            continue  # another image size was asked for: the masks are made for it
+        if (
+            expected is None
+            or expected.shape != value.shape
+            or (derived and not torch.equal(expected, value.to(expected.dtype)))
+        ):
+            has = "nothing" if expected is None else tuple(expected.shape)
+            raise ArchitectureError(
+                f"{where}: {key} is {tuple(value.shape)} where its architecture has {has}",
+                "pass --image-size HxW if the model was trained for another size or a map "
+                "that is not square",
+            )
+    weights = {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in state.items()
+        if not key.endswith(_DERIVED)
+    }
+    for key, value in weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise CheckpointError(
+                f"{where}: {key} has values beyond float32", "save the weights as float32"
+            )
+    module.load_state_dict(weights, strict=False)
+
+
+def _listed(keys: list[str], count: int = 3) -> str:
+    more = f" and {len(keys) - count} more" if len(keys) > count else ""
+    return ", ".join(keys[:count]) + more

@@ -1,0 +1,33 @@
+"""Finds forms by the files that exist in this folder."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from slide_deploy import lowering
+from slide_deploy.errors import UnknownName
+from slide_deploy.lowering.lowering import Form
+
+__all__ = ["CANONICAL", "form_named", "forms"]
+
+# What fusion yields; there for every module, so it is what everything falls back to.
+CANONICAL = "depthwise"
+
+
+@cache
+def forms() -> tuple[Form, ...]:
+    """Every form, by name; a module of this folder is one where it defines `FORM`."""
+    names = (module.name for module in pkgutil.iter_modules(lowering.__path__))
+    modules = (importlib.import_module(f"{lowering.__name__}.{name}") for name in names)
+    found = (module.FORM for module in modules if hasattr(module, "FORM"))
+    return tuple(sorted(found, key=lambda form: form.name))
+
+
+def form_named(name: str) -> Form:
+    """The form of that name; UnknownName, with the nearest one, if there is none."""
+    known = {form.name: form for form in forms()}
+    if name not in known:
+        raise UnknownName("lowering", name, known)
+    return known[name]

@@ -1,0 +1,126 @@
+"""Replace the fused attentions of a model by equal forms, each checked before it is kept."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from slide_deploy.errors import ConversionError
+from slide_deploy.fusion.branches import RELATIVE_TOLERANCE, attention_error
+from slide_deploy.lowering.catalog import form_named
+from slide_deploy.lowering.lowering import ImpossibleForm
+from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
+from slide_deploy.types import TensorSpec
+
+__all__ = ["Choice", "Choose", "always", "attentions", "lower", "resolutions"]
+
+Choose = Callable[[str, AttentionConfig, tuple[int, int]], str]
+"""Name of the form for an attention, from the module's name, its sizes and its map (H, W)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which form one attention got: its name in the model, its map (H, W), and the form."""
+
+    name: str
+    resolution: tuple[int, int]
+    form: str
+
+
+def always(form: str) -> Choose:
+    """The same form for every attention; UnknownName if there is none of that name."""
+    known = form_named(form).name
+    return lambda name, config, resolution: known
+
+
+def lower(
+    model: nn.Module, inputs: Sequence[TensorSpec], choose: Choose
+) -> tuple[nn.Module, tuple[Choice, ...]]:
+    """A copy of a fused `model` with every attention in the form that `choose` names.
+
+    `inputs` are the model's, to find each attention's resolution. Raises UnknownName for a
+    form nobody knows, ImpossibleForm for one that cannot express the module, ConversionError
+    where a form is not equal to the module it replaces. The model itself stays as it is.
+    """
+    lowered = copy.deepcopy(model)
+    choices = []
+    for name, (module, resolution) in attentions(model, inputs).items():
+        choice = Choice(name, resolution, choose(name, module.config, resolution))
+        form = _equal_form(module, choice)
+        if not name:
+            return form, (choice,)
+        lowered.set_submodule(name, form)
+        choices.append(choice)
+    return lowered, tuple(choices)
+
+
+def resolutions(model: nn.Module, inputs: Sequence[TensorSpec]) -> dict[str, tuple[int, int]]:
+    """Map size (H, W) of each fused attention, in forward order; nothing is computed where the
+    model runs on shapes alone."""
+    if not any(isinstance(module, FusedSlideAttention) for module in model.modules()):
+        return {}
+    try:
+        return _resolutions(copy.deepcopy(model).to("meta"), inputs)
+    except RuntimeError:  # a module of somebody's own may make tensors on the processor
+        return _resolutions(copy.deepcopy(model), inputs)
+
+
+def _resolutions(shadow: nn.Module, inputs: Sequence[TensorSpec]) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            _, height, width, _ = arguments[0].shape
+            found[name] = (height, width)
+
+        return hook
+
+    for name, module in shadow.named_modules():
+        if isinstance(module, FusedSlideAttention):
+            module.register_forward_pre_hook(record(name))
+    weight = next(shadow.parameters())
+    with torch.no_grad():
+        shadow(*(_zeros(spec, weight) for spec in inputs))
+    return found
+
+
+def attentions(
+    model: nn.Module, inputs: Sequence[TensorSpec]
+) -> dict[str, tuple[FusedSlideAttention, tuple[int, int]]]:
+    """Each fused attention with its map (H, W), by name, in forward order."""
+    found = {}
+    for name, resolution in resolutions(model, inputs).items():
+        module = model.get_submodule(name)
+        assert isinstance(module, FusedSlideAttention)
+        found[name] = module, resolution
+    return found
+
+
+def _zeros(spec: TensorSpec, like: Tensor) -> Tensor:
+    shape = [1 if isinstance(size, str) else size for size in spec.shape]
+    dtype = like.dtype if spec.dtype == "float32" else getattr(torch, spec.dtype)
+    return torch.zeros(shape, dtype=dtype, device=like.device)
+
+
+def _equal_form(module: FusedSlideAttention, choice: Choice) -> nn.Module:
+    """The chosen form of `module` in its dtype; the form's claim is checked in float64."""
+    exact, build = copy.deepcopy(module).double(), form_named(choice.form).build
+    try:
+        form = build(exact)
+    except ImpossibleForm as error:
+        raise ImpossibleForm(
+            f"{choice.name or 'the module'} cannot take the form {choice.form}: {error.message}",
+            error.hint or "choose another with --lowering, or leave it at auto",
+        ) from error
+    difference = attention_error(exact, form)
+    if not difference <= RELATIVE_TOLERANCE:
+        raise ConversionError(
+            f"the form {choice.form} changed the output of {choice.name or 'the module'} "
+            f"by {difference:.1e} relative",
+            "choose another with --lowering, and please report it",
+        )
+    return build(copy.deepcopy(module)).train(module.training)

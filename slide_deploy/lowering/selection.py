@@ -1,0 +1,142 @@
+"""Which form each attention gets, and why: asked for, tuned here, or measured before.
+
+An explicit name wins. `auto` takes what `tune` found on this machine for these shapes, else the
+table in `defaults.json`, measured per runtime and processor family; a form that cannot express
+a module gives way to the canonical one. `low-memory` takes the smallest peak.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import torch
+from torch import nn
+
+from slide_deploy.errors import UnknownName
+from slide_deploy.lowering.catalog import CANONICAL, form_named, forms
+from slide_deploy.lowering.lowering import ImpossibleForm
+from slide_deploy.lowering.memory import low_memory
+from slide_deploy.lowering.replacement import lower
+from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
+from slide_deploy.types import LayerForm, TensorSpec
+
+__all__ = ["AUTO", "LOW_MEMORY", "check_name", "lower_for", "processor_family", "shape_key"]
+
+AUTO, LOW_MEMORY = "auto", "low-memory"
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    form: str
+    why: str
+
+
+_Strategy = Callable[[str, AttentionConfig, tuple[int, int]], _Chosen]
+
+
+def lower_for(
+    model: nn.Module,
+    inputs: tuple[TensorSpec, ...],
+    asked: str,
+    runtime: str,
+    tuned: Mapping[str, str],
+    *,
+    any_size: bool = False,
+) -> tuple[nn.Module, tuple[LayerForm, ...]]:
+    """A fused `model` in the forms that suit `runtime`, and what each layer got and why.
+
+    `tuned` maps `shape_key`s to the forms that were fastest here; with `any_size` the forms must
+    hold for maps of any height and width. Raises UnknownName for a form nobody knows,
+    ImpossibleForm where one was asked for by name that a module, or any size, cannot take.
+    """
+    chosen: dict[str, _Chosen] = {}
+    strategy = _of_any_size(asked) if any_size else _strategy(asked, runtime, tuned)
+
+    def choose(name: str, config: AttentionConfig, resolution: tuple[int, int]) -> str:
+        chosen[name] = strategy(name, config, resolution)
+        return chosen[name].form
+
+    lowered, choices = lower(model, inputs, choose)
+    return lowered, tuple(LayerForm(c.name, c.form, chosen[c.name].why) for c in choices)
+
+
+def check_name(asked: str) -> None:
+    """Raise UnknownName unless `asked` is a form's name, `auto` or `low-memory`."""
+    known = [AUTO, LOW_MEMORY, *(form.name for form in forms())]
+    if asked not in known:
+        raise UnknownName("lowering", asked, known)
+
+
+def shape_key(config: AttentionConfig, resolution: tuple[int, int]) -> str:
+    """What decides how fast a form is: the module's sizes and its map, as text."""
+    return json.dumps([list(vars(config).values()), list(resolution)])
+
+
+def processor_family() -> str:
+    """ "x86", "apple", "arm" or "other": the rows of the table."""
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64", "i686"):
+        return "x86"
+    if machine in ("arm64", "aarch64"):
+        return "apple" if sys.platform == "darwin" else "arm"
+    return "other"
+
+
+def _of_any_size(asked: str) -> _Strategy:
+    check_name(asked)
+    if asked in (AUTO, LOW_MEMORY):
+        return lambda *_: _Chosen(CANONICAL, "height and width are free")
+    if not form_named(asked).any_size:
+        fitting = ", ".join(form.name for form in forms() if form.any_size)
+        raise ImpossibleForm(
+            f"the form {asked} is made for maps of one height and width",
+            f"choose {fitting}, or leave --dynamic-size out",
+        )
+    return lambda *_: _Chosen(asked, "asked for")
+
+
+def _strategy(asked: str, runtime: str, tuned: Mapping[str, str]) -> _Strategy:
+    check_name(asked)
+    if asked == LOW_MEMORY:
+        return lambda *sizes: _Chosen(low_memory(*sizes), "smallest peak memory")
+    if asked != AUTO:
+        return lambda *_: _Chosen(asked, "asked for")
+
+    def automatic(name: str, config: AttentionConfig, resolution: tuple[int, int]) -> _Chosen:
+        form = tuned.get(shape_key(config, resolution))
+        known = {form.name for form in forms()}
+        wanted = _Chosen(form, "tuned on this machine") if form in known else _by_table(runtime)
+        return _possible(wanted, config)
+
+    return automatic
+
+
+def _by_table(runtime: str) -> _Chosen:
+    table = _table()
+    row = table["forms"].get(runtime)
+    if row is None:
+        return _Chosen(CANONICAL, f"nothing was measured for {runtime}")
+    family = processor_family()
+    kind = family if family in row else "other"
+    return _Chosen(row[kind], f"table of {table['measured']['date']}, {kind} processors")
+
+
+@cache
+def _table() -> Any:
+    return json.loads(files(__package__).joinpath("defaults.json").read_text(encoding="utf-8"))
+
+
+def _possible(wanted: _Chosen, config: AttentionConfig) -> _Chosen:
+    try:
+        with torch.device("meta"):
+            form_named(wanted.form).build(FusedSlideAttention(config))
+    except ImpossibleForm as error:
+        return _Chosen(CANONICAL, f"{wanted.form} is impossible here: {error.message}")
+    return wanted

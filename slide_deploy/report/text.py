@@ -1,0 +1,114 @@
+"""Words and figures that the renderers share, so that one report reads alike in every format."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+
+from slide_deploy.types import Fidelity, Verdict
+from slide_deploy.verification.record import Check, Report
+
+__all__ = [
+    "FIDELITY_MEANING",
+    "VERDICT_WORD",
+    "clean",
+    "gate_multiple",
+    "headline",
+    "number",
+    "operators_text",
+    "opinion_text",
+    "ratio_text",
+    "size_text",
+    "top1_text",
+]
+
+VERDICT_WORD = {Verdict.PASS: "passed", Verdict.FAIL: "FAILED", Verdict.NOT_RUN: "not run"}
+
+FIDELITY_MEANING = {
+    Fidelity.NATIVE: "native: the vendor's own runtime computed the outputs",
+    Fidelity.INTERPRETED: "interpreted: our reading of the format's documented semantics "
+    "computed the outputs; the vendor's runtime does not exist on this system",
+}
+
+# What XML 1.0 cannot hold, and lone surrogates (undecodable file names), which UTF-8 cannot.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_GATE = re.compile(r"error ≤ ([0-9.]+) ×")
+
+
+def clean(text: str) -> str:
+    """Text that every format can hold: control characters and lone surrogates become U+FFFD."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def number(value: float | None, form: str, unit: str = "") -> str:
+    """A figure, or a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:{form}}{unit}"
+
+
+def ratio_text(value: float | None) -> str:
+    """Error as a multiple of the noise: one decimal while it matters, then its magnitude."""
+    size = abs(value or 0.0)
+    return number(value, ".1f" if size < 100 else ".0f" if size < 10_000 else ".2e")
+
+
+def size_text(size: int) -> str:
+    """Bytes as people read them, in decimal units."""
+    if size < 1_000_000:
+        return f"{size / 1e3:.1f} kB"
+    return f"{size / 1e6:.1f} MB"
+
+
+def operators_text(check: Check) -> str:
+    """How many operators of how many kinds."""
+    if not check.operators:
+        return "–"
+    return f"{sum(check.operators.values())} ({len(check.operators)} kinds)"
+
+
+def opinion_text(check: Check) -> str:
+    """What the second implementation found; empty where none was asked."""
+    opinion = check.second_opinion
+    if opinion is None:
+        return ""
+    error = number(opinion.max_abs_error, ".1e")
+    return f"{opinion.runtime} {VERDICT_WORD[opinion.verdict]}, max error {error}"
+
+
+def top1_text(check: Check) -> str:
+    """Agreement of top classes over all probes; empty for outputs that are not class scores."""
+    decided = sum(c.top1_decided for c in check.comparisons)
+    agreed = sum(c.top1_agreed for c in check.comparisons)
+    ties = sum(c.near_ties for c in check.comparisons)
+    if not decided and not ties:
+        return ""
+    near = f"{ties} near-tie{'' if ties == 1 else 's'} not counted"
+    return f"{agreed} of {decided} rows agree" + (f", {near}" if ties else "")
+
+
+def headline(report: Report) -> str:
+    """The verdict over all artifacts as a sentence."""
+    found = Counter(check.verdict for check in report.checks)
+    total = len(report.checks)
+    if not total:
+        return "Nothing was checked."
+    every = "The artifact agrees" if total == 1 else f"All {total} artifacts agree"
+    if report.verdict is Verdict.PASS:
+        return f"{every} with the {report.reference}."
+    parts = [
+        f"{found[verdict]} of {total} {VERDICT_WORD[verdict].lower()}"
+        for verdict in (Verdict.FAIL, Verdict.NOT_RUN)
+        if found[verdict]
+    ]
+    return f"{', '.join(parts)}, held against the {report.reference}."
+
+
+def gate_multiple(check: Check) -> float | None:
+    """The multiple of the noise that the gate allows, read from its own words; None where the
+    check was judged otherwise (float16, a user's tolerance)."""
+    found = _GATE.match(check.gate)
+    return float(found[1]) if found else None

@@ -1,0 +1,1 @@
+"""Atomic files, hashing, JSON records, quiet converters."""

@@ -1,0 +1,1 @@
+"""Run an artifact in a fresh process and judge it; imports no torch."""

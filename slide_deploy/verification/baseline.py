@@ -1,0 +1,94 @@
+"""Compare a report with a committed one: what got worse since fails, though its gate holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from slide_deploy.types import Verdict
+from slide_deploy.verification.record import Check, Report, overall
+
+__all__ = ["NOISE_GROWTH", "QUIET", "regressions"]
+
+# Other versions and CPUs sum in another order, which moves a noise ratio; a wrong weight moves
+# it by orders of magnitude. Twice lies between the two.
+NOISE_GROWTH = 2.0
+
+# The float32 exports of the digits and micro_official models lie at 0.8 to 2.4 times the noise, by
+# target: a doubling in that range may be no more than another order of summation.
+QUIET = 3.0
+
+
+def regressions(new: Report, old: Report) -> Report:
+    """The new report, with what is worse than in `old` as problems and the verdict that follows.
+
+    Worse is: a noise ratio beyond `NOISE_GROWTH` times the old one and above `QUIET`, a kind of
+    operator or a custom operator that was not there, a target that ran then and does not now.
+    Artifacts are paired by target and precision, and by name where that leaves several.
+    """
+    pairs = [(check, _partner(check, old.checks)) for check in new.checks]
+    judged = [_judged(check, before) if before else check for check, before in pairs]
+    found = [id(before) for _, before in pairs]
+    lost = [_lost(check) for check in old.checks if _ran(check) and id(check) not in found]
+    checks = (*judged, *lost)
+    return replace(new, checks=checks, verdict=overall(checks))
+
+
+def _judged(check: Check, before: Check) -> Check:
+    worse = tuple(_worse(check, before))
+    if not worse:
+        return check
+    return replace(check, verdict=Verdict.FAIL, problems=(*check.problems, *worse))
+
+
+def _worse(check: Check, before: Check) -> Iterator[str]:
+    if _ran(before) and check.verdict is Verdict.NOT_RUN:
+        yield "ran in the baseline, did not run now"
+    ratio, was = check.noise_ratio, before.noise_ratio
+    # The interpreter and the vendor's runtime round after different operations.
+    comparable = check.fidelity is before.fidelity
+    if (
+        comparable
+        and ratio is not None
+        and was is not None
+        and ratio > QUIET
+        and ratio > NOISE_GROWTH * was
+    ):
+        yield (
+            f"error is {ratio:.1f} times the noise, {was:.1f} times in the baseline"
+            f"{_other_runtime(check, before)}"
+        )
+    if check.operators is not None and before.operators is not None:
+        for name in sorted(check.operators.keys() - before.operators.keys()):
+            yield f"operator {name} is not in the baseline{_other_runtime(check, before)}"
+    for name in sorted(set(check.custom_operators) - set(before.custom_operators)):
+        yield f"custom operator {name} is not in the baseline"
+
+
+def _other_runtime(check: Check, before: Check) -> str:
+    if check.runtime == before.runtime:
+        return ""
+    return f" (which ran on {before.runtime}; this on {check.runtime})"
+
+
+def _lost(before: Check) -> Check:
+    """A check in the place of one that the baseline has."""
+    return Check(
+        target=before.target,
+        path=before.path,
+        precision=before.precision,
+        verdict=Verdict.FAIL,
+        problems=("is in the baseline, but was not checked now",),
+    )
+
+
+def _ran(check: Check) -> bool:
+    return check.verdict is not Verdict.NOT_RUN
+
+
+def _partner(check: Check, others: Sequence[Check]) -> Check | None:
+    alike = [o for o in others if (o.target, o.precision) == (check.target, check.precision)]
+    named = [other for other in alike if other.path == check.path]
+    if named:
+        return named[0]
+    return alike[0] if len(alike) == 1 else None

@@ -1,0 +1,99 @@
+"""The record that every renderer draws: one check per artifact, and the verdict over all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slide_deploy.artifacts.manifest import SourceRecord
+from slide_deploy.parity.block_trace import BlockError
+from slide_deploy.parity.comparison import Comparison
+from slide_deploy.types import Fidelity, LayerForm, Precision, Verdict
+from slide_deploy.utils.records import read_json, write_json
+
+__all__ = ["FILE_NAME", "Check", "Opinion", "Report", "overall", "read_report"]
+
+FILE_NAME = "report.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """A second, independent implementation that ran the same artifact."""
+
+    runtime: str
+    verdict: Verdict
+    max_abs_error: float | None = None
+    noise_ratio: float | None = None
+    snr_db: float | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One artifact's outcome. The figures are those of its worst comparison.
+
+    `problems` is empty on a pass. `fidelity`, `runtime` and `ran_precision` say what the verdict
+    rests on, `gate` how it was judged, `probes` the inputs and why each is there.
+    `pooled_noise_ratio` is error / noise over all probes, `repeated_noise_ratio` that of what
+    returns on near copies of an input (both root mean square). `trace` is the error over the
+    blocks, where it was asked for or the check failed; `first_bad_block` the first to leave the
+    noise.
+    """
+
+    target: str
+    path: str
+    precision: Precision
+    verdict: Verdict
+    problems: tuple[str, ...]
+    gate: str = ""
+    sha256: str = ""
+    size_bytes: int = 0
+    fidelity: Fidelity | None = None
+    runtime: str = ""
+    ran_precision: str = ""
+    max_abs_error: float | None = None
+    noise_floor: float | None = None
+    noise_ratio: float | None = None
+    snr_db: float | None = None
+    lowering: tuple[LayerForm, ...] = ()
+    operators: Mapping[str, int] | None = None
+    custom_operators: tuple[str, ...] = ()
+    probes: Mapping[str, str] | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    pooled_noise_ratio: float | None = None
+    repeated_noise_ratio: float | None = None
+    second_opinion: Opinion | None = None
+    trace: tuple[BlockError, ...] = ()
+    first_bad_block: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of one run, what they were held against, and the command to run them again."""
+
+    verdict: Verdict
+    source: SourceRecord
+    model: str
+    reference: str
+    checks: tuple[Check, ...]
+    command: str
+    toolchain: Mapping[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+    def save(self, folder: Path) -> None:
+        write_json(self, folder / FILE_NAME)
+
+
+def read_report(path: Path) -> Report:
+    """Read a report.json; ArtifactError where the file is another thing."""
+    return read_json(Report, path, SCHEMA_VERSION)
+
+
+def overall(checks: tuple[Check, ...]) -> Verdict:
+    """Fail if any failed; else not_run if any did not run, or there is none; else pass."""
+    verdicts = {check.verdict for check in checks}
+    if Verdict.FAIL in verdicts:
+        return Verdict.FAIL
+    return Verdict.PASS if verdicts == {Verdict.PASS} else Verdict.NOT_RUN

@@ -1,0 +1,129 @@
+"""Run an artifact from disk in a fresh process (see `worker`), and bring back what it said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from slide_deploy.errors import ArtifactError
+from slide_deploy.parity.block_trace import BlockError, BlockReference
+from slide_deploy.types import Fidelity, TensorSpec
+from slide_deploy.verification.runner_worker import SEPARATOR
+
+__all__ = ["Reading", "read_artifact", "trace_artifact"]
+
+# Artifacts are read while others are still being converted. Threads that spin at barriers on
+# a busy core took six times as long as one thread alone (measured, two cores).
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an artifact did: outputs per probe and name, and what ran it."""
+
+    outputs: Mapping[str, Mapping[str, np.ndarray]]
+    inputs: tuple[TensorSpec, ...]
+    output_specs: tuple[TensorSpec, ...]
+    operators: Mapping[str, int]
+    custom_operators: tuple[str, ...]
+    violations: tuple[str, ...]
+    runtime: str
+    precision: str
+    fidelity: Fidelity
+
+
+def read_artifact(
+    target: str,
+    artifact: Path,
+    feeds: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    second: bool = False,
+) -> Reading:
+    """Run `artifact` on every probe of `feeds` (probe → input name → array), by the target's
+    runtime or by the `second`, independent one.
+
+    Raises ArtifactError where it cannot be loaded or run, also where the runtime crashes.
+    """
+    about, made = _work(target, artifact, "run-second" if second else "run", feeds)
+    outputs: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in feeds}
+    for key, value in made.items():
+        probe, _, name = key.partition(SEPARATOR)
+        outputs[probe][name] = value
+    return Reading(
+        outputs=outputs,
+        inputs=_specs(about["inputs"]),
+        output_specs=_specs(about["outputs"]),
+        operators=about["operators"],
+        custom_operators=tuple(about["custom_operators"]),
+        violations=tuple(about["violations"]),
+        runtime=about["runtime"],
+        precision=about["precision"],
+        fidelity=Fidelity(about["fidelity"]),
+    )
+
+
+def trace_artifact(
+    target: str,
+    artifact: Path,
+    inputs: Mapping[str, np.ndarray],
+    references: Sequence[BlockReference],
+) -> tuple[BlockError, ...]:
+    """The artifact's error at each block on one input; raises as `read_artifact` does."""
+    given = {
+        "input": inputs,
+        "block": {r.block: r.reference for r in references},
+        "noise": {r.block: np.array(r.noise_floor) for r in references},
+    }
+    about, _ = _work(target, artifact, "trace", given)
+    return tuple(BlockError(**entry) for entry in about["blocks"])
+
+
+def _work(
+    target: str, artifact: Path, task: str, given: Mapping[str, Mapping[str, np.ndarray]]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Run the worker; its answer and the arrays it left."""
+    with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
+        there, made = Path(folder, "given.npz"), Path(folder, "made.safetensors")
+        flat = {f"{g}{SEPARATOR}{n}": v for g, values in given.items() for n, v in values.items()}
+        np.savez(there, **flat)  # type: ignore[arg-type]  # numpy types kwargs as allow_pickle
+        paths = (str(artifact.resolve()), task, str(there), str(made))
+        done = subprocess.run(
+            [sys.executable, "-m", "slide_deploy.verification.runner_worker", target, *paths],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+            env={**os.environ, **ONE_THREAD, "PYTHONWARNINGS": "ignore"},
+        )
+        about = _answer(artifact, done)
+        # Not .npz, whose headers numpy parses as Python source: artifacts are read in threads
+        # beside converters that parse source too, which Python 3.11 can fail at (gh-106905).
+        return about, load_file(made) if made.exists() else {}
+
+
+def _answer(artifact: Path, done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ArtifactError(
+            f"the runtime broke down on {artifact.name} (exit {done.returncode}): {last[:200]}",
+            "run with --debug for its whole output",
+        ) from None
+    if "problem" in about:
+        raise ArtifactError(about["problem"], about["hint"])
+    return about
+
+
+def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(e["name"], tuple(e["shape"]), e["dtype"]) for e in entries)

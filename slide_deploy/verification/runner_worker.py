@@ -1,0 +1,146 @@
+"""The fresh process that reads an artifact: it cannot import the models, and sees no GPU.
+
+Run as `python -m slide_deploy.verification.runner_worker` with the arguments TARGET ARTIFACT TASK
+GIVEN.npz MADE.safetensors; it prints one JSON object. `run` and `run-second` leave the outputs of
+each probe in MADE as "probe/output"; `trace` compares the artifact's inner values with the blocks
+of a model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from slide_deploy import registry
+from slide_deploy.errors import ArtifactError, SlideDeployError
+from slide_deploy.parity.block_trace import BlockReference, trace_blocks
+from slide_deploy.protocols import Runtime, Session
+
+__all__ = ["SEPARATOR", "main"]
+
+SEPARATOR = "/"
+# The rooms that an artifact is read with; the others made it.
+_ROOMS = {
+    *("errors", "types", "utils", "protocols", "registry", "parity"),
+    *("validators", "verification"),
+}
+
+
+class _NoModels(MetaPathFinder):
+    """Refuses the code that made the artifact, so that nothing but the file is judged."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> None:
+        package, _, inner = name.partition(".")
+        if package == "slide_deploy" and inner and inner.partition(".")[0] not in _ROOMS:
+            raise ImportError(f"{name} is not importable where artifacts are read")
+
+
+def main(arguments: Sequence[str]) -> int:
+    target, artifact, task, given, made = arguments
+    sys.meta_path.insert(0, _NoModels())
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    try:
+        about = _TASKS[task](registry.runtime(target), Path(artifact), Path(given), Path(made))
+    except SlideDeployError as error:
+        about = {"problem": error.message, "hint": error.hint}
+    json.dump(about, sys.stdout)
+    return 0
+
+
+def _run(runtime: Runtime, artifact: Path, given: Path, made: Path) -> dict[str, Any]:
+    return _run_with(runtime, runtime.open, artifact, given, made)
+
+
+def _run_second(runtime: Runtime, artifact: Path, given: Path, made: Path) -> dict[str, Any]:
+    assert runtime.open_second is not None
+    return _run_with(runtime, runtime.open_second, artifact, given, made)
+
+
+def _run_with(
+    runtime: Runtime,
+    opener: Callable[[Path], Session],
+    artifact: Path,
+    given: Path,
+    made: Path,
+) -> dict[str, Any]:
+    with _translated(f"{artifact.name} cannot be loaded"):
+        session = opener(artifact)
+    results: dict[str, np.ndarray] = {}
+    for probe, inputs in _nested(given).items():
+        with _translated(f"{artifact.name} cannot be run on probe {probe!r}"):
+            produced = session.run(inputs)
+        results |= {f"{probe}{SEPARATOR}{name}": value for name, value in produced.items()}
+    with _translated(f"{artifact.name} puts out what is not an array of numbers"):
+        # safetensors writes memory as it lies, whatever the strides.
+        save_file({key: np.asarray(value, order="C") for key, value in results.items()}, made)
+    foreign = sorted(
+        name
+        for name in session.operators
+        if name.partition("::")[0] not in runtime.standard_domains
+    )
+    return {
+        "inputs": [asdict(spec) for spec in session.inputs],
+        "outputs": [asdict(spec) for spec in session.outputs],
+        "operators": dict(session.operators),
+        "custom_operators": foreign,
+        "violations": list(session.violations),
+        "runtime": session.runtime,
+        "precision": session.precision,
+        "fidelity": runtime.fidelity(),
+    }
+
+
+def _trace(runtime: Runtime, artifact: Path, given: Path, made: Path) -> dict[str, Any]:
+    """Errors of the model's blocks on one input: see parity.trace."""
+    content = _nested(given)
+    floors = content["noise"]
+    references = [
+        BlockReference(block, value, float(floors[block]))
+        for block, value in content["block"].items()
+    ]
+    with _translated(f"{artifact.name} cannot be traced"):
+        values = runtime.open(artifact).values(content["input"])
+        return {"blocks": [asdict(error) for error in trace_blocks(values, references)]}
+
+
+_TASKS = {"run": _run, "run-second": _run_second, "trace": _trace}
+
+
+def _nested(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays saved as "group/name", by group and name, in the order they were saved."""
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(path) as archive:
+        for key in archive.files:
+            group, _, name = key.partition(SEPARATOR)
+            groups.setdefault(group, {})[name] = archive[key]
+    return groups
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Whatever a vendor's library throws at a broken file becomes an ArtifactError."""
+    try:
+        yield
+    except SlideDeployError:
+        raise
+    except Exception as error:
+        raise ArtifactError(f"{what}: {_first_line(error)}", "export it again") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

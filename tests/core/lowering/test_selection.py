@@ -1,0 +1,99 @@
+"""A name always wins, then what was tuned here, then the table; and each says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slide_deploy.errors import UnknownName
+from slide_deploy.fusion.branches import fuse
+from slide_deploy.lowering import selection as choice
+from slide_deploy.lowering.catalog import CANONICAL, forms
+from slide_deploy.lowering.lowering import ImpossibleForm
+from slide_deploy.lowering.memory import low_memory
+from slide_deploy.lowering.selection import check_name, lower_for, shape_key
+from slide_deploy.models.slide_attention import AttentionConfig
+from slide_deploy.types import TensorSpec
+
+IMAGE = (TensorSpec("image", (1, 3, 16, 16)),)
+KEY = shape_key(AttentionConfig(4, 2), (8, 8))
+
+
+@pytest.fixture
+def forms_of(make_model):
+    """forms_of(asked, runtime, tuned): (form, why) of each layer of the tiny model."""
+
+    def choose(asked: str, runtime: str = "onnx", tuned: dict[str, str] | None = None):
+        _, layers = lower_for(fuse(make_model()), IMAGE, asked, runtime, tuned or {})
+        assert [layer.layer for layer in layers] == [f"layers.0.blocks.{i}.attn" for i in (0, 1)]
+        (kind,) = {(layer.form, layer.why) for layer in layers}
+        return kind
+
+    return choose
+
+
+@pytest.mark.parametrize("asked", [known.name for known in forms()])
+def test_a_name_wins_over_what_was_tuned(forms_of, asked: str) -> None:
+    assert forms_of(asked, tuned={KEY: "im2col"}) == (asked, "asked for")
+
+
+def test_what_was_tuned_wins_over_the_table(forms_of) -> None:
+    assert forms_of("auto", tuned={KEY: "slices"}) == ("slices", "tuned on this machine")
+
+
+@pytest.mark.parametrize("tuned", [{KEY: "no such form"}, {"another shape": "slices"}])
+def test_what_was_tuned_for_something_else_is_not_used(forms_of, tuned: dict[str, str]) -> None:
+    assert forms_of("auto", tuned=tuned) == forms_of("auto")
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", "torchscript", "coreml"])
+def test_the_table_knows_every_target(forms_of, runtime: str) -> None:
+    form, why = forms_of("auto", runtime)
+    assert form in {known.name for known in forms()} - {CANONICAL}
+    assert why.startswith("table of 20")
+
+
+def test_a_runtime_that_nobody_measured_gets_the_canonical_form(forms_of) -> None:
+    assert forms_of("auto", "abacus") == (CANONICAL, "nothing was measured for abacus")
+
+
+def test_the_processor_family_decides_the_row(forms_of, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"forms": {"onnx": {"arm": "slices", "other": "flat"}}, "measured": {"date": "today"}}
+    monkeypatch.setattr(choice, "_table", lambda: table)
+    monkeypatch.setattr(choice, "processor_family", lambda: "arm")
+    assert forms_of("auto") == ("slices", "table of today, arm processors")
+    monkeypatch.setattr(choice, "processor_family", lambda: "apple")
+    assert forms_of("auto") == ("flat", "table of today, other processors")
+
+
+def test_low_memory_takes_the_smallest_peak(forms_of) -> None:
+    form, why = forms_of("low-memory")
+    assert (form, why) == (low_memory("", AttentionConfig(4, 2), (8, 8)), "smallest peak memory")
+
+
+def test_a_form_that_cannot_express_the_module_gives_way_and_says_so(
+    forms_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise ImpossibleForm("its kernel has no middle")
+
+    impossible = choice.form_named("two-level")
+    monkeypatch.setattr(
+        choice,
+        "form_named",
+        lambda name: type(impossible)(name, "", "", refuse),
+    )
+    form, why = forms_of("auto")
+    assert form == CANONICAL
+    assert why == "two-level is impossible here: its kernel has no middle"
+
+
+def test_an_unknown_name_gets_the_nearest_one() -> None:
+    with pytest.raises(UnknownName, match="two-level"):
+        check_name("twolevel")
+
+
+def test_the_command_line_refuses_an_unknown_form(run_cli, tiny_file, in_tmp: Path) -> None:
+    done = run_cli("export", "-t", "onnx", "--lowering", "twolevel", tiny_file())
+    done.refused(2, "twolevel", "two-level")

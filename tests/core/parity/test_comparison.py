@@ -1,0 +1,161 @@
+"""Verdicts on numbers: what passes, and that no odd number slips through."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slide_deploy.parity.comparison import (
+    NOISE_MULTIPLE,
+    Comparison,
+    Tolerance,
+    compare,
+    constant_outputs,
+)
+from slide_deploy.parity.expectation import Expectation, Noise
+from slide_deploy.types import Precision
+
+NOISE = 1e-6
+REFERENCE = np.array([[0.5, -2.0, 1.0]])
+
+
+def expecting(reference: np.ndarray = REFERENCE, probe: str = "p", **noise: Any) -> Expectation:
+    figures = Noise(
+        **{"floor": NOISE, "rms": NOISE / 3, "half_floor": 1e-3, "half_snr_db": 60.0, **noise}
+    )
+    return Expectation(probe, "why", {}, {"y": reference}, {"y": figures})
+
+
+def judge(
+    output: np.ndarray | None, precision: Precision = Precision.FLOAT32, **noise: Any
+) -> Comparison:
+    outputs = {} if output is None else {"y": output}
+    (found,) = compare(expecting(**noise), outputs, precision)
+    return found
+
+
+def off_by(error: float) -> np.ndarray:
+    output = REFERENCE.astype(np.float32)
+    output[0, 1] += np.float32(error)
+    return output
+
+
+def test_the_multiple_is_the_one_that_was_promised() -> None:
+    assert NOISE_MULTIPLE == 10.0
+
+
+@given(share=st.floats(-0.9, 0.9))
+def test_within_ten_times_the_noise_passes(share: float) -> None:
+    assert judge(off_by(share * 10 * NOISE)).passed
+
+
+@given(share=st.floats(1.2, 1e6), sign=st.sampled_from([-1, 1]))
+def test_beyond_ten_times_the_noise_fails(share: float, sign: int) -> None:
+    assert "times the float32 noise" in judge(off_by(sign * share * 10 * NOISE)).problem
+
+
+@given(decibels=st.floats(10, 90))
+def test_float16_is_judged_by_its_noise_power(decibels: float) -> None:
+    noise = np.linalg.norm(REFERENCE) * 10 ** (-decibels / 20)
+    found = judge(off_by(noise), Precision.FLOAT16, half_snr_db=60.0)
+    assert found.snr_db == pytest.approx(decibels, abs=1)
+    if abs(decibels - 50) > 1:
+        assert found.passed is (decibels > 50)
+
+
+def test_the_figures_of_a_comparison() -> None:
+    found = judge(off_by(3 * NOISE))
+    assert found.max_abs_error == pytest.approx(3 * NOISE, rel=0.1)
+    assert found.noise_ratio == pytest.approx(found.max_abs_error / NOISE)
+    assert found.noise_floor == NOISE
+
+
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        (None, "missing"),
+        (REFERENCE[0].astype(np.float32), "shape"),
+        (REFERENCE.astype(np.float64), "dtype"),
+        (REFERENCE.astype(np.float16), "dtype"),
+        (np.full((1, 3), np.nan, np.float32), "NaN or infinite"),
+        (np.array([[0.5, -2.0, np.inf]], np.float32), "NaN or infinite"),
+        (np.empty((1, 0), np.float32), "empty"),
+    ],
+    ids=["missing", "shape", "float64", "float16", "nan", "infinite", "empty"],
+)
+def test_what_is_no_answer_fails(
+    output: np.ndarray | None, words: str, precision: Precision
+) -> None:
+    assert words in judge(output, precision).problem
+
+
+def test_infinite_noise_is_no_gate() -> None:
+    assert not judge(off_by(1.0), floor=math.inf).passed
+
+
+@pytest.mark.parametrize("half", [-math.inf, math.nan])
+def test_a_float16_reference_that_overflows_is_no_gate(half: float) -> None:
+    assert not judge(off_by(1.0), Precision.FLOAT16, half_snr_db=half).passed
+
+
+def test_nan_noise_is_no_gate() -> None:
+    assert not judge(off_by(1.0), floor=math.nan).passed
+
+
+def test_a_reference_that_is_no_number_fails() -> None:
+    reference = np.array([[math.nan, 1.0, 2.0]])
+    (found,) = compare(expecting(reference), {"y": REFERENCE.astype(np.float32)}, Precision.FLOAT32)
+    assert not found.passed
+
+
+def test_without_a_float16_expectation_float16_fails() -> None:
+    found = judge(off_by(0.0), Precision.FLOAT16, half_floor=None, half_snr_db=None)
+    assert "no float16 expectation" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "passes"),
+    [
+        (Tolerance(atol=1e-2), True),
+        (Tolerance(atol=1e-4), False),
+        (Tolerance(rtol=1e-2), True),
+        (Tolerance(rtol=1e-4), False),
+        (Tolerance(), False),
+    ],
+    ids=str,
+)
+def test_a_users_tolerance_replaces_the_gate(tolerance: Tolerance, passes: bool) -> None:
+    (found,) = compare(expecting(), {"y": off_by(1e-3)}, Precision.FLOAT32, tolerance)
+    assert found.passed is passes
+
+
+@pytest.mark.parametrize("tolerance", [Tolerance(atol=math.inf), Tolerance(rtol=math.nan)], ids=str)
+def test_a_tolerance_that_is_no_number_lets_nothing_pass(tolerance: Tolerance) -> None:
+    (found,) = compare(expecting(), {"y": off_by(1e3)}, Precision.FLOAT32, tolerance)
+    assert not found.passed
+
+
+def test_another_top_class_fails_where_it_is_clear() -> None:
+    output = np.array([[1.2, -2.0, 0.9]], np.float32)
+    (found,) = compare(expecting(), {"y": output}, Precision.FLOAT32, Tolerance(atol=1.0))
+    assert "top-1 differs" in found.problem
+
+
+def test_a_near_tie_decides_nothing() -> None:
+    reference = np.array([[1.0, 1.0 + NOISE, 0.0]])
+    output = np.array([[1.0 + 2 * NOISE, 1.0, 0.0]], np.float32)
+    (found,) = compare(expecting(reference), {"y": output}, Precision.FLOAT32)
+    assert (found.passed, found.near_ties, found.top1_decided) == (True, 1, 0)
+
+
+def test_an_output_that_never_changes_is_found() -> None:
+    expected = (expecting(probe="a"), expecting(REFERENCE + 1, probe="b"))
+    same = REFERENCE.astype(np.float32)
+    assert list(constant_outputs(expected, {"a": {"y": same}, "b": {"y": same}})) == ["y"]
+    assert list(constant_outputs(expected, {"a": {"y": same}, "b": {"y": same + 1}})) == []
