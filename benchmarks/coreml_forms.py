@@ -22,7 +22,7 @@ from slide_deploy import registry
 from slide_deploy.artifacts.write import write_artifact
 from slide_deploy.capture import Capture
 from slide_deploy.fusion.branches import fuse_attention
-from slide_deploy.lowering.catalog import forms
+from slide_deploy.lowering.catalog import lowerings
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.types import Options, TensorSpec
 from slide_deploy.validators import _mil
@@ -58,7 +58,7 @@ def programs() -> Iterator[tuple[str, _mil.Program]]:
     fused = fuse_attention(attention, "attention")
     tokens = TensorSpec("tokens", (1, SIDE, SIDE, DIM))
     exporter = registry.exporter("coreml")
-    for form in forms():
+    for form in lowerings():
         capture = Capture(
             form.build(fused).eval(), (tokens,), (TensorSpec("out", tokens.shape),), {}
         )

@@ -25,7 +25,7 @@ from slide_deploy.artifacts.write import write_artifact
 from slide_deploy.bench.latency import Benchmark, bench
 from slide_deploy.capture import Capture
 from slide_deploy.fusion.branches import fuse, replace_attention
-from slide_deploy.lowering.catalog import forms
+from slide_deploy.lowering.catalog import lowerings
 from slide_deploy.lowering.selection import AUTO, lower_for
 from slide_deploy.lowering.windows import fold_windows
 from slide_deploy.models.slide_attention import SlideAttention
@@ -145,7 +145,7 @@ def variants(target: str, size: int) -> Iterator[tuple[str, nn.Module]]:
     yield "two branches", slide
     fused, inputs = fold_windows(fuse(slide)), (TensorSpec("image", (1, 3, size, size)),)
     default = {layer.form for layer in lower_for(fused, inputs, AUTO, target, {})[1]}
-    for form in forms():
+    for form in lowerings():
         name = form.name + AUTO_MARK if form.name in default else form.name
         yield name, lower_for(fused, inputs, form.name, target, {})[0]
     yield "floor, no attention", replace_attention(slide, lambda module, _: Floor(module))

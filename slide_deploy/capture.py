@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from slide_deploy.types import Steps, TensorSpec
+from slide_deploy.types import SizeSteps, TensorSpec
 
 __all__ = ["Capture"]
 
@@ -31,7 +31,7 @@ class Capture:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     metadata: Mapping[str, str]
-    sizes: Mapping[str, Steps] = field(default_factory=dict)
+    sizes: Mapping[str, SizeSteps] = field(default_factory=dict)
 
     @cached_property
     def example(self) -> tuple[Tensor, ...]:
@@ -82,7 +82,7 @@ class Capture:
         return replace(self, module=_HalfPrecision(self.module).eval())
 
 
-def _dimension(name: str, steps: Steps | None) -> Any:
+def _dimension(name: str, steps: SizeSteps | None) -> Any:
     if steps is None:
         return Dim(name, min=1)
     return Dim(name, min=2) if steps.step == 1 else steps.step * Dim(f"{name}_steps", min=2)

@@ -23,8 +23,8 @@ from slide_deploy.artifacts.manifest import (
     toolchain,
 )
 from slide_deploy.artifacts.write import (
-    Deployed,
-    deployer,
+    PreparedModel,
+    preparer,
     require,
     save_golden,
     save_manifest,
@@ -32,7 +32,7 @@ from slide_deploy.artifacts.write import (
     write_artifact,
 )
 from slide_deploy.errors import CheckpointError, ConversionError, MissingLibrary, SlideDeployError
-from slide_deploy.loading.dynamic_size import free_size, sized
+from slide_deploy.loading.dynamic_size import dynamic_size_of, sized
 from slide_deploy.loading.loader import Model
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.probes import Probe, image_probes, make_probes
@@ -40,23 +40,23 @@ from slide_deploy.protocols import Exporter
 from slide_deploy.reference import block_references, expectations
 from slide_deploy.report.formats import save_reports
 from slide_deploy.types import (
-    Extent,
+    DynamicAxes,
     Options,
     Precision,
     TensorSpec,
     Verdict,
-    extent_of,
+    dynamic_axes_of,
     with_batch,
 )
 from slide_deploy.utils.files import staged_folder
 from slide_deploy.verification.baseline import regressions
-from slide_deploy.verification.judge import Judging, Progress, Subject, check_artifact
+from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy, check_artifact
 from slide_deploy.verification.record import Check, Report, overall
 from slide_deploy.verification.recorded import record_problems
 
-__all__ = ["export", "export_and_verify", "subject_of", "verify"]
+__all__ = ["export", "export_and_verify", "reference_of", "verify"]
 
-DEFAULTS, CALIBRATED = Options(), Judging()
+DEFAULTS, CALIBRATED = Options(), VerificationPolicy()
 
 # A batch that is neither 1 nor what models are traced with.
 OTHER_BATCH = 3
@@ -77,8 +77,8 @@ def export(
     exporters = [registry.exporter(target) for target in targets]
     for exporter in exporters:
         require(exporter)
-    deploy = deployer(model, options)
-    subject = subject_of(model, progress)
+    deploy = preparer(model, options)
+    subject = reference_of(model, progress)
     with staged_folder(output) as scratch:
         artifacts = []
         for exporter in exporters:
@@ -91,7 +91,7 @@ def verify(
     artifacts: Sequence[Path],
     model: Model,
     *,
-    judging: Judging = CALIBRATED,
+    policy: VerificationPolicy = CALIBRATED,
     images: Sequence[np.ndarray] = (),
     progress: Progress = print,
     command: str = "",
@@ -102,7 +102,7 @@ def verify(
     folder that export wrote stands for all of its artifacts. `images` (each (C, H, W)) become
     probes of their own.
     """
-    subject = subject_of(model, progress, tuple(images))
+    subject = reference_of(model, progress, tuple(images))
     checks = []
     for path in (found for given in artifacts for found in _artifacts_at(given)):
         manifest = find_manifest(path.parent)
@@ -110,7 +110,7 @@ def verify(
         found: list[str] = []
         if manifest and record:
             found = [*record_problems(path, record), *_source_problems(path, manifest, subject)]
-        checks.append(check_artifact(path, subject, record, judging, progress, tuple(found)))
+        checks.append(check_artifact(path, subject, record, policy, progress, tuple(found)))
     return _report(subject, tuple(checks), command)
 
 
@@ -120,7 +120,7 @@ def export_and_verify(
     output: Path,
     options: Options = DEFAULTS,
     *,
-    judging: Judging = CALIBRATED,
+    policy: VerificationPolicy = CALIBRATED,
     images: Sequence[np.ndarray] = (),
     baseline: Report | None = None,
     progress: Progress = print,
@@ -132,8 +132,8 @@ def export_and_verify(
     not run. What is worse than in `baseline`, an earlier report, fails too. Artifacts are
     verified where they were staged, then take their places together.
     """
-    deploy = deployer(model, options)
-    subject = subject_of(model, progress, tuple(images))
+    deploy = preparer(model, options)
+    subject = reference_of(model, progress, tuple(images))
     artifacts: list[Artifact] = []
     checks: list[Check | Future[Check]] = []
     with staged_folder(output) as scratch:
@@ -152,7 +152,7 @@ def export_and_verify(
                 artifacts.append(record)
                 path = scratch / record.path
                 checks.append(
-                    background.submit(check_artifact, path, subject, record, judging, progress)
+                    background.submit(check_artifact, path, subject, record, policy, progress)
                 )
         _record(model, subject, tuple(artifacts), scratch, output)
         done = tuple(check if isinstance(check, Check) else check.result() for check in checks)
@@ -180,13 +180,15 @@ def _sharing_cores() -> Iterator[None]:
         sys.setswitchinterval(interval)
 
 
-def subject_of(model: Model, progress: Progress, images: tuple[np.ndarray, ...] = ()) -> Subject:
+def reference_of(
+    model: Model, progress: Progress, images: tuple[np.ndarray, ...] = ()
+) -> Reference:
     """What artifacts of a model are held against; the reference runs once per extent and
     precision."""
     form = "fused" if model.fused else "unfused"
 
-    def specs(extent: Extent) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-        free = free_size(model) if extent.any_size else model
+    def specs(extent: DynamicAxes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        free = dynamic_size_of(model) if extent.any_size else model
         inputs, outputs = (
             tuple(with_batch(spec, extent.batch) for spec in side)
             for side in (free.inputs, free.outputs)
@@ -195,12 +197,12 @@ def subject_of(model: Model, progress: Progress, images: tuple[np.ndarray, ...] 
 
     one_at_a_time = Lock()
 
-    def expect(extent: Extent, precision: Precision) -> tuple[Expectation, ...]:
+    def expect(extent: DynamicAxes, precision: Precision) -> tuple[Expectation, ...]:
         with one_at_a_time:
             return run(extent, precision)
 
     @cache
-    def run(extent: Extent, precision: Precision) -> tuple[Expectation, ...]:
+    def run(extent: DynamicAxes, precision: Precision) -> tuple[Expectation, ...]:
         return expectations(
             model.module,
             model.outputs,
@@ -209,7 +211,7 @@ def subject_of(model: Model, progress: Progress, images: tuple[np.ndarray, ...] 
             on_probe=lambda name: progress(f"reference on {name}"),
         )
 
-    return Subject(
+    return Reference(
         name=model.name,
         source=source_of(model),
         reference=f"{form} PyTorch model in float64, {model.source.weights} weights",
@@ -219,7 +221,7 @@ def subject_of(model: Model, progress: Progress, images: tuple[np.ndarray, ...] 
     )
 
 
-def _probes(model: Model, extent: Extent, images: tuple[np.ndarray, ...]) -> tuple[Probe, ...]:
+def _probes(model: Model, extent: DynamicAxes, images: tuple[np.ndarray, ...]) -> tuple[Probe, ...]:
     batch = extent.batch if isinstance(extent.batch, int) else 1
     probes = make_probes(tuple(with_batch(spec, batch) for spec in model.inputs))
 
@@ -231,7 +233,7 @@ def _probes(model: Model, extent: Extent, images: tuple[np.ndarray, ...]) -> tup
         others = (with_batch(spec, OTHER_BATCH) for spec in model.inputs)
         probes += (again(others, f"batch of {OTHER_BATCH}", "a free batch is really free"),)
     if extent.any_size:
-        size = free_size(model).other
+        size = dynamic_size_of(model).other
         others = (with_batch(sized(spec, size), batch) for spec in model.inputs)
         why = "free height and width are really free"
         probes += (again(others, "x".join(map(str, size)), why),)
@@ -241,20 +243,20 @@ def _probes(model: Model, extent: Extent, images: tuple[np.ndarray, ...]) -> tup
 def _write(
     exporter: Exporter,
     model: Model,
-    deploy: Callable[[str], Deployed],
+    deploy: Callable[[str], PreparedModel],
     scratch: Path,
     options: Options,
 ) -> Artifact:
-    deployed = deploy(exporter.target)
-    record = write_artifact(exporter, model.name, deployed.capture, scratch, options)
-    return replace(record, lowering=deployed.lowering)
+    prepared = deploy(exporter.target)
+    record = write_artifact(exporter, model.name, prepared.capture, scratch, options)
+    return replace(record, lowering=prepared.lowering)
 
 
 def _record(
-    model: Model, subject: Subject, artifacts: tuple[Artifact, ...], scratch: Path, output: Path
+    model: Model, subject: Reference, artifacts: tuple[Artifact, ...], scratch: Path, output: Path
 ) -> Manifest:
     if artifacts:
-        expected = subject.expect(extent_of(artifacts[0].inputs), artifacts[0].precision)
+        expected = subject.expect(dynamic_axes_of(artifacts[0].inputs), artifacts[0].precision)
         artifacts = save_golden(artifacts, expected, scratch, model.name)
     return save_manifest(model, artifacts, scratch, output)
 
@@ -266,7 +268,7 @@ def _artifacts_at(path: Path) -> list[Path]:
     return [path / record.path for record in manifest.artifacts] if manifest else [path]
 
 
-def _source_problems(path: Path, manifest: Manifest, subject: Subject) -> list[str]:
+def _source_problems(path: Path, manifest: Manifest, subject: Reference) -> list[str]:
     was, now = manifest.source, subject.source
     if (was.sha256, was.weights) == (now.sha256, now.weights):
         return []
@@ -290,7 +292,7 @@ def _not_exported(
     )
 
 
-def _report(subject: Subject, checks: tuple[Check, ...], command: str) -> Report:
+def _report(subject: Reference, checks: tuple[Check, ...], command: str) -> Report:
     return Report(
         verdict=overall(checks),
         source=subject.source,

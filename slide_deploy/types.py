@@ -9,15 +9,15 @@ __all__ = [
     "BATCH",
     "HEIGHT",
     "WIDTH",
-    "Extent",
+    "DynamicAxes",
     "Fidelity",
-    "LayerForm",
+    "LayerLowering",
     "Options",
     "Precision",
-    "Steps",
+    "SizeSteps",
     "TensorSpec",
     "Verdict",
-    "extent_of",
+    "dynamic_axes_of",
     "with_batch",
 ]
 
@@ -61,7 +61,7 @@ def with_batch(spec: TensorSpec, batch: int | str) -> TensorSpec:
 
 
 @dataclass(frozen=True)
-class Extent:
+class DynamicAxes:
     """What an artifact takes: so large a batch, or any ("batch"), and of one size or any."""
 
     batch: int | str = 1
@@ -69,22 +69,22 @@ class Extent:
 
 
 @dataclass(frozen=True)
-class Steps:
+class SizeSteps:
     """Values of a free dimension: multiples of `step`, at least two; one to trace with."""
 
     example: int
     step: int
 
 
-def extent_of(inputs: tuple[TensorSpec, ...]) -> Extent:
+def dynamic_axes_of(inputs: tuple[TensorSpec, ...]) -> DynamicAxes:
     """What an artifact of these inputs takes; the batch is 0 where no input has one."""
     batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
     any_size = any(isinstance(size, str) for spec in inputs for size in spec.shape[1:])
-    return Extent(batch, any_size)
+    return DynamicAxes(batch, any_size)
 
 
 @dataclass(frozen=True)
-class LayerForm:
+class LayerLowering:
     """Which of the equal forms one attention was exported in, and why that one."""
 
     layer: str
@@ -105,6 +105,6 @@ class Options:
     deployment_target: str | None = None
 
     @property
-    def extent(self) -> Extent:
+    def extent(self) -> DynamicAxes:
         """What an artifact so exported takes."""
-        return Extent(BATCH if self.dynamic else self.batch, self.dynamic_size)
+        return DynamicAxes(BATCH if self.dynamic else self.batch, self.dynamic_size)

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.mutation.outcome import Figure, Outcome, Status
-from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, REPEATED_MULTIPLE
+from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, SYSTEMATIC_MULTIPLE
 from slide_deploy.parity.probes import source
 
 __all__ = ["ProbeUse", "counted", "detects", "fewest_probes", "localised", "power", "probe_uses"]
 
 
 # They work together, with the probe that they repeat.
-ECHOES = "echoes"
+PERTURBED_COPIES = "echoes"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def localised(outcomes: Iterable[Outcome]) -> tuple[int, int]:
 
 def detects(outcome: Outcome, probes: Collection[str]) -> bool:
     """Whether these probes alone would have noticed the mutant, by its numbers."""
-    if ECHOES in probes and (outcome.repeated or 0.0) > REPEATED_MULTIPLE:
+    if PERTURBED_COPIES in probes and (outcome.repeated or 0.0) > SYSTEMATIC_MULTIPLE:
         return True
     own = [figure for figure in outcome.figures if _unit(figure) in probes]
     if any(figure.max_error > NOISE_MULTIPLE * figure.noise_floor for figure in own):
@@ -92,4 +92,4 @@ def _probes(ran: Sequence[Outcome]) -> list[str]:
 
 
 def _unit(figure: Figure) -> str:
-    return figure.probe if source(figure.probe) == figure.probe else ECHOES
+    return figure.probe if source(figure.probe) == figure.probe else PERTURBED_COPIES

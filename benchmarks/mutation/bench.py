@@ -13,23 +13,23 @@ from torch import nn
 import slide_deploy
 from benchmarks.mutation.outcome import Figure
 from slide_deploy import registry
-from slide_deploy.artifacts.write import Deployed, deployer, write_artifact
+from slide_deploy.artifacts.write import PreparedModel, preparer, write_artifact
 from slide_deploy.capture import Capture
 from slide_deploy.fusion.branches import fuse
 from slide_deploy.loading.loader import Model
 from slide_deploy.parity.block_trace import BlockReference, first_bad_block, trace_blocks
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.metrics import max_abs_error, rms_error
-from slide_deploy.pipeline import subject_of
+from slide_deploy.pipeline import reference_of
 from slide_deploy.protocols import Session
-from slide_deploy.types import Extent, Options, Precision
-from slide_deploy.verification.judge import Judged, Judging, Subject, judge
-from slide_deploy.verification.runner import Reading
+from slide_deploy.types import DynamicAxes, Options, Precision
+from slide_deploy.verification.judge import Judgement, Reference, VerificationPolicy, judge
+from slide_deploy.verification.runner import RunResult
 
 __all__ = ["Bench", "Seen", "load_bench"]
 
 # Artifacts of one fixed batch size and precision, as they are exported unasked.
-EXTENT, PRECISION = Extent(batch=1), Precision.FLOAT32
+EXTENT, PRECISION = DynamicAxes(batch=1), Precision.FLOAT32
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Seen:
     behind it, and the block it names."""
 
     problem: str
-    judged: Judged | None = None
+    judgement: Judgement | None = None
     figures: tuple[Figure, ...] = ()
     named_block: str | None = None
 
@@ -57,9 +57,9 @@ class Bench:
         return self.model.module if self.model.fused else fuse(self.model.module)
 
     @cached_property
-    def subject(self) -> Subject:
+    def subject(self) -> Reference:
         """The reference, as verification takes it."""
-        return subject_of(self.model, lambda step: None)
+        return reference_of(self.model, lambda step: None)
 
     @cached_property
     def expected(self) -> tuple[Expectation, ...]:
@@ -84,8 +84,8 @@ class Bench:
         return self.convert(capture, target, self.folder / "exported")
 
     @cached_property
-    def _deploy(self) -> Callable[[str], Deployed]:
-        return deployer(self.model, Options())
+    def _deploy(self) -> Callable[[str], PreparedModel]:
+        return preparer(self.model, Options())
 
     @cached_property
     def _sound(self) -> Capture:
@@ -112,16 +112,18 @@ class Bench:
             reading = _reading(target, session, self.expected)
         except Exception as error:  # whatever a loader throws: `verify` calls it a failure too
             return Seen(f"{type(error).__name__}: {error}".splitlines()[0])
-        judged = judge(reading, self.expected, self.subject, EXTENT, PRECISION, Judging())
-        named = self._named_block(session, judged) if judged.numbers_differ else None
-        return Seen(next(iter(judged.problems), ""), judged, self._figures(reading), named)
+        judgement = judge(
+            reading, self.expected, self.subject, EXTENT, PRECISION, VerificationPolicy()
+        )
+        named = self._named_block(session, judgement) if judgement.numbers_differ else None
+        return Seen(next(iter(judgement.problems), ""), judgement, self._figures(reading), named)
 
     def run(self, target: str, path: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """What an artifact makes of one input."""
         (output,) = registry.runtime(target).open(path).run(inputs).values()
         return output
 
-    def _figures(self, reading: Reading) -> tuple[Figure, ...]:
+    def _figures(self, reading: RunResult) -> tuple[Figure, ...]:
         made = [
             (e, name, reading.outputs[e.probe].get(name), reference)
             for e in self.expected
@@ -141,8 +143,8 @@ class Bench:
             if value is not None and value.shape == reference.shape
         )
 
-    def _named_block(self, session: Session, judged: Judged) -> str | None:
-        probe = max(judged.comparisons, key=lambda c: c.noise_ratio).probe
+    def _named_block(self, session: Session, judgement: Judgement) -> str | None:
+        probe = max(judgement.comparisons, key=lambda c: c.noise_ratio).probe
         inputs = next(dict(e.inputs) for e in self.expected if e.probe == probe)
         if probe not in self.blocks:
             assert self.subject.blocks is not None
@@ -156,11 +158,11 @@ def load_bench(checkpoint: Path, folder: Path, image_size: tuple[int, int] | Non
     return Bench(model.name, model, folder)
 
 
-def _reading(target: str, session: Session, expected: tuple[Expectation, ...]) -> Reading:
+def _reading(target: str, session: Session, expected: tuple[Expectation, ...]) -> RunResult:
     """What `read_artifact` brings back, without the fresh process."""
     runtime = registry.runtime(target)
     names = {name.partition("::")[0] for name in session.operators}
-    return Reading(
+    return RunResult(
         outputs={e.probe: session.run(dict(e.inputs)) for e in expected},
         inputs=session.inputs,
         output_specs=session.outputs,

@@ -1,4 +1,4 @@
-"""Make one mutation in artifacts of every format, and have each judged."""
+"""Make one mutation in artifacts of every format, and have each judgement."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _outcome(
     seen: Seen | None = None,
     effect: Effect | None = None,
 ) -> Outcome:
-    judged = seen.judged if seen else None
+    judgement = seen.judged if seen else None
     return Outcome(
         model=bench.name,
         kind=mutation.kind,
@@ -111,8 +111,8 @@ def _outcome(
         status=status,
         problem=problem,
         figures=seen.figures if seen else (),
-        pooled=judged.pooled_ratio if judged else None,
-        repeated=judged.repeated_ratio if judged else None,
+        pooled=judgement.pooled_ratio if judgement else None,
+        repeated=judgement.repeated_ratio if judgement else None,
         named=seen.named_block if seen else None,
         effect=effect,
     )

@@ -1,6 +1,6 @@
 """Mistakes with whole files: cut short, or those of another checkpoint.
 
-Judged as `slide-deploy verify` does it, in a fresh process: a broken file may take the
+Judgement as `slide-deploy verify` does it, in a fresh process: a broken file may take the
 runtime down with it.
 """
 
@@ -19,7 +19,7 @@ from torch import nn
 from benchmarks.mutation.bench import Bench
 from benchmarks.mutation.outcome import Outcome, Route, Status
 from slide_deploy.fusion.branches import fuse
-from slide_deploy.verification.judge import Judging, check_artifact
+from slide_deploy.verification.judge import VerificationPolicy, check_artifact
 
 __all__ = ["STALE", "TRUNCATED", "reseeded", "stale", "truncated"]
 
@@ -67,7 +67,7 @@ def reseeded(module: nn.Module, seed: int) -> nn.Module:
 
 
 def _checked(bench: Bench, target: str, path: Path, kind: str, detail: str) -> Outcome:
-    check = check_artifact(path, bench.subject, None, Judging(), lambda step: None)
+    check = check_artifact(path, bench.subject, None, VerificationPolicy(), lambda step: None)
     status = Status.DETECTED if check.problems else _unnoticed(bench, target, path)
     return Outcome(
         model=bench.name,

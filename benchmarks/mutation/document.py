@@ -18,7 +18,7 @@ from benchmarks.mutation.tables import (
     undetected_rows,
 )
 from slide_deploy.artifacts.manifest import toolchain
-from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, REPEATED_MULTIPLE
+from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, SYSTEMATIC_MULTIPLE
 
 __all__ = ["document"]
 
@@ -117,7 +117,7 @@ def document(results: Results, plan: Plan, command: str, seconds: float) -> str:
         undetected=_undetected(outcomes),
         multiple=NOISE_MULTIPLE,
         pooled=POOLED_MULTIPLE,
-        repeated=REPEATED_MULTIPLE,
+        repeated=SYSTEMATIC_MULTIPLE,
         headroom=as_markdown(headroom_rows(results.clean)),
         real_table=as_markdown(real_rows(results.real)),
         probes=as_markdown(probe_rows(results)),

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from slide_deploy.types import LayerForm, Precision, TensorSpec
+from slide_deploy.types import LayerLowering, Precision, TensorSpec
 from slide_deploy.utils.records import read_json, write_json
 
 __all__ = ["FILE_NAME", "Artifact", "Manifest", "SourceRecord", "find_manifest", "toolchain"]
@@ -39,7 +39,7 @@ class Artifact:
     size_bytes: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    lowering: tuple[LayerForm, ...] = ()
+    lowering: tuple[LayerLowering, ...] = ()
     golden: str = ""
     golden_sha256: str = ""
 

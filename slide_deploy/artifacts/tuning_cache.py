@@ -24,12 +24,12 @@ from slide_deploy.lowering.selection import shape_key
 from slide_deploy.types import Options, TensorSpec
 from slide_deploy.utils.files import staged
 
-__all__ = ["remember", "remembered"]
+__all__ = ["load_tuning", "save_tuning"]
 
 SCHEMA_VERSION = 1
 
 
-def remember(
+def save_tuning(
     module: nn.Module,
     inputs: tuple[TensorSpec, ...],
     target: str,
@@ -49,7 +49,7 @@ def remember(
     return path
 
 
-def remembered(
+def load_tuning(
     module: nn.Module,
     inputs: tuple[TensorSpec, ...],
     target: str,

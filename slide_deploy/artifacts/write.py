@@ -18,22 +18,22 @@ from slide_deploy.artifacts.manifest import (
     find_manifest,
     toolchain,
 )
-from slide_deploy.artifacts.tuning_cache import remembered
+from slide_deploy.artifacts.tuning_cache import load_tuning
 from slide_deploy.capture import Capture
 from slide_deploy.errors import ConversionError, SlideDeployError
-from slide_deploy.loading.dynamic_size import free_size
+from slide_deploy.loading.dynamic_size import dynamic_size_of
 from slide_deploy.loading.loader import Model
 from slide_deploy.lowering.selection import check_name, lower_for
 from slide_deploy.lowering.windows import fold_windows
 from slide_deploy.parity.expectation import Expectation, save_expectations
 from slide_deploy.protocols import Exporter
-from slide_deploy.types import LayerForm, Options, TensorSpec, extent_of, with_batch
+from slide_deploy.types import LayerLowering, Options, TensorSpec, dynamic_axes_of, with_batch
 from slide_deploy.utils.files import remove, sha256_of, size_of
 from slide_deploy.utils.quiet import quiet
 
 __all__ = [
-    "Deployed",
-    "deployer",
+    "PreparedModel",
+    "preparer",
     "require",
     "save_golden",
     "save_manifest",
@@ -45,31 +45,31 @@ DISK_IS_FULL = 4096  # bytes left: less than a block
 
 
 @dataclass(frozen=True)
-class Deployed:
+class PreparedModel:
     """A model in the forms that suit one target, ready to export, and what each layer got."""
 
     capture: Capture
-    lowering: tuple[LayerForm, ...]
+    lowering: tuple[LayerLowering, ...]
 
 
-def deployer(model: Model, options: Options) -> Callable[[str], Deployed]:
+def preparer(model: Model, options: Options) -> Callable[[str], PreparedModel]:
     """A function from a target to the model's deployed form for it.
 
     The model is fused once, and captured once for all targets that take the same forms.
-    Raises UnknownName or ImpossibleForm where `options.lowering` cannot be had, UsageError where
-    a size cannot be left free.
+    Raises UnknownName or ImpossibleLowering where `options.lowering` cannot be had, UsageError
+    where a size cannot be left free.
     """
     check_name(options.lowering)
     batch = options.extent.batch
-    free = free_size(model) if options.dynamic_size else None
+    free = dynamic_size_of(model) if options.dynamic_size else None
     inputs = tuple(with_batch(spec, batch) for spec in (free or model).inputs)
     outputs = tuple(with_batch(spec, batch) for spec in (free or model).outputs)
     fused = fold_windows(model.merged)
     metadata = _metadata(model, inputs, options)
     captures: dict[tuple[str, ...], Capture] = {}
 
-    def deploy(target: str) -> Deployed:
-        tuned = remembered(fused, model.inputs, target, options)
+    def deploy(target: str) -> PreparedModel:
+        tuned = load_tuning(fused, model.inputs, target, options)
         module, layers = lower_for(
             fused, model.inputs, options.lowering, target, tuned, any_size=free is not None
         )
@@ -78,7 +78,7 @@ def deployer(model: Model, options: Options) -> Callable[[str], Deployed]:
             sizes = free.steps if free else {}
             capture = Capture(module, inputs, outputs, metadata, sizes)
             captures[forms] = replace(capture, module=model.finish(capture))
-        return Deployed(captures[forms], layers)
+        return PreparedModel(captures[forms], layers)
 
     return deploy
 
@@ -128,7 +128,7 @@ def save_golden(
 ) -> tuple[Artifact, ...]:
     """Write the golden vectors that artifacts of one extent and precision share."""
     first = artifacts[0]
-    size = "any-size-" if extent_of(first.inputs).any_size else ""
+    size = "any-size-" if dynamic_axes_of(first.inputs).any_size else ""
     path = folder / f"{name}.golden-{first.inputs[0].shape[0]}-{size}{first.precision}.npz"
     save_expectations(expectations, path)
     digest = sha256_of(path)

@@ -10,13 +10,13 @@ from pathlib import Path
 from torch import nn
 
 from slide_deploy import registry
-from slide_deploy.artifacts.tuning_cache import remember
+from slide_deploy.artifacts.tuning_cache import save_tuning
 from slide_deploy.artifacts.write import write_artifact
 from slide_deploy.bench.latency import bench
 from slide_deploy.capture import Capture
 from slide_deploy.errors import ConversionError, SlideDeployError, UsageError
 from slide_deploy.loading.loader import Model
-from slide_deploy.lowering.catalog import forms
+from slide_deploy.lowering.catalog import lowerings
 from slide_deploy.lowering.replacement import attentions
 from slide_deploy.lowering.selection import shape_key
 from slide_deploy.models.slide_attention import FusedSlideAttention
@@ -83,7 +83,7 @@ def tune(
             )
         best = min(timed, key=lambda m: m.ratio or float("inf"))
         fastest[shape_key(attention.config, resolution)] = best.form
-    path = remember(module, model.inputs, target, options, fastest)
+    path = save_tuning(module, model.inputs, target, options, fastest)
     return Tuning(target, tuple(measured), fastest, path)
 
 
@@ -113,7 +113,7 @@ def _measure(
     problems: dict[str, str] = {}
     good: list[tuple[str, Path]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for form in forms():
+        for form in lowerings():
             try:
                 built = replace(capture, module=form.build(attention).eval())
                 record = write_artifact(exporter, form.name, built, Path(folder), options)

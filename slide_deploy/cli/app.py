@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from slide_deploy.loading.loader import Model
-    from slide_deploy.verification.judge import Judging
+    from slide_deploy.verification.judge import VerificationPolicy
     from slide_deploy.verification.record import Report
 
 __all__ = ["app", "main"]
@@ -232,7 +232,7 @@ def export(
             targets,
             folder,
             options,
-            judging=_judging(atol, rtol, thorough=thorough, trace=trace),
+            policy=_judging(atol, rtol, thorough=thorough, trace=trace),
             images=_images(images, loaded),
             baseline=before,
             progress=step,
@@ -271,7 +271,7 @@ def verify(
     from slide_deploy.report.progress import steps
 
     before = _before(report, baseline)
-    judging = _judging(atol, rtol, thorough=thorough, trace=trace)
+    policy = _judging(atol, rtol, thorough=thorough, trace=trace)
     notes: tuple[str, ...] = ()
     with steps() as step:
         if against is None:
@@ -283,7 +283,7 @@ def verify(
                 )
             from slide_deploy.verification.recorded import verify_recorded
 
-            found = verify_recorded(artifact, judging, step, _command())
+            found = verify_recorded(artifact, policy, step, _command())
         else:
             step(f"reading {against.name}")
             loaded = _load(
@@ -295,7 +295,7 @@ def verify(
             found = pipeline.verify(
                 artifact,
                 loaded,
-                judging=judging,
+                policy=policy,
                 images=_images(images, loaded),
                 progress=step,
                 command=_command(),
@@ -486,14 +486,16 @@ def _parse_size(text: str) -> tuple[int, int]:
     return sizes[0], sizes[-1]
 
 
-def _judging(atol: float | None, rtol: float | None, *, thorough: bool, trace: bool) -> Judging:
+def _judging(
+    atol: float | None, rtol: float | None, *, thorough: bool, trace: bool
+) -> VerificationPolicy:
     from slide_deploy.parity.comparison import Tolerance
-    from slide_deploy.verification.judge import Judging
+    from slide_deploy.verification.judge import VerificationPolicy
 
     if min(atol or 0.0, rtol or 0.0) < 0:
         raise UsageError("a tolerance cannot be negative", "give e.g. --atol 1e-4")
     own = None if atol is None and rtol is None else Tolerance(atol or 0.0, rtol or 0.0)
-    return Judging(tolerance=own, thorough=thorough, trace=trace)
+    return VerificationPolicy(tolerance=own, thorough=thorough, trace=trace)
 
 
 def _images(folder: Path | None, model: Model) -> tuple[np.ndarray, ...]:

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
 
-__all__ = ["Hypothesis", "Parts", "hypotheses", "is_one_hot", "parts_of"]
+__all__ = [
+    "AttentionParameters",
+    "Hypothesis",
+    "attention_parameters_of",
+    "hypotheses",
+    "is_one_hot",
+]
 
 # The paper has one pair; DAT's unshared kernels make two of three convolutions.
 MOST_SHIFTS = 4
@@ -26,7 +32,7 @@ _Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Parts:
+class AttentionParameters:
     """Parameters of a module that may be a Slide Attention; shifts go by their names in it.
 
     `fixed` are the depthwise convolutions of one-hot kernels, `learned` the others; `scales`
@@ -54,7 +60,7 @@ def is_one_hot(weight: Tensor) -> bool:
     return bool(((flat == 1).sum(1) == 1).all() and (flat != 0).sum() == len(flat))
 
 
-def parts_of(module: nn.Module) -> Parts | None:
+def attention_parameters_of(module: nn.Module) -> AttentionParameters | None:
     """The parts, where the module's parameters are those of a Slide Attention and no others."""
     projections: list[nn.Linear | nn.Conv2d] = []
     shifts: dict[str, nn.Conv2d] = {}
@@ -76,10 +82,12 @@ def parts_of(module: nn.Module) -> Parts | None:
     kept = (value for layer in module.modules() for value in vars(layer).values())
     scales = tuple(dict.fromkeys(value for value in kept if isinstance(value, float) and value))
     first, second = projections
-    return Parts((first, second), fixed, learned, tables[0] if tables else None, scales)
+    return AttentionParameters(
+        (first, second), fixed, learned, tables[0] if tables else None, scales
+    )
 
 
-def hypotheses(parts: Parts) -> Iterator[Hypothesis]:
+def hypotheses(parts: AttentionParameters) -> Iterator[Hypothesis]:
     """Every attention that the parts can be, the usual ones first."""
     channels, side = _sizes(parts)
     for qkv, proj in itertools.permutations(parts.projections):
@@ -127,13 +135,13 @@ def _is_shift(layer: nn.Module) -> bool:
     )
 
 
-def _sizes(parts: Parts) -> tuple[int, int]:
+def _sizes(parts: AttentionParameters) -> tuple[int, int]:
     """Channels of a head, side of the window."""
     layer = next(iter(parts.fixed.values()))
     return layer.in_channels, layer.kernel_size[0]
 
 
-def _pairs(parts: Parts) -> Iterator[tuple[_Pair, _Pair]]:
+def _pairs(parts: AttentionParameters) -> Iterator[tuple[_Pair, _Pair]]:
     """Which pair shifts keys and which values: each way that leaves no convolution over."""
     pairs = list(itertools.product(parts.fixed, parts.learned))
     everything = {*parts.fixed, *parts.learned}
@@ -143,7 +151,7 @@ def _pairs(parts: Parts) -> Iterator[tuple[_Pair, _Pair]]:
 
 
 def _state(
-    parts: Parts,
+    parts: AttentionParameters,
     config: AttentionConfig,
     qkv: nn.Linear | nn.Conv2d,
     proj: nn.Linear | nn.Conv2d,

@@ -16,9 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slide_deploy.fusion.attention_parameters import Hypothesis, Parts, hypotheses, parts_of
+from slide_deploy.fusion.attention_parameters import (
+    AttentionParameters,
+    Hypothesis,
+    attention_parameters_of,
+    hypotheses,
+)
 from slide_deploy.fusion.branches import RELATIVE_TOLERANCE
-from slide_deploy.fusion.pairs import Found, difference, relative_error
+from slide_deploy.fusion.pairs import Match, difference, relative_error
 from slide_deploy.models.slide_attention import FusedSlideAttention, LocalAttention
 
 __all__ = ["recognise"]
@@ -47,7 +52,7 @@ class _Call:
 
 def recognise(
     module: nn.Module, example: tuple[Tensor, ...]
-) -> tuple[nn.Module, tuple[Found, ...]]:
+) -> tuple[nn.Module, tuple[Match, ...]]:
     """A copy of `module` with each Slide Attention found in it fused, and what was found.
 
     Each must agree within 1e-12 in float64 on noise and on what it is given when the module
@@ -58,17 +63,17 @@ def recognise(
     if not candidates:
         return module, ()
     calls = _calls(exact, candidates, example)
-    found: dict[str, Found] = {}
+    found: dict[str, Match] = {}
     forms: dict[str, nn.Module] = {}
     for name, parts in candidates.items():
         if any(_is_within(name, other) for other in forms):
             continue
         outcome = _recognised(exact.get_submodule(name), parts, calls[name])
         if isinstance(outcome, str):
-            found[name] = Found(name, "left", outcome)
+            found[name] = Match(name, "left", outcome)
         else:
             forms[name], why = outcome
-            found[name] = Found(name, "recognised", why)
+            found[name] = Match(name, "recognised", why)
     if forms and (problem := difference(exact, _with(exact, forms), example)):
         found |= {name: replace(found[name], action="left", why=problem) for name in forms}
         forms = {}
@@ -77,12 +82,12 @@ def recognise(
     return merged, tuple(entry for entry in found.values() if not _is_around(entry, found))
 
 
-def _candidates(module: nn.Module, name: str) -> Iterator[tuple[str, Parts]]:
+def _candidates(module: nn.Module, name: str) -> Iterator[tuple[str, AttentionParameters]]:
     """Modules of the right parameters, by name, the outer before the inner."""
     if isinstance(module, LocalAttention):
         return
     ours = any(isinstance(own, LocalAttention) for own in module.modules())
-    if not ours and (parts := parts_of(module)) is not None:
+    if not ours and (parts := attention_parameters_of(module)) is not None:
         yield name, parts
     for own, child in module.named_children():
         yield from _candidates(child, f"{name}.{own}" if name else own)
@@ -92,13 +97,13 @@ def _is_within(name: str, other: str) -> bool:
     return name != other and (not other or name.startswith(f"{other}."))
 
 
-def _is_around(entry: Found, found: dict[str, Found]) -> bool:
+def _is_around(entry: Match, found: dict[str, Match]) -> bool:
     """Whether a module was left that only holds what is told of anyway."""
     return entry.action == "left" and any(_is_within(name, entry.name) for name in found)
 
 
 def _calls(
-    module: nn.Module, names: dict[str, Parts], example: tuple[Tensor, ...]
+    module: nn.Module, names: dict[str, AttentionParameters], example: tuple[Tensor, ...]
 ) -> dict[str, list[_Call]]:
     found: dict[str, list[_Call]] = {name: [] for name in names}
 
@@ -122,7 +127,9 @@ def _calls(
     return found
 
 
-def _recognised(module: nn.Module, parts: Parts, calls: list[_Call]) -> tuple[nn.Module, str] | str:
+def _recognised(
+    module: nn.Module, parts: AttentionParameters, calls: list[_Call]
+) -> tuple[nn.Module, str] | str:
     """What computes the same as `module`, and what to say of it; else why there is nothing."""
     if not calls:
         return "it has the parts of Slide Attention, but is not called as a module"
@@ -152,7 +159,7 @@ def _form(hypothesis: Hypothesis, *, channels_first: bool) -> nn.Module:
 
 
 def _probes(
-    module: nn.Module, parts: Parts, seen: list[Tensor], *, channels_first: bool
+    module: nn.Module, parts: AttentionParameters, seen: list[Tensor], *, channels_first: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and the module's outputs: noise on a small map, where it takes one, then in the
     shapes it was given, then what it was given."""

@@ -20,7 +20,7 @@ from slide_deploy.fusion.branches import RELATIVE_TOLERANCE, fuse
 from slide_deploy.models.slide_attention import SlideAttention
 from slide_deploy.utils.quiet import quiet
 
-__all__ = ["Found", "difference", "fuse_by_structure", "relative_error"]
+__all__ = ["Match", "difference", "fuse_by_structure", "relative_error"]
 
 _ATEN = torch.ops.aten
 _CONVOLUTIONS = (_ATEN.conv2d.default, _ATEN.conv2d.padding, _ATEN.convolution.default)
@@ -29,7 +29,7 @@ _GEOMETRY = ("stride", "padding", "dilation", "groups")
 
 
 @dataclass(frozen=True)
-class Found:
+class Match:
     """A whole attention, a pair of shift paths, or a single one; `name` is where it stands in
     the module."""
 
@@ -42,7 +42,7 @@ def fuse_by_structure(
     module: nn.Module,
     example: tuple[Tensor, ...],
     dynamic_shapes: Any = None,
-) -> tuple[nn.Module, tuple[Found, ...]]:
+) -> tuple[nn.Module, tuple[Match, ...]]:
     """A module with every shift pair of `module` merged, and what was found.
 
     Slide Attention modules of this package are merged by class first. Other pairs are merged in
@@ -51,7 +51,7 @@ def fuse_by_structure(
     pair, then the whole, must agree within 1e-12 in float64.
     """
     known = tuple(
-        Found(name, "fused", "Slide Attention of this package")
+        Match(name, "fused", "Slide Attention of this package")
         for name, own in module.named_modules()
         if isinstance(own, SlideAttention)
     )
@@ -62,7 +62,7 @@ def fuse_by_structure(
         exported = program.module(check_guards=False)
     except Exception as error:  # whatever the tracer or the module throws
         why = f"torch.export cannot capture it: {_first_line(error)}"
-        return base, (*known, Found("the module", "left", why))
+        return base, (*known, Match("the module", "left", why))
     graph = fx.GraphModule(exported, exported.graph)
     _name_sizes(graph)
     _take_tensors(graph)
@@ -92,12 +92,12 @@ class _Conv:
     geometry: tuple[Any, ...]
 
 
-def _merge_pairs(graph: fx.GraphModule) -> list[Found]:
+def _merge_pairs(graph: fx.GraphModule) -> list[Match]:
     """Merge what can be merged, in place, with float64 sums."""
     convolutions = {node: conv for node in graph.graph.nodes if (conv := _depthwise(graph, node))}
     one_hot = {c.node for c in convolutions.values() if is_one_hot(_tensor(graph, c.weight))}
     merged: dict[frozenset[tuple[str, str | None]], str] = {}
-    found: list[Found] = []
+    found: list[Match] = []
     met: set[fx.Node] = set()
     for node in list(graph.graph.nodes):
         if node.target not in _ADDITIONS or not _adds_two(node, convolutions):
@@ -106,19 +106,19 @@ def _merge_pairs(graph: fx.GraphModule) -> list[Found]:
         met |= {first.node, second.node}
         name = f"{first.name} + {second.name}"
         if why := _obstacle(graph, node, first, second, one_hot):
-            found.append(Found(name, "left", why))
+            found.append(Match(name, "left", why))
             continue
         key = frozenset((conv.weight, conv.bias) for conv in (first, second))
         if key not in merged:
             merged[key] = _add_sum(graph, first, second, len(merged))
         if why := _pair_difference(graph, merged[key], first, second):
-            found.append(Found(name, "left", why))
+            found.append(Match(name, "left", why))
             continue
         _replace(graph, node, first, merged[key])
-        found.append(Found(name, "fused", "one convolution, equal within 1e-12 in float64"))
+        found.append(Match(name, "fused", "one convolution, equal within 1e-12 in float64"))
     for conv in convolutions.values():
         if conv.node in one_hot - met:
-            found.append(Found(conv.name, "left", _loose_end(conv.node, convolutions)))
+            found.append(Match(conv.name, "left", _loose_end(conv.node, convolutions)))
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     _drop_unused(graph)

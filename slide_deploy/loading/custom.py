@@ -25,19 +25,19 @@ from slide_deploy.capture import Capture
 from slide_deploy.errors import ArchitectureError, UsageError
 from slide_deploy.fusion.branches import fuse
 from slide_deploy.fusion.matching import recognise
-from slide_deploy.fusion.pairs import Found, fuse_by_structure
+from slide_deploy.fusion.pairs import Match, fuse_by_structure
 from slide_deploy.loading.checkpoint import Checkpoint, Source, State, read_checkpoint
 from slide_deploy.loading.loader import Model
 from slide_deploy.types import TensorSpec, with_batch
 
-__all__ = ["FAMILY_NAME", "ForeignConfig", "load_foreign", "parse_input", "wrap"]
+__all__ = ["FAMILY_NAME", "CustomConfig", "load_foreign", "parse_input", "wrap"]
 
 FAMILY_NAME = "foreign"
 DTYPES = ("float32", "int32", "int64")
 
 
 @dataclass(frozen=True)
-class ForeignConfig:
+class CustomConfig:
     """What made the module, and what became of each attention and shift pair found in it."""
 
     factory: str
@@ -107,7 +107,7 @@ def wrap(
         source=source or Source(name, _digest(module), "model"),
         kind=kind,
         family=FAMILY_NAME,
-        config=ForeignConfig(factory or type(module).__qualname__, told),
+        config=CustomConfig(factory or type(module).__qualname__, told),
         module=own,
         inputs=specs,
         outputs=outputs,
@@ -132,7 +132,7 @@ def parse_input(text: str) -> TensorSpec:
     return spec
 
 
-def _found(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[Found, ...]:
+def _found(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[Match, ...]:
     """Whole attentions, and the shift pairs outside of those that were recognised."""
     recognised, whole = recognise(module, example)
     _, pairs = fuse_by_structure(recognised, example)
@@ -140,7 +140,7 @@ def _found(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[Found, ...]:
     return (*whole, *(pair for pair in pairs if not pair.name.startswith(inside)))
 
 
-def _sentence(found: Found) -> str:
+def _sentence(found: Match) -> str:
     recognised = found.action == "recognised"
     action = "recognised as Slide Attention and lowered" if recognised else found.action
     name = found.name.removeprefix(_Flat.PLACE).lstrip(".") or "the module"

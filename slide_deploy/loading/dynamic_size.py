@@ -15,26 +15,26 @@ from torch import Tensor
 
 from slide_deploy.errors import UsageError
 from slide_deploy.loading.loader import Model
-from slide_deploy.types import HEIGHT, WIDTH, Steps, TensorSpec
+from slide_deploy.types import HEIGHT, WIDTH, SizeSteps, TensorSpec
 
-__all__ = ["FreeSize", "free_size", "sized"]
+__all__ = ["DynamicSize", "dynamic_size_of", "sized"]
 
 LARGEST_STEP = 32
 HINT = "leave --dynamic-size out, and export once for each --image-size that is needed"
 
 
 @dataclass(frozen=True)
-class FreeSize:
+class DynamicSize:
     """Specs of one image with free dimensions as names, the values these take, and another size
     (height, width) than the model's own to ask an artifact for."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    steps: dict[str, Steps]
+    steps: dict[str, SizeSteps]
     other: tuple[int, int]
 
 
-def free_size(model: Model) -> FreeSize:
+def dynamic_size_of(model: Model) -> DynamicSize:
     """Raises UsageError, naming the part that does it, where the size is fixed."""
     for name, module in model.module.named_modules():
         if why := getattr(module, "fixes_size", ""):
@@ -51,8 +51,8 @@ def free_size(model: Model) -> FreeSize:
     # Three sizes, the model's own, another to trace with and another to ask for: what is fixed
     # by one of them shows at the others.
     other = height - step if height >= 3 * step else height + step, width + 2 * step
-    steps = {HEIGHT: Steps(height, step), WIDTH: Steps(width + step, step)}
-    return FreeSize(
+    steps = {HEIGHT: SizeSteps(height, step), WIDTH: SizeSteps(width + step, step)}
+    return DynamicSize(
         inputs=tuple(_freed(spec) if _is_image(spec) else spec for spec in model.inputs),
         outputs=_outputs(model, other),
         steps=steps,

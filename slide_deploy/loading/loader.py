@@ -19,7 +19,7 @@ from slide_deploy.errors import ArchitectureError, CheckpointError, SlideDeployE
 from slide_deploy.fusion.branches import fuse, fused_skeleton
 from slide_deploy.loading.checkpoint import Checkpoint, Source, State, read_checkpoint
 from slide_deploy.models.families import families, family_named
-from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.features import features_only, stage_specs, unused_weights
 from slide_deploy.types import TensorSpec
 from slide_deploy.utils.files import staged
@@ -197,7 +197,7 @@ def _family_of(checkpoint: Checkpoint, state: State) -> Family:
 
 def _from_metadata(
     checkpoint: Checkpoint, family: Family, image_size: tuple[int, int] | None
-) -> Recognised:
+) -> InferredConfig:
     try:
         config = rebuild(family.config_type, json.loads(checkpoint.metadata["config"]))
     except (KeyError, TypeError, ValueError) as error:
@@ -205,7 +205,7 @@ def _from_metadata(
             f"{checkpoint.path_name}: its architecture metadata cannot be read ({error})",
             "write it again with `slide-deploy fuse`",
         ) from error
-    return Recognised(replace(config, image_size=image_size) if image_size else config)
+    return InferredConfig(replace(config, image_size=image_size) if image_size else config)
 
 
 def _load_every_weight(

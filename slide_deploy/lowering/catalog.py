@@ -8,26 +8,26 @@ from functools import cache
 
 from slide_deploy import lowering
 from slide_deploy.errors import UnknownName
-from slide_deploy.lowering.lowering import Form
+from slide_deploy.lowering.lowering import Lowering
 
-__all__ = ["CANONICAL", "form_named", "forms"]
+__all__ = ["CANONICAL", "lowering_named", "lowerings"]
 
 # What fusion yields; there for every module, so it is what everything falls back to.
 CANONICAL = "depthwise"
 
 
 @cache
-def forms() -> tuple[Form, ...]:
-    """Every form, by name; a module of this folder is one where it defines `FORM`."""
+def lowerings() -> tuple[Lowering, ...]:
+    """Every form, by name; a module of this folder is one where it defines `LOWERING`."""
     names = (module.name for module in pkgutil.iter_modules(lowering.__path__))
     modules = (importlib.import_module(f"{lowering.__name__}.{name}") for name in names)
-    found = (module.FORM for module in modules if hasattr(module, "FORM"))
+    found = (module.LOWERING for module in modules if hasattr(module, "LOWERING"))
     return tuple(sorted(found, key=lambda form: form.name))
 
 
-def form_named(name: str) -> Form:
+def lowering_named(name: str) -> Lowering:
     """The form of that name; UnknownName, with the nearest one, if there is none."""
-    known = {form.name: form for form in forms()}
+    known = {form.name: form for form in lowerings()}
     if name not in known:
         raise UnknownName("lowering", name, known)
     return known[name]

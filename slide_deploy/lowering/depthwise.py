@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from torch import nn
 
-from slide_deploy.lowering.lowering import Form
+from slide_deploy.lowering.lowering import Lowering
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
-__all__ = ["FORM"]
+__all__ = ["LOWERING"]
 
 
 def build(module: FusedSlideAttention) -> nn.Module:
     return module
 
 
-FORM = Form(
+LOWERING = Lowering(
     name="depthwise",
     summary="one depthwise convolution with multiplier k²; always available",
     memory="k² shifted copies of k, then of v",

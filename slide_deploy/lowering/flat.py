@@ -28,10 +28,10 @@ from slide_deploy.lowering.layers import (
     repeat_first_tap,
     static_size,
 )
-from slide_deploy.lowering.lowering import Form
+from slide_deploy.lowering.lowering import Lowering
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
-__all__ = ["FORM", "FlatShifts"]
+__all__ = ["LOWERING", "FlatShifts"]
 
 
 class FlatShifts(nn.Module):
@@ -125,7 +125,7 @@ def build(module: FusedSlideAttention) -> nn.Module:
     return FlatShifts(fold(module), slots=module.config.taps)
 
 
-FORM = Form(
+LOWERING = Lowering(
     name="flat",
     summary="shifts as contiguous windows of a token sequence, normalised last",
     memory="q, padded k and v, and the k² logits; one window's product at a time",

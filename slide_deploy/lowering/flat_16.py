@@ -12,17 +12,17 @@ from torch import nn
 from slide_deploy.lowering.flat import FlatShifts
 from slide_deploy.lowering.folding import fold
 from slide_deploy.lowering.layers import block_slots
-from slide_deploy.lowering.lowering import Form
+from slide_deploy.lowering.lowering import Lowering
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
-__all__ = ["FORM"]
+__all__ = ["LOWERING"]
 
 
 def build(module: FusedSlideAttention) -> nn.Module:
     return FlatShifts(fold(module), slots=block_slots(module.config.taps))
 
 
-FORM = Form(
+LOWERING = Lowering(
     name="flat-16",
     summary="the flat form with a multiple of 16 slots for its taps",
     memory="as flat, with 16 slots for 9 taps",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from slide_deploy.lowering.lowering import ImpossibleForm
+from slide_deploy.lowering.lowering import ImpossibleLowering
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
 
 __all__ = ["Folded", "Projection", "fold"]
@@ -50,7 +50,7 @@ class Folded:
 
 
 def fold(module: FusedSlideAttention) -> Folded:
-    """Fold a module's constants; ImpossibleForm where its convolutions are not plain shifts."""
+    """Fold a module's constants; ImpossibleLowering where its convolutions are not plain shifts."""
     config = module.config
     keys = module.shift
     values = module.shift if config.share_kernel else module.shift_v
@@ -106,14 +106,14 @@ def _projection(linear: nn.Linear) -> Projection:
 
 def _exact(parameter: Tensor | None) -> Tensor:
     if parameter is None:
-        raise ImpossibleForm("a shift convolution without a bias is not one that fusion yields")
+        raise ImpossibleLowering("a shift convolution without a bias is not one that fusion yields")
     return parameter.detach().double()
 
 
 def _require_shift(convolution: nn.Conv2d, config: AttentionConfig) -> None:
     side = config.kernel_size
     if side % 2 == 0:
-        raise ImpossibleForm(
+        raise ImpossibleLowering(
             f"a kernel of even side {side} has no middle, so its taps are not shifts"
         )
     plain = (
@@ -124,7 +124,7 @@ def _require_shift(convolution: nn.Conv2d, config: AttentionConfig) -> None:
         and convolution.padding_mode == "zeros"
     )
     if not plain:
-        raise ImpossibleForm(
+        raise ImpossibleLowering(
             f"the shift convolution {convolution} is not of stride 1, dilation 1 "
             "and zero padding of half its side"
         )

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from slide_deploy.lowering.folding import Folded, Projection, fold
 from slide_deploy.lowering.layers import linear, pointwise, static_size
-from slide_deploy.lowering.lowering import Form
+from slide_deploy.lowering.lowering import Lowering
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
-__all__ = ["FORM", "Im2Col"]
+__all__ = ["LOWERING", "Im2Col"]
 
 
 class Im2Col(nn.Module):
@@ -65,7 +65,7 @@ def build(module: FusedSlideAttention) -> nn.Module:
     return Im2Col(fold(module))
 
 
-FORM = Form(
+LOWERING = Lowering(
     name="im2col",
     summary="unfold, then the learned kernel on the gathered neighbourhoods (a baseline)",
     memory="k² gathered and k² mixed copies of k, then of v",

@@ -10,20 +10,20 @@ from torch import nn
 from slide_deploy.errors import SlideDeployError
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
-__all__ = ["Form", "ImpossibleForm"]
+__all__ = ["ImpossibleLowering", "Lowering"]
 
 
-class ImpossibleForm(SlideDeployError):
+class ImpossibleLowering(SlideDeployError):
     """A form that cannot express the module it was asked for; the message says why."""
 
 
 @dataclass(frozen=True)
-class Form:
-    """One equal form; a file in `lowering/` defines it as `FORM`.
+class Lowering:
+    """One equal form; a file in `lowering/` defines it as `LOWERING`.
 
     `build` makes the module, (B, H, W, C) → (B, H, W, C) like the one it replaces, in that
     one's number format: weights are folded in float64 and rounded once. It raises
-    ImpossibleForm, saying why, where the form cannot express the module. `memory` says in a
+    ImpossibleLowering, saying why, where the form cannot express the module. `memory` says in a
     few words what the form keeps alive; `lowering.memory` counts it. `any_size` says that its
     trace holds for maps of any height and width.
     """

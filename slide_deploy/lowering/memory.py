@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from slide_deploy.lowering.catalog import forms
-from slide_deploy.lowering.lowering import Form, ImpossibleForm
+from slide_deploy.lowering.catalog import lowerings
+from slide_deploy.lowering.lowering import ImpossibleLowering, Lowering
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
 
 __all__ = ["low_memory", "peak_bytes"]
@@ -30,16 +30,16 @@ def low_memory(name: str, config: AttentionConfig, resolution: tuple[int, int]) 
     with torch.device("meta"):
         fused = FusedSlideAttention(config)
     shape = (1, *resolution, config.dim)
-    return min(_peaks(fused, shape, forms()))[1]
+    return min(_peaks(fused, shape, lowerings()))[1]
 
 
 def _peaks(
-    fused: FusedSlideAttention, shape: tuple[int, ...], known: Iterable[Form]
+    fused: FusedSlideAttention, shape: tuple[int, ...], known: Iterable[Lowering]
 ) -> Iterator[tuple[int, str]]:
     for form in known:
         try:
             yield peak_bytes(form.build(fused), shape), form.name
-        except ImpossibleForm:
+        except ImpossibleLowering:
             continue
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from slide_deploy.errors import ConversionError
 from slide_deploy.fusion.branches import RELATIVE_TOLERANCE, attention_error
-from slide_deploy.lowering.catalog import form_named
-from slide_deploy.lowering.lowering import ImpossibleForm
+from slide_deploy.lowering.catalog import lowering_named
+from slide_deploy.lowering.lowering import ImpossibleLowering
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
 from slide_deploy.types import TensorSpec
 
@@ -33,7 +33,7 @@ class Choice:
 
 def always(form: str) -> Choose:
     """The same form for every attention; UnknownName if there is none of that name."""
-    known = form_named(form).name
+    known = lowering_named(form).name
     return lambda name, config, resolution: known
 
 
@@ -43,7 +43,7 @@ def lower(
     """A copy of a fused `model` with every attention in the form that `choose` names.
 
     `inputs` are the model's, to find each attention's resolution. Raises UnknownName for a
-    form nobody knows, ImpossibleForm for one that cannot express the module, ConversionError
+    form nobody knows, ImpossibleLowering for one that cannot express the module, ConversionError
     where a form is not equal to the module it replaces. The model itself stays as it is.
     """
     lowered = copy.deepcopy(model)
@@ -108,11 +108,11 @@ def _zeros(spec: TensorSpec, like: Tensor) -> Tensor:
 
 def _equal_form(module: FusedSlideAttention, choice: Choice) -> nn.Module:
     """The chosen form of `module` in its dtype; the form's claim is checked in float64."""
-    exact, build = copy.deepcopy(module).double(), form_named(choice.form).build
+    exact, build = copy.deepcopy(module).double(), lowering_named(choice.form).build
     try:
         form = build(exact)
-    except ImpossibleForm as error:
-        raise ImpossibleForm(
+    except ImpossibleLowering as error:
+        raise ImpossibleLowering(
             f"{choice.name or 'the module'} cannot take the form {choice.form}: {error.message}",
             error.hint or "choose another with --lowering, or leave it at auto",
         ) from error

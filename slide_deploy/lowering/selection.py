@@ -20,12 +20,12 @@ import torch
 from torch import nn
 
 from slide_deploy.errors import UnknownName
-from slide_deploy.lowering.catalog import CANONICAL, form_named, forms
-from slide_deploy.lowering.lowering import ImpossibleForm
+from slide_deploy.lowering.catalog import CANONICAL, lowering_named, lowerings
+from slide_deploy.lowering.lowering import ImpossibleLowering
 from slide_deploy.lowering.memory import low_memory
 from slide_deploy.lowering.replacement import lower
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
-from slide_deploy.types import LayerForm, TensorSpec
+from slide_deploy.types import LayerLowering, TensorSpec
 
 __all__ = ["AUTO", "LOW_MEMORY", "check_name", "lower_for", "processor_family", "shape_key"]
 
@@ -49,12 +49,12 @@ def lower_for(
     tuned: Mapping[str, str],
     *,
     any_size: bool = False,
-) -> tuple[nn.Module, tuple[LayerForm, ...]]:
+) -> tuple[nn.Module, tuple[LayerLowering, ...]]:
     """A fused `model` in the forms that suit `runtime`, and what each layer got and why.
 
     `tuned` maps `shape_key`s to the forms that were fastest here; with `any_size` the forms must
     hold for maps of any height and width. Raises UnknownName for a form nobody knows,
-    ImpossibleForm where one was asked for by name that a module, or any size, cannot take.
+    ImpossibleLowering where one was asked for by name that a module, or any size, cannot take.
     """
     chosen: dict[str, _Chosen] = {}
     strategy = _of_any_size(asked) if any_size else _strategy(asked, runtime, tuned)
@@ -64,12 +64,12 @@ def lower_for(
         return chosen[name].form
 
     lowered, choices = lower(model, inputs, choose)
-    return lowered, tuple(LayerForm(c.name, c.form, chosen[c.name].why) for c in choices)
+    return lowered, tuple(LayerLowering(c.name, c.form, chosen[c.name].why) for c in choices)
 
 
 def check_name(asked: str) -> None:
     """Raise UnknownName unless `asked` is a form's name, `auto` or `low-memory`."""
-    known = [AUTO, LOW_MEMORY, *(form.name for form in forms())]
+    known = [AUTO, LOW_MEMORY, *(form.name for form in lowerings())]
     if asked not in known:
         raise UnknownName("lowering", asked, known)
 
@@ -93,9 +93,9 @@ def _of_any_size(asked: str) -> _Strategy:
     check_name(asked)
     if asked in (AUTO, LOW_MEMORY):
         return lambda *_: _Chosen(CANONICAL, "height and width are free")
-    if not form_named(asked).any_size:
-        fitting = ", ".join(form.name for form in forms() if form.any_size)
-        raise ImpossibleForm(
+    if not lowering_named(asked).any_size:
+        fitting = ", ".join(form.name for form in lowerings() if form.any_size)
+        raise ImpossibleLowering(
             f"the form {asked} is made for maps of one height and width",
             f"choose {fitting}, or leave --dynamic-size out",
         )
@@ -111,7 +111,7 @@ def _strategy(asked: str, runtime: str, tuned: Mapping[str, str]) -> _Strategy:
 
     def automatic(name: str, config: AttentionConfig, resolution: tuple[int, int]) -> _Chosen:
         form = tuned.get(shape_key(config, resolution))
-        known = {form.name for form in forms()}
+        known = {form.name for form in lowerings()}
         wanted = _Chosen(form, "tuned on this machine") if form in known else _by_table(runtime)
         return _possible(wanted, config)
 
@@ -136,7 +136,7 @@ def _table() -> Any:
 def _possible(wanted: _Chosen, config: AttentionConfig) -> _Chosen:
     try:
         with torch.device("meta"):
-            form_named(wanted.form).build(FusedSlideAttention(config))
-    except ImpossibleForm as error:
+            lowering_named(wanted.form).build(FusedSlideAttention(config))
+    except ImpossibleLowering as error:
         return _Chosen(CANONICAL, f"{wanted.form} is impossible here: {error.message}")
     return wanted

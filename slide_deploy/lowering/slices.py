@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from slide_deploy.lowering.folding import Folded, Projection, fold
 from slide_deploy.lowering.layers import add_up, pointwise, spread_heads, static_size
-from slide_deploy.lowering.lowering import Form
+from slide_deploy.lowering.lowering import Lowering
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
-__all__ = ["FORM", "Slices"]
+__all__ = ["LOWERING", "Slices"]
 
 
 class Slices(nn.Module):
@@ -81,7 +81,7 @@ def build(module: FusedSlideAttention) -> nn.Module:
     return Slices(fold(module))
 
 
-FORM = Form(
+LOWERING = Lowering(
     name="slices",
     summary="shifts as slices of a padded map (a baseline)",
     memory="one window of k or v at a time",

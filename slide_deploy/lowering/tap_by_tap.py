@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from slide_deploy.lowering.folding import Folded, fold
 from slide_deploy.lowering.layers import add_up, depthwise, pointwise, static_size
-from slide_deploy.lowering.lowering import Form
+from slide_deploy.lowering.lowering import Lowering
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
-__all__ = ["FORM", "TapByTap"]
+__all__ = ["LOWERING", "TapByTap"]
 
 
 class TapByTap(nn.Module):
@@ -64,7 +64,7 @@ def build(module: FusedSlideAttention) -> nn.Module:
     return TapByTap(fold(module))
 
 
-FORM = Form(
+LOWERING = Lowering(
     name="tap-by-tap",
     summary="k² depthwise convolutions of multiplier 1 each for keys and values",
     memory="one shifted copy of k or v at a time",

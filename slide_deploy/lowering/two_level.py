@@ -36,10 +36,10 @@ from slide_deploy.lowering.layers import (
     spread_heads,
     static_size,
 )
-from slide_deploy.lowering.lowering import Form
+from slide_deploy.lowering.lowering import Lowering
 from slide_deploy.models.slide_attention import FusedSlideAttention
 
-__all__ = ["FORM", "TwoLevelShifts"]
+__all__ = ["LOWERING", "TwoLevelShifts"]
 
 
 class TwoLevelShifts(nn.Module):
@@ -142,7 +142,7 @@ def build(module: FusedSlideAttention) -> nn.Module:
     return TwoLevelShifts(fold(module))
 
 
-FORM = Form(
+LOWERING = Lowering(
     name="two-level",
     summary="row and column shifts as one-hot convolutions, sums as grouped 1×1 convolutions",
     memory="k copies of k, v and q, and 16 slots for 9 taps",

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from slide_deploy.types import TensorSpec
 
-__all__ = ["Family", "Recognised"]
+__all__ = ["Family", "InferredConfig"]
 
 
 @dataclass(frozen=True)
-class Recognised:
+class InferredConfig:
     """An architecture read off a checkpoint; `notes` tell what was assumed, for the user."""
 
     config: Any
@@ -36,7 +36,7 @@ class Family:
     config_type: type
     recognises: Callable[[Mapping[str, Tensor]], bool]
     recognise: Callable[
-        [Mapping[str, Tensor], Mapping[str, Any] | None, tuple[int, int] | None], Recognised
+        [Mapping[str, Tensor], Mapping[str, Any] | None, tuple[int, int] | None], InferredConfig
     ]
     build: Callable[[Any], nn.Module]
     input_spec: Callable[[Any], TensorSpec]

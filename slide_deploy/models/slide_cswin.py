@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from slide_deploy.errors import ArchitectureError
 from slide_deploy.models.config_inference import block_counts, given_size, head_classes, with_given
-from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.mlp import Mlp
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.models.stripe_attention import StripeAttention
@@ -279,7 +279,7 @@ def _recognise(
     state: Mapping[str, Tensor],
     config: Mapping[str, Any] | None,
     image_size: tuple[int, int] | None,
-) -> Recognised:
+) -> InferredConfig:
     try:
         embed_dim, in_channels, _, _ = state["stage1_conv_embed.0.weight"].shape
         depths = block_counts(state, r"stage(\d+)\.(\d+)\.")
@@ -314,7 +314,7 @@ def _recognise(
     }
     open_fields = [note for field, note in assumed.items() if field not in (config or {})]
     notes = (f"not in the file: {'; '.join(open_fields)}",) if open_fields else ()
-    return Recognised(with_given(recognised, config), notes)
+    return InferredConfig(with_given(recognised, config), notes)
 
 
 def _heads(state: Mapping[str, Tensor], stage: int, first: int) -> int:

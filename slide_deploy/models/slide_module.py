@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
-from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.types import TensorSpec
 
@@ -47,7 +47,7 @@ def _recognise(
     state: Mapping[str, Tensor],
     config: Mapping[str, Any] | None,
     image_size: tuple[int, int] | None,
-) -> Recognised:
+) -> InferredConfig:
     (dim, inner), (kernels, _, side, _) = (
         state["attention.proj.weight"].shape,
         state["attention.dep_conv.weight"].shape,
@@ -75,7 +75,7 @@ def _recognise(
             "pass the map's size, e.g. --image-size 14x14",
         )
     note = "no config in the file: qk_scale taken as (C/h)^-0.5"
-    return Recognised(SlideModuleConfig(image_size, attention), (note,))
+    return InferredConfig(SlideModuleConfig(image_size, attention), (note,))
 
 
 def _map(name: str, config: SlideModuleConfig) -> TensorSpec:

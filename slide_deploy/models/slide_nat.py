@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from slide_deploy.errors import ArchitectureError
 from slide_deploy.models.config_inference import block_counts, given_size, head_classes, with_given
-from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.mlp import Mlp
 from slide_deploy.models.neighborhood_attention import NeighborhoodAttention
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
@@ -242,7 +242,7 @@ def _recognise(
     state: Mapping[str, Tensor],
     config: Mapping[str, Any] | None,
     image_size: tuple[int, int] | None,
-) -> Recognised:
+) -> InferredConfig:
     try:
         embed_dim = state["patch_embed.proj.1.weight"].shape[0]
         in_channels = state["patch_embed.proj.0.weight"].shape[1]
@@ -277,7 +277,7 @@ def _recognise(
         layer_scale="levels.0.blocks.0.gamma1" in state,
     )
     notes = () if "qk_scale" in (config or {}) else ("not in the file: qk_scale taken as d^-0.5",)
-    return Recognised(with_given(recognised, config), notes)
+    return InferredConfig(with_given(recognised, config), notes)
 
 
 FAMILY = Family(

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
-from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.mlp import Mlp
 from slide_deploy.models.pyramid import (
     EPSILON,
@@ -233,7 +233,7 @@ def _recognise(
     state: Mapping[str, Tensor],
     config: Mapping[str, Any] | None,
     image_size: tuple[int, int] | None,
-) -> Recognised:
+) -> InferredConfig:
     """Sizes from key names and shapes; of a training configuration only the image size."""
     sizes, notes = read_sizes(state)
     patch = state["patch_embed1.proj.weight"].shape[-1]
@@ -243,7 +243,7 @@ def _recognise(
         notes = (*notes, f"position embeddings taken as those of {text} images and resized")
     elif config is None:
         notes = (*notes, f"position embeddings taken as those of {text} images")
-    return Recognised(
+    return InferredConfig(
         SlidePvtConfig(
             image_size=image_size or trained, position_size=trained, patch_size=patch, **sizes
         ),

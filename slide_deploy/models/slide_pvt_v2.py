@@ -30,7 +30,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
-from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.pyramid import (
     EPSILON,
     Block,
@@ -189,7 +189,7 @@ def _recognise(
     state: Mapping[str, Tensor],
     config: Mapping[str, Any] | None,
     image_size: tuple[int, int] | None,
-) -> Recognised:
+) -> InferredConfig:
     """Sizes from key names and shapes; of a training configuration only the image size."""
     sizes, notes = read_sizes(state)
     if any(key.endswith("sr.weight") and value.shape[-1] == 1 for key, value in state.items()):
@@ -203,7 +203,7 @@ def _recognise(
             "the checkpoint does not tell the image size: nothing in a PVTv2 depends on it",
             "pass --image-size, e.g. --image-size 224",
         )
-    return Recognised(SlidePvtV2Config(image_size=size, **sizes), notes)
+    return InferredConfig(SlidePvtV2Config(image_size=size, **sizes), notes)
 
 
 FAMILY = Family(

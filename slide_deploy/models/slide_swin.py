@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
-from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.mlp import Mlp
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.models.window_attention import WindowAttention, shift_mask
@@ -273,9 +273,9 @@ def _recognise(
     state: Mapping[str, Tensor],
     config: Mapping[str, Any] | None,
     image_size: tuple[int, int] | None,
-) -> Recognised:
+) -> InferredConfig:
     if config is not None:
-        return Recognised(_from_training_config(config, image_size))
+        return InferredConfig(_from_training_config(config, image_size))
     return _from_state(state, image_size)
 
 
@@ -315,7 +315,7 @@ def _pair(size: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _from_state(state: Mapping[str, Tensor], image_size: tuple[int, int] | None) -> Recognised:
+def _from_state(state: Mapping[str, Tensor], image_size: tuple[int, int] | None) -> InferredConfig:
     """Sizes from key names and shapes alone."""
     try:
         embed_dim, in_channels, patch_size, _ = state["patch_embed.proj.weight"].shape
@@ -365,7 +365,7 @@ def _from_state(state: Mapping[str, Tensor], image_size: tuple[int, int] | None)
         ape="absolute_pos_embed" in state,
         patch_norm="patch_embed.norm.weight" in state,
     )
-    return Recognised(config, ("no config in the file: qk_scale taken as d^-0.5", *notes))
+    return InferredConfig(config, ("no config in the file: qk_scale taken as d^-0.5", *notes))
 
 
 def _mlp_ratio(hidden: list[int], embed_dim: int) -> float:

@@ -15,13 +15,13 @@ from slide_deploy.types import Precision
 __all__ = [
     "NOISE_MULTIPLE",
     "POOLED_MULTIPLE",
-    "REPEATED_MULTIPLE",
+    "SYSTEMATIC_MULTIPLE",
     "Comparison",
     "Tolerance",
     "compare",
     "constant_outputs",
     "pooled_ratios",
-    "repeated_ratios",
+    "systematic_ratios",
 ]
 
 # A float32 artifact may differ from float64 by this multiple of what PyTorch's own float32
@@ -38,7 +38,7 @@ POOLED_MULTIPLE = 3.0
 # that this gate alone noticed 1.1 (docs/mutation.md); of those that change anything a third as
 # many pass as with a gate on the error's size alone, which must leave room for runtimes that round
 # twice as roughly as PyTorch.
-REPEATED_MULTIPLE = 1.0
+SYSTEMATIC_MULTIPLE = 1.0
 CHANCE = 3.0  # standard deviations
 
 # A float16 artifact may be this much noisier than PyTorch's own float16: runtimes round
@@ -132,7 +132,7 @@ def pooled_ratios(
     return ratios
 
 
-def repeated_ratios(
+def systematic_ratios(
     expectations: tuple[Expectation, ...], outputs: Mapping[str, Mapping[str, np.ndarray]]
 ) -> dict[str, float]:
     """Per output, the error that a probe and its echoes have in common, in multiples of the noise.
@@ -150,11 +150,11 @@ def repeated_ratios(
                 continue
             errors = [(value - r).reshape(-1) for value, r in pairs if value is not None]
             noise = float(np.mean([e.noise[name].rms ** 2 for e in copies]))
-            ratios[name] = max(ratios.get(name, 0.0), _repeated(np.array(errors), noise))
+            ratios[name] = max(ratios.get(name, 0.0), _systematic(np.array(errors), noise))
     return ratios
 
 
-def _repeated(errors: np.ndarray, noise: float) -> float:
+def _systematic(errors: np.ndarray, noise: float) -> float:
     """From errors (copies, values) and the noise's power: the mean product of two copies' errors,
     where independent ones average out, less what chance may have left in it."""
     if not np.isfinite(errors).all():

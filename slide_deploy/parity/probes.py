@@ -9,15 +9,15 @@ import numpy as np
 
 from slide_deploy.types import TensorSpec
 
-__all__ = ["ECHO_STEP", "Probe", "image_probes", "make_probes", "source"]
+__all__ = ["PERTURBATION", "Probe", "image_probes", "make_probes", "source"]
 
 Generator = np.random.Generator
 
 # Near copies of the first probe, so many that what they have in common tells a mistake of the
 # size of the noise from the noise (docs/mutation.md). The step is large enough to round
 # everything anew, and small enough to change nothing else.
-ECHOES = 4
-ECHO_STEP = 1e-4
+PERTURBED_COPIES = 4
+PERTURBATION = 1e-4
 ECHO = " echo "
 
 
@@ -94,7 +94,7 @@ def make_probes(inputs: tuple[TensorSpec, ...], seed: int = 0) -> tuple[Probe, .
         rng = np.random.default_rng((seed, index))
         arrays = {spec.name: _one(spec, maker, rng).astype(spec.dtype) for spec in inputs}
         probes.append(Probe(name, why, arrays))
-    return (*probes, *_echoes(probes[0], np.random.default_rng((seed, len(probes)))))
+    return (*probes, *_perturbed_copies(probes[0], np.random.default_rng((seed, len(probes)))))
 
 
 def source(name: str) -> str:
@@ -102,11 +102,11 @@ def source(name: str) -> str:
     return name.partition(ECHO)[0]
 
 
-def _echoes(probe: Probe, rng: Generator) -> Iterator[Probe]:
+def _perturbed_copies(probe: Probe, rng: Generator) -> Iterator[Probe]:
     # Integers have no near copy, and the same input twice would round the same way.
     if not any(value.dtype == np.float32 for value in probe.inputs.values()):
         return
-    for number in range(1, ECHOES + 1):
+    for number in range(1, PERTURBED_COPIES + 1):
         inputs = {name: _nearly(value, rng) for name, value in probe.inputs.items()}
         why = f"{probe.name} again, rounded another way: what returns is no rounding"
         yield Probe(f"{probe.name}{ECHO}{number}", why, inputs)
@@ -115,7 +115,7 @@ def _echoes(probe: Probe, rng: Generator) -> Iterator[Probe]:
 def _nearly(value: np.ndarray, rng: Generator) -> np.ndarray:
     if value.dtype != np.float32:
         return value
-    return (value * (1 + ECHO_STEP * rng.standard_normal(value.shape))).astype(np.float32)
+    return (value * (1 + PERTURBATION * rng.standard_normal(value.shape))).astype(np.float32)
 
 
 def image_probes(

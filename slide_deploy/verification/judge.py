@@ -15,22 +15,22 @@ from slide_deploy.parity.block_trace import BlockError, BlockReference, first_ba
 from slide_deploy.parity.comparison import (
     NOISE_MULTIPLE,
     POOLED_MULTIPLE,
-    REPEATED_MULTIPLE,
+    SYSTEMATIC_MULTIPLE,
     Comparison,
     Tolerance,
     compare,
     constant_outputs,
     pooled_ratios,
-    repeated_ratios,
+    systematic_ratios,
 )
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.protocols import Runtime
-from slide_deploy.types import Extent, Precision, TensorSpec, Verdict, extent_of
+from slide_deploy.types import DynamicAxes, Precision, TensorSpec, Verdict, dynamic_axes_of
 from slide_deploy.utils.files import sha256_of, size_of
 from slide_deploy.verification.record import Check, Opinion
-from slide_deploy.verification.runner import Reading, read_artifact, trace_artifact
+from slide_deploy.verification.runner import RunResult, read_artifact, trace_artifact
 
-__all__ = ["Judged", "Judging", "Progress", "Subject", "check_artifact", "judge"]
+__all__ = ["Judgement", "Progress", "Reference", "VerificationPolicy", "check_artifact", "judge"]
 
 Inputs = Mapping[str, np.ndarray]
 Progress = Callable[[str], None]
@@ -40,7 +40,7 @@ SMALL_ARTIFACT = 8_000_000
 
 
 @dataclass(frozen=True)
-class Subject:
+class Reference:
     """What artifacts are held against. `specs` gives inputs and outputs of an artifact of that
     extent, `expect` the expectations at an extent and precision; `reference` says in words what
     they are. `blocks` gives the model's blocks on one input, where there is a model."""
@@ -48,13 +48,13 @@ class Subject:
     name: str
     source: SourceRecord
     reference: str
-    specs: Callable[[Extent], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]
-    expect: Callable[[Extent, Precision], tuple[Expectation, ...]]
+    specs: Callable[[DynamicAxes], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]
+    expect: Callable[[DynamicAxes, Precision], tuple[Expectation, ...]]
     blocks: Callable[[Inputs, Precision], tuple[BlockReference, ...]] | None = None
 
 
 @dataclass(frozen=True)
-class Judging:
+class VerificationPolicy:
     """How to judge: a user's own tolerance, a second opinion on artifacts of any size, and
     the error over the blocks also where nothing failed."""
 
@@ -65,9 +65,9 @@ class Judging:
 
 def check_artifact(
     path: Path,
-    subject: Subject,
+    subject: Reference,
     record: Artifact | None,
-    judging: Judging,
+    policy: VerificationPolicy,
     progress: Progress,
     found: tuple[str, ...] = (),
 ) -> Check:
@@ -94,17 +94,17 @@ def check_artifact(
         return _without_run(runtime, path, precision, Verdict.FAIL, *found, str(error))
     if record is not None:
         found = (*found, *_misrecorded(record, runtime, reading))
-    judged = judge(reading, expected, subject, extent, precision, judging)
-    comparisons, problems = judged.comparisons, (*found, *judged.problems)
+    judgement = judge(reading, expected, subject, extent, precision, policy)
+    comparisons, problems = judgement.comparisons, (*found, *judgement.problems)
     opinion = None
-    if runtime.second_opinion and (judging.thorough or size_of(path) < SMALL_ARTIFACT):
+    if runtime.second_opinion and (policy.thorough or size_of(path) < SMALL_ARTIFACT):
         progress(f"asking {runtime.second_opinion} about {path.name}")
-        opinion = _second_opinion(runtime, path, expected, precision, judging)
+        opinion = _second_opinion(runtime, path, expected, precision, policy)
         if opinion.verdict is Verdict.FAIL:
             problems = (*problems, *(f"{opinion.runtime}: {p}" for p in opinion.problems))
     worst = max(comparisons, key=lambda c: c.noise_ratio)
     trace: tuple[BlockError, ...] = ()
-    if subject.blocks and (judging.trace or judged.numbers_differ):
+    if subject.blocks and (policy.trace or judgement.numbers_differ):
         progress(f"tracing {path.name}")
         trace = _trace(runtime, path, subject.blocks, feeds[worst.probe], precision)
     return Check(
@@ -113,7 +113,7 @@ def check_artifact(
         precision=precision,
         verdict=Verdict.FAIL if problems else Verdict.PASS,
         problems=problems,
-        gate=_gate(precision, judging),
+        gate=_gate(precision, policy),
         sha256=sha256_of(path),
         size_bytes=size_of(path),
         fidelity=reading.fidelity,
@@ -128,8 +128,8 @@ def check_artifact(
         custom_operators=reading.custom_operators,
         probes={expectation.probe: expectation.why for expectation in expected},
         comparisons=comparisons,
-        pooled_noise_ratio=judged.pooled_ratio,
-        repeated_noise_ratio=judged.repeated_ratio,
+        pooled_noise_ratio=judgement.pooled_ratio,
+        repeated_noise_ratio=judgement.repeated_ratio,
         second_opinion=opinion,
         trace=trace,
         first_bad_block=first_bad_block(trace),
@@ -137,7 +137,7 @@ def check_artifact(
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgement:
     """Every comparison; in multiples of the noise and of the worst output, the error over all
     probes and the error that echoes repeat; and what is wrong: no problem means a pass."""
 
@@ -149,24 +149,24 @@ class Judged:
 
 
 def judge(
-    reading: Reading,
+    reading: RunResult,
     expected: tuple[Expectation, ...],
-    subject: Subject,
-    extent: Extent,
+    subject: Reference,
+    extent: DynamicAxes,
     precision: Precision,
-    judging: Judging,
-) -> Judged:
+    policy: VerificationPolicy,
+) -> Judgement:
     """Hold what an artifact did against what it must do."""
-    comparisons = _compare_all(expected, reading, precision, judging)
+    comparisons = _compare_all(expected, reading, precision, policy)
     pooled = pooled_ratios(expected, reading.outputs)
-    repeated = repeated_ratios(expected, reading.outputs)
-    calibrated = precision is Precision.FLOAT32 and judging.tolerance is None
+    repeated = systematic_ratios(expected, reading.outputs)
+    calibrated = precision is Precision.FLOAT32 and policy.tolerance is None
     differing = (
         *_numeric_problems(comparisons),
         *(_pooled_problems(pooled) if calibrated else ()),
-        *(_repeated_problems(repeated) if calibrated else ()),
+        *(_systematic_problems(repeated) if calibrated else ()),
     )
-    return Judged(
+    return Judgement(
         comparisons=comparisons,
         pooled_ratio=max(pooled.values(), default=None),
         repeated_ratio=max(repeated.values(), default=None),
@@ -189,24 +189,24 @@ def _trace(
         return ()
 
 
-def _extent_of(inputs: tuple[TensorSpec, ...], whose: str) -> Extent:
-    extent = extent_of(inputs)
+def _extent_of(inputs: tuple[TensorSpec, ...], whose: str) -> DynamicAxes:
+    extent = dynamic_axes_of(inputs)
     if isinstance(extent.batch, int) and extent.batch < 1:
         raise ArtifactError(f"{whose} has no input with a batch dimension", "export again")
     return extent
 
 
-def _stored_precision(reading: Reading) -> Precision:
+def _stored_precision(reading: RunResult) -> Precision:
     return Precision.FLOAT16 if "float16" in reading.precision else Precision.FLOAT32
 
 
-def _misrecorded(record: Artifact, runtime: Runtime, reading: Reading) -> Iterator[str]:
+def _misrecorded(record: Artifact, runtime: Runtime, reading: RunResult) -> Iterator[str]:
     """Whether the manifest says of the file what the file is."""
     if record.target != runtime.target:
         yield f"the manifest calls it {record.target}, it is {runtime.target}"
     if record.precision is not _stored_precision(reading):
         yield f"the manifest says {record.precision}, the file is {_stored_precision(reading)}"
-    any_size = extent_of(record.inputs).any_size
+    any_size = dynamic_axes_of(record.inputs).any_size
     for kind, have, said, undecided in (
         ("inputs", reading.inputs, record.inputs, False),
         ("outputs", reading.output_specs, record.outputs, any_size),
@@ -218,22 +218,25 @@ def _misrecorded(record: Artifact, runtime: Runtime, reading: Reading) -> Iterat
 
 
 def _compare_all(
-    expected: tuple[Expectation, ...], reading: Reading, precision: Precision, judging: Judging
+    expected: tuple[Expectation, ...],
+    reading: RunResult,
+    precision: Precision,
+    policy: VerificationPolicy,
 ) -> tuple[Comparison, ...]:
     return tuple(
         comparison
         for expectation in expected
         for comparison in compare(
-            expectation, reading.outputs[expectation.probe], precision, judging.tolerance
+            expectation, reading.outputs[expectation.probe], precision, policy.tolerance
         )
     )
 
 
 def _other_problems(
     expected: tuple[Expectation, ...],
-    reading: Reading,
-    subject: Subject,
-    extent: Extent,
+    reading: RunResult,
+    subject: Reference,
+    extent: DynamicAxes,
 ) -> Iterator[str]:
     yield from _interface_problems(reading, subject, extent)
     yield from (f"custom operator {name}" for name in reading.custom_operators)
@@ -257,16 +260,18 @@ def _pooled_problems(ratios: Mapping[str, float]) -> Iterator[str]:
             )
 
 
-def _repeated_problems(ratios: Mapping[str, float]) -> Iterator[str]:
+def _systematic_problems(ratios: Mapping[str, float]) -> Iterator[str]:
     for name, ratio in ratios.items():
-        if not ratio <= REPEATED_MULTIPLE:
+        if not ratio <= SYSTEMATIC_MULTIPLE:
             yield (
                 f"echoes, output {name}: an error {ratio:.1f} times the float32 noise "
                 "returns on near copies of one input: it is no rounding"
             )
 
 
-def _interface_problems(reading: Reading, subject: Subject, extent: Extent) -> Iterator[str]:
+def _interface_problems(
+    reading: RunResult, subject: Reference, extent: DynamicAxes
+) -> Iterator[str]:
     inputs, outputs = subject.specs(extent)
     for kind, found, wanted, undecided in (
         ("input", reading.inputs, inputs, False),
@@ -304,7 +309,7 @@ def _second_opinion(
     path: Path,
     expected: tuple[Expectation, ...],
     precision: Precision,
-    judging: Judging,
+    policy: VerificationPolicy,
 ) -> Opinion:
     # One probe per shape: what is asked is whether two implementations read the same file.
     asked = {str(e.inputs[next(iter(e.inputs))].shape): e for e in reversed(expected)}
@@ -314,7 +319,7 @@ def _second_opinion(
         reading = read_artifact(runtime.target, path, feeds, second=True)
     except ArtifactError as error:
         return Opinion(runtime.second_opinion, Verdict.FAIL, problems=(str(error),))
-    comparisons = _compare_all(chosen, reading, precision, judging)
+    comparisons = _compare_all(chosen, reading, precision, policy)
     problems = tuple(_numeric_problems(comparisons))
     return Opinion(
         runtime=reading.runtime,
@@ -326,13 +331,13 @@ def _second_opinion(
     )
 
 
-def _gate(precision: Precision, judging: Judging) -> str:
-    if judging.tolerance is not None:
-        return str(judging.tolerance)
+def _gate(precision: Precision, policy: VerificationPolicy) -> str:
+    if policy.tolerance is not None:
+        return str(policy.tolerance)
     if precision is Precision.FLOAT32:
         return (
             f"error ≤ {NOISE_MULTIPLE:g} × the model's own float32 noise, per probe and output; "
-            f"≤ {POOLED_MULTIPLE:g} × over all probes, and ≤ {REPEATED_MULTIPLE:g} × where it "
+            f"≤ {POOLED_MULTIPLE:g} × over all probes, and ≤ {SYSTEMATIC_MULTIPLE:g} × where it "
             "returns on near copies of an input (root mean square)"
         )
     return "signal-to-noise within 10 dB of PyTorch's own float16, per probe and output"

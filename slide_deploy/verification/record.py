@@ -9,7 +9,7 @@ from pathlib import Path
 from slide_deploy.artifacts.manifest import SourceRecord
 from slide_deploy.parity.block_trace import BlockError
 from slide_deploy.parity.comparison import Comparison
-from slide_deploy.types import Fidelity, LayerForm, Precision, Verdict
+from slide_deploy.types import Fidelity, LayerLowering, Precision, Verdict
 from slide_deploy.utils.records import read_json, write_json
 
 __all__ = ["FILE_NAME", "Check", "Opinion", "Report", "overall", "read_report"]
@@ -35,7 +35,7 @@ class Check:
     """One artifact's outcome. The figures are those of its worst comparison.
 
     `problems` is empty on a pass. `fidelity`, `runtime` and `ran_precision` say what the verdict
-    rests on, `gate` how it was judged, `probes` the inputs and why each is there.
+    rests on, `gate` how it was judgement, `probes` the inputs and why each is there.
     `pooled_noise_ratio` is error / noise over all probes, `repeated_noise_ratio` that of what
     returns on near copies of an input (both root mean square). `trace` is the error over the
     blocks, where it was asked for or the check failed; `first_bad_block` the first to leave the
@@ -57,7 +57,7 @@ class Check:
     noise_floor: float | None = None
     noise_ratio: float | None = None
     snr_db: float | None = None
-    lowering: tuple[LayerForm, ...] = ()
+    lowering: tuple[LayerLowering, ...] = ()
     operators: Mapping[str, int] | None = None
     custom_operators: tuple[str, ...] = ()
     probes: Mapping[str, str] | None = None

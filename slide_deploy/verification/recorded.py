@@ -12,7 +12,7 @@ from slide_deploy.artifacts.manifest import FILE_NAME, Artifact, Manifest, find_
 from slide_deploy.errors import ArtifactError, CheckpointError
 from slide_deploy.parity.expectation import load_expectations
 from slide_deploy.utils.files import sha256_of
-from slide_deploy.verification.judge import Judging, Progress, Subject, check_artifact
+from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy, check_artifact
 from slide_deploy.verification.record import Check, Report, overall
 
 __all__ = ["record_problems", "verify_recorded"]
@@ -21,7 +21,7 @@ REFERENCE = "recorded float64 reference (golden vectors beside the artifacts)"
 
 
 def verify_recorded(
-    paths: Sequence[Path], judging: Judging, progress: Progress, command: str = ""
+    paths: Sequence[Path], policy: VerificationPolicy, progress: Progress, command: str = ""
 ) -> Report:
     """Verify artifacts, or every artifact of an output folder, by what lies beside them.
 
@@ -33,7 +33,7 @@ def verify_recorded(
     for path, manifest, record in artifacts:
         subject = _subject(path.parent, manifest, record)
         found = tuple(record_problems(path, record))
-        checks.append(check_artifact(path, subject, record, judging, progress, found))
+        checks.append(check_artifact(path, subject, record, policy, progress, found))
     manifest = artifacts[0][1]
     return Report(
         verdict=overall(tuple(checks)),
@@ -75,7 +75,7 @@ def _artifacts(path: Path) -> list[tuple[Path, Manifest, Artifact]]:
     return [(path, manifest, entry)]
 
 
-def _subject(folder: Path, manifest: Manifest, record: Artifact) -> Subject:
+def _subject(folder: Path, manifest: Manifest, record: Artifact) -> Reference:
     golden = folder / record.golden
     if not golden.is_file():
         raise ArtifactError(
@@ -87,7 +87,7 @@ def _subject(folder: Path, manifest: Manifest, record: Artifact) -> Subject:
             "pass --against model.pth, or export again",
         )
     expectations = load_expectations(golden)
-    return Subject(
+    return Reference(
         name=str(manifest.model.get("name", "model")),
         source=manifest.source,
         reference=REFERENCE,

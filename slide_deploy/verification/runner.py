@@ -20,7 +20,7 @@ from slide_deploy.parity.block_trace import BlockError, BlockReference
 from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.verification.runner_worker import SEPARATOR
 
-__all__ = ["Reading", "read_artifact", "trace_artifact"]
+__all__ = ["RunResult", "read_artifact", "trace_artifact"]
 
 # Artifacts are read while others are still being converted. Threads that spin at barriers on
 # a busy core took six times as long as one thread alone (measured, two cores).
@@ -28,7 +28,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True)
-class Reading:
+class RunResult:
     """What an artifact did: outputs per probe and name, and what ran it."""
 
     outputs: Mapping[str, Mapping[str, np.ndarray]]
@@ -48,7 +48,7 @@ def read_artifact(
     feeds: Mapping[str, Mapping[str, np.ndarray]],
     *,
     second: bool = False,
-) -> Reading:
+) -> RunResult:
     """Run `artifact` on every probe of `feeds` (probe → input name → array), by the target's
     runtime or by the `second`, independent one.
 
@@ -59,7 +59,7 @@ def read_artifact(
     for key, value in made.items():
         probe, _, name = key.partition(SEPARATOR)
         outputs[probe][name] = value
-    return Reading(
+    return RunResult(
         outputs=outputs,
         inputs=_specs(about["inputs"]),
         output_specs=_specs(about["outputs"]),

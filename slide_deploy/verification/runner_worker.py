@@ -37,7 +37,7 @@ _ROOMS = {
 
 
 class _NoModels(MetaPathFinder):
-    """Refuses the code that made the artifact, so that nothing but the file is judged."""
+    """Refuses the code that made the artifact, so that nothing but the file is judgement."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> None:
         package, _, inner = name.partition(".")

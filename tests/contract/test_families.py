@@ -26,7 +26,7 @@ from slide_deploy.models.slide_pvt import SlidePvt, SlidePvtConfig
 from slide_deploy.models.slide_pvt_v2 import SlidePvtV2, SlidePvtV2Config
 from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig
 from slide_deploy.parity.block_trace import BlockReference
-from slide_deploy.pipeline import subject_of
+from slide_deploy.pipeline import reference_of
 from slide_deploy.reference import block_names
 from slide_deploy.types import Precision, Verdict
 from slide_deploy.verification.record import Check
@@ -183,7 +183,7 @@ def test_blocks_keep_the_names_of_the_model(loaded, family) -> None:
 def test_maps_are_traced_block_by_block(loaded) -> None:
     model = loaded("slide-swin", True)
     x = np.zeros((1, 3, 32, 32), np.float32)
-    blocks = subject_of(model, lambda _: None).blocks({"image": x}, Precision.FLOAT32)
+    blocks = reference_of(model, lambda _: None).blocks({"image": x}, Precision.FLOAT32)
     assert all(isinstance(block, BlockReference) for block in blocks)
     assert {"layers.0.blocks.0.attn", "layers.3.blocks.0.mlp"} <= {block.block for block in blocks}
 

@@ -14,13 +14,13 @@ from slide_deploy import registry
 from slide_deploy.artifacts.manifest import find_manifest
 from slide_deploy.fusion.branches import fuse
 from slide_deploy.loading.loader import Model
-from slide_deploy.lowering.catalog import forms
+from slide_deploy.lowering.catalog import lowerings
 from slide_deploy.lowering.replacement import always, lower
 from slide_deploy.models.slide_pvt_v2 import SlidePvtV2, SlidePvtV2Config
 from slide_deploy.reference import run_module
 from slide_deploy.types import Options, Verdict
 from slide_deploy.utils.quiet import quiet
-from slide_deploy.verification.judge import Judging
+from slide_deploy.verification.judge import VerificationPolicy
 from slide_deploy.verification.recorded import verify_recorded
 from slide_deploy.verification.runner import read_artifact
 
@@ -66,7 +66,7 @@ def test_every_target_takes_any_size(tmp_path: Path) -> None:
         assert record.inputs[0].shape == (1, 64, "height", "width")
         assert record.outputs[0].shape == (1, 64, "attended_height", "attended_width")
     # By the golden vectors beside them, and by the model without their manifest.
-    assert verify_recorded([tmp_path], Judging(), silent).verdict is Verdict.PASS
+    assert verify_recorded([tmp_path], VerificationPolicy(), silent).verdict is Verdict.PASS
     script = tmp_path / "module_dat_default.torchscript"
     (tmp_path / "manifest.json").unlink()
     assert slide_deploy.verify([script], model, progress=silent).verdict is Verdict.PASS
@@ -128,7 +128,7 @@ def test_a_form_made_for_one_size_is_refused(run_cli: Any, in_tmp: Path) -> None
 
 def test_every_form_for_any_size_is_one() -> None:
     model = lone()
-    free = [form.name for form in forms() if form.any_size]
+    free = [form.name for form in lowerings() if form.any_size]
     assert free == ["depthwise"]
     module, _ = lower(fuse(model.module), model.inputs, always(free[0]))
     with quiet():

@@ -24,7 +24,7 @@ from benchmarks.mutation.plan import TARGETS, Plan, counts
 from benchmarks.mutation.running import run
 from benchmarks.mutation.sampling import KINDS, kind_named, sampled
 from slide_deploy import registry
-from slide_deploy.parity.comparison import REPEATED_MULTIPLE
+from slide_deploy.parity.comparison import SYSTEMATIC_MULTIPLE
 from slide_deploy.reference import run_module
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -136,7 +136,7 @@ def test_the_raw_figures_are_enough_to_judge_again(bench: Bench) -> None:
     power_of = [sum(f.size * rms(f) ** 2 for f in seen.figures) for rms in (_error, _noise)]
     assert (power_of[0] / power_of[1]) ** 0.5 == pytest.approx(seen.judged.pooled_ratio)
     assert seen.judged.repeated_ratio is not None
-    assert seen.judged.repeated_ratio <= REPEATED_MULTIPLE
+    assert seen.judged.repeated_ratio <= SYSTEMATIC_MULTIPLE
 
 
 def _error(figure: Figure) -> float:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from slide_deploy.parity.comparison import pooled_ratios, repeated_ratios
+from slide_deploy.parity.comparison import pooled_ratios, systematic_ratios
 from slide_deploy.parity.expectation import Expectation, Noise
 from slide_deploy.parity.probes import Probe
 from slide_deploy.reference import expectations
@@ -56,7 +56,7 @@ def _echoed(noise: float, mistake: float, values: int = 1000) -> float:
     reference = np.zeros((1, values))
     expected = tuple(_expectation(probe, reference, 1e-6) for probe in (*ECHOED, "b"))
     made = {e.probe: wrong + noise * rng.standard_normal((1, values)) for e in expected}
-    return repeated_ratios(expected, _outputs(**made))["y"]
+    return systematic_ratios(expected, _outputs(**made))["y"]
 
 
 @pytest.mark.parametrize("values", [1, 2, 10, 1000])
@@ -72,14 +72,14 @@ def test_a_mistake_of_the_size_of_the_noise_returns_on_echoes(noise: float) -> N
 
 def test_without_echoes_nothing_is_repeated() -> None:
     expected = (_expectation("a", np.zeros((1, 2)), 1e-6),)
-    assert repeated_ratios(expected, _outputs(a=np.zeros((1, 2)))) == {}
+    assert systematic_ratios(expected, _outputs(a=np.zeros((1, 2)))) == {}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_is_no_rounding(bad: float) -> None:
     expected = tuple(_expectation(probe, np.zeros((1, 2)), 1e-6) for probe in ECHOED)
     outputs = _outputs(**{probe: np.array([[bad, 0.0]]) for probe in ECHOED})
-    assert repeated_ratios(expected, outputs)["y"] == np.inf
+    assert systematic_ratios(expected, outputs)["y"] == np.inf
 
 
 def test_outputs_of_another_shape_have_no_ratio() -> None:

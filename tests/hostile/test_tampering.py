@@ -246,14 +246,14 @@ def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     read = verification.read_artifact
 
-    def remember(target: str, path: Path, feeds: Any, **more: Any) -> Any:
+    def save_tuning(target: str, path: Path, feeds: Any, **more: Any) -> Any:
         shapes = {(p, n): value.shape for p, values in feeds.items() for n, value in values.items()}
         key = (target, sha256_of(path), repr(shapes), repr(more))
         if key not in READINGS:
             READINGS[key] = read(target, path, feeds, **more)
         return READINGS[key]
 
-    monkeypatch.setattr(verification, "read_artifact", remember)
+    monkeypatch.setattr(verification, "read_artifact", save_tuning)
 
 
 READINGS: dict[Any, Any] = {}

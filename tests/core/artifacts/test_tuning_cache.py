@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slide_deploy.artifacts import tuning_cache as remembering
-from slide_deploy.artifacts.tuning_cache import remember, remembered
+from slide_deploy.artifacts.tuning_cache import load_tuning, save_tuning
 from slide_deploy.fusion.branches import fuse
 from slide_deploy.types import Options, Precision, TensorSpec
 
@@ -23,12 +23,12 @@ def kept(make_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The tiny model fused, with forms remembered for it in a cache of its own."""
     monkeypatch.setattr(remembering.platformdirs, "user_cache_dir", lambda _: str(tmp_path))
     module = fuse(make_model())
-    return module, remember(module, IMAGE, "onnx", OPTIONS, FORMS)
+    return module, save_tuning(module, IMAGE, "onnx", OPTIONS, FORMS)
 
 
 def test_it_is_found_again(kept) -> None:
     module, path = kept
-    assert remembered(module, IMAGE, "onnx", OPTIONS) == FORMS
+    assert load_tuning(module, IMAGE, "onnx", OPTIONS) == FORMS
     assert json.loads(path.read_text())["forms"] == FORMS
 
 
@@ -41,12 +41,12 @@ def test_it_is_found_again(kept) -> None:
     ],
 )
 def test_another_target_batch_or_precision_finds_nothing(kept, target, options) -> None:
-    assert remembered(kept[0], IMAGE, target, options) == {}
+    assert load_tuning(kept[0], IMAGE, target, options) == {}
 
 
 def test_other_shapes_find_nothing(kept) -> None:
     one = kept[0].layers[0].blocks[0].attn
-    assert remembered(one, (TensorSpec("x", (1, 8, 9, 4)),), "onnx", OPTIONS) == {}
+    assert load_tuning(one, (TensorSpec("x", (1, 8, 9, 4)),), "onnx", OPTIONS) == {}
 
 
 @pytest.mark.parametrize("changed", ["_processor", "toolchain"])
@@ -55,7 +55,7 @@ def test_another_processor_or_runtime_version_finds_nothing(
 ) -> None:
     other = "another" if changed == "_processor" else {"onnxruntime": "0.1"}
     monkeypatch.setattr(remembering, changed, lambda: other)
-    assert remembered(kept[0], IMAGE, "onnx", OPTIONS) == {}
+    assert load_tuning(kept[0], IMAGE, "onnx", OPTIONS) == {}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_damaged_or_foreign_file_is_not_used(kept, content: bytes | str) -> No
     if isinstance(content, str):
         content = json.dumps({**json.loads(path.read_text()), "forms": ["flat"]}).encode()
     path.write_bytes(content)
-    assert remembered(module, IMAGE, "onnx", OPTIONS) == {}
+    assert load_tuning(module, IMAGE, "onnx", OPTIONS) == {}
 
 
 def test_export_takes_the_table_where_the_cache_is_damaged(

@@ -12,16 +12,16 @@ from slide_deploy.artifacts import tuning_cache as remembering
 from slide_deploy.bench import tuning
 from slide_deploy.bench.tuning import tune
 from slide_deploy.errors import ConversionError, UsageError
-from slide_deploy.lowering.catalog import forms
+from slide_deploy.lowering.catalog import lowerings
 from slide_deploy.types import Options
 
-FEW = [form for form in forms() if form.name in ("depthwise", "flat")]
+FEW = [form for form in lowerings() if form.name in ("depthwise", "flat")]
 
 
 @pytest.fixture(autouse=True)
 def few_forms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each form is exported, read back and timed in processes of its own: two will do."""
-    monkeypatch.setattr(tuning, "forms", lambda: FEW)
+    monkeypatch.setattr(tuning, "lowerings", lambda: FEW)
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def passed(result: Any) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Deployed:
+class PreparedModel:
     """One run of the command, and the folder it wrote."""
 
     code: int
@@ -94,7 +94,7 @@ class Deployed:
 
 
 @pytest.fixture(scope="session")
-def deployed(lone_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+def prepared(lone_module: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedModel:
     """The lone module exported to two targets by the command as installed."""
     folder = tmp_path_factory.mktemp("deployed") / "out"
     arguments = ("export", lone_module, "--image-size", "6x7", "-o", folder, "-t", "onnx,pt")
@@ -104,31 +104,31 @@ def deployed(lone_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Dep
         text=True,
         check=False,
     )
-    return Deployed(done.returncode, done.stdout, done.stderr, folder)
+    return PreparedModel(done.returncode, done.stdout, done.stderr, folder)
 
 
-def test_an_export_that_passes_exits_0_and_says_so(deployed: Deployed) -> None:
-    assert deployed.code == 0, deployed.err
-    assert passed(deployed) == ["onnx", "torchscript"]
-    assert "native" in deployed.out
+def test_an_export_that_passes_exits_0_and_says_so(prepared: PreparedModel) -> None:
+    assert prepared.code == 0, prepared.err
+    assert passed(prepared) == ["onnx", "torchscript"]
+    assert "native" in prepared.out
 
 
-def test_an_export_writes_artifacts_manifest_and_report(deployed: Deployed) -> None:
-    names = {path.name for path in deployed.folder.iterdir()}
+def test_an_export_writes_artifacts_manifest_and_report(prepared: PreparedModel) -> None:
+    names = {path.name for path in prepared.folder.iterdir()}
     assert {"lone.onnx", "lone.torchscript", "manifest.json", "report.json"} <= names
     assert [name for name in names if name.startswith(".")] == []
 
 
-def test_nothing_of_a_converter_reaches_the_terminal(deployed: Deployed) -> None:
-    noise = [line for line in deployed.err.splitlines() if "arn" in line or "[torch" in line]
+def test_nothing_of_a_converter_reaches_the_terminal(prepared: PreparedModel) -> None:
+    noise = [line for line in prepared.err.splitlines() if "arn" in line or "[torch" in line]
     assert noise == []
 
 
-def test_the_report_has_the_names_that_were_promised(deployed: Deployed) -> None:
-    report = json.loads((deployed.folder / "report.json").read_text())
+def test_the_report_has_the_names_that_were_promised(prepared: PreparedModel) -> None:
+    report = json.loads((prepared.folder / "report.json").read_text())
     assert (report["schema_version"], report["verdict"]) == (1, "pass")
-    assert [check["target"] for check in deployed.checks] == ["onnx", "torchscript"]
-    for check in deployed.checks:
+    assert [check["target"] for check in prepared.checks] == ["onnx", "torchscript"]
+    for check in prepared.checks:
         assert check["verdict"] == "pass"
         assert check["fidelity"] == "native"
         assert check["precision"] == "float32"
@@ -136,8 +136,8 @@ def test_the_report_has_the_names_that_were_promised(deployed: Deployed) -> None
         assert check["snr_db"] > 80
 
 
-def test_the_figures_of_a_check_are_those_of_one_comparison(deployed: Deployed) -> None:
-    for check in deployed.checks:
+def test_the_figures_of_a_check_are_those_of_one_comparison(prepared: PreparedModel) -> None:
+    for check in prepared.checks:
         ratio = check["max_abs_error"] / check["noise_floor"]
         assert ratio == pytest.approx(check["noise_ratio"], rel=1e-6)
 

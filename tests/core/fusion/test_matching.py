@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slide_deploy.fusion.matching import recognise
-from slide_deploy.fusion.pairs import Found
+from slide_deploy.fusion.pairs import Match
 from slide_deploy.models.slide_attention import (
     AttentionConfig,
     FusedSlideAttention,
@@ -104,7 +104,7 @@ def maps(module: Theirs) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(3))
 
 
-def outcome(module: nn.Module, x: Tensor) -> tuple[nn.Module, tuple[Found, ...]]:
+def outcome(module: nn.Module, x: Tensor) -> tuple[nn.Module, tuple[Match, ...]]:
     """Recognise, and hold the result against the module, which must stay as it was."""
     before = {key: value.clone() for key, value in module.state_dict().items()}
     merged, found = recognise(module, (x,))
@@ -182,7 +182,7 @@ def test_what_computes_something_else_is_left_and_said_so(case: str, scrambled: 
     module = scrambled(Theirs(**LEFT[case]))
     merged, (found,) = outcome(module, maps(module))
     assert not attentions(merged)
-    assert found == Found("", "left", found.why)
+    assert found == Match("", "left", found.why)
     assert "computes something else" in found.why
 
 

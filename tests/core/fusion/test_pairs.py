@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slide_deploy.fusion.pairs import Found, fuse_by_structure
+from slide_deploy.fusion.pairs import Match, fuse_by_structure
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention, shift_kernel
 
 CHANNELS, SIDE = 2, 3
@@ -50,7 +50,7 @@ def convolutions(module: nn.Module) -> int:
 X = torch.randn(2, CHANNELS, 5, 6, generator=torch.Generator().manual_seed(1))
 
 
-def outcome(module: nn.Module) -> tuple[nn.Module, tuple[Found, ...]]:
+def outcome(module: nn.Module) -> tuple[nn.Module, tuple[Match, ...]]:
     """Merge, and hold the result against the module, which must stay as it was."""
     module = module.eval().requires_grad_(False)
     before = {key: value.clone() for key, value in module.state_dict().items()}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from slide_deploy.errors import UsageError
 from slide_deploy.loading.custom import wrap
-from slide_deploy.loading.dynamic_size import free_size, sized
-from slide_deploy.types import Steps, TensorSpec
+from slide_deploy.loading.dynamic_size import dynamic_size_of, sized
+from slide_deploy.types import SizeSteps, TensorSpec
 
 
 class Net(nn.Module):
@@ -42,18 +42,18 @@ def image(height: int, width: int) -> TensorSpec:
 def test_sizes_are_multiples_of_what_divides_the_models_own(
     size: tuple[int, int], step: int, other: tuple[int, int]
 ) -> None:
-    free = free_size(wrap(Net(lambda x: x), [image(*size)]))
+    free = dynamic_size_of(wrap(Net(lambda x: x), [image(*size)]))
     assert {steps.step for steps in free.steps.values()} == {step}
     assert free.other == other
     height, width = size
-    assert free.steps == {"height": Steps(height, step), "width": Steps(width + step, step)}
+    assert free.steps == {"height": SizeSteps(height, step), "width": SizeSteps(width + step, step)}
     assert min(height, width, *other) >= 2 * step
     assert all(n % step == 0 for n in (*size, *other))
 
 
 def test_dimensions_that_follow_the_image_have_names() -> None:
     net = Net(lambda x: {"map": x, "mean": x.mean((2, 3)), "row": x.mean(2)})
-    free = free_size(wrap(net, [image(16, 24)]))
+    free = dynamic_size_of(wrap(net, [image(16, 24)]))
     assert [spec.shape for spec in free.inputs] == [(1, 3, "height", "width")]
     assert [spec.shape for spec in free.outputs] == [
         (1, 4, "map_height", "map_width"),
@@ -90,10 +90,10 @@ class Fixed(nn.Module):
 def test_what_fixes_the_size_is_refused(head: Any, inputs: list[TensorSpec], why: str) -> None:
     model = wrap(Net(head), inputs)
     if not why:
-        assert free_size(model).outputs[0].shape == (1, 4, 9)
+        assert dynamic_size_of(model).outputs[0].shape == (1, 4, 9)
         return
     with pytest.raises(UsageError) as raised:
-        free_size(model)
+        dynamic_size_of(model)
     assert "cannot be free" in raised.value.message
     assert why in raised.value.message
     assert "--dynamic-size" in raised.value.hint

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.fusion.branches import fuse_attention
-from slide_deploy.lowering.catalog import forms
-from slide_deploy.lowering.lowering import Form
+from slide_deploy.lowering.catalog import lowerings
+from slide_deploy.lowering.lowering import Lowering
 from slide_deploy.models.slide_attention import (
     AttentionConfig,
     FusedSlideAttention,
@@ -23,7 +23,7 @@ Pair = tuple[SlideAttention, FusedSlideAttention]
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "form" in metafunc.fixturenames:
-        metafunc.parametrize("form", forms(), ids=lambda form: form.name)
+        metafunc.parametrize("form", lowerings(), ids=lambda form: form.name)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -78,6 +78,6 @@ def error() -> Callable[[nn.Module, nn.Module, Tensor], float]:
 
 
 @pytest.fixture(scope="session")
-def built() -> Callable[[Form, FusedSlideAttention], nn.Module]:
+def built() -> Callable[[Lowering, FusedSlideAttention], nn.Module]:
     """A form of a module that keeps its own weights."""
     return lambda form, fused: form.build(copy.deepcopy(fused)).eval()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slide_deploy.lowering.catalog import form_named, forms
+from slide_deploy.lowering.catalog import lowering_named, lowerings
 from slide_deploy.lowering.memory import low_memory, peak_bytes
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
 
@@ -57,7 +57,9 @@ def test_grows_with_the_map_not_with_the_weights(form):
 
 def test_the_smallest_is_picked():
     config = AttentionConfig(dim=96, heads=3)
-    peaks = {form.name: peak_bytes(_built(form.name, config), (1, 56, 56, 96)) for form in forms()}
+    peaks = {
+        form.name: peak_bytes(_built(form.name, config), (1, 56, 56, 96)) for form in lowerings()
+    }
     assert low_memory("any", config, (56, 56)) == min(peaks, key=peaks.__getitem__)
     # q, k, v and the input are 4 maps of 1.15 MiB; k² copies of one are 10.3 MiB.
     assert peaks["tap-by-tap"] < 6 * 2**20
@@ -66,4 +68,4 @@ def test_the_smallest_is_picked():
 
 
 def _built(name: str, config: AttentionConfig) -> nn.Module:
-    return form_named(name).build(FusedSlideAttention(config))
+    return lowering_named(name).build(FusedSlideAttention(config))

@@ -12,8 +12,8 @@ from torch import nn
 from slide_deploy.errors import ConversionError, UnknownName
 from slide_deploy.fusion.branches import fuse
 from slide_deploy.lowering import replacement as lowering
-from slide_deploy.lowering.catalog import CANONICAL, form_named, forms
-from slide_deploy.lowering.lowering import Form, ImpossibleForm
+from slide_deploy.lowering.catalog import CANONICAL, lowering_named, lowerings
+from slide_deploy.lowering.lowering import ImpossibleLowering, Lowering
 from slide_deploy.lowering.memory import low_memory
 from slide_deploy.lowering.replacement import Choice, always, lower, resolutions
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
@@ -31,21 +31,21 @@ def model() -> nn.Module:
 
 
 def test_every_file_of_the_issue_is_found():
-    assert {form.name for form in forms()} == {
+    assert {form.name for form in lowerings()} == {
         *("depthwise", "tap-by-tap", "two-level", "flat", "flat-16", "im2col", "slices")
     }
-    assert CANONICAL in {form.name for form in forms()}
+    assert CANONICAL in {form.name for form in lowerings()}
 
 
 def test_every_form_says_what_it_is(form):
-    assert form_named(form.name) is form
+    assert lowering_named(form.name) is form
     assert form.summary
     assert form.memory
 
 
 def test_an_unknown_form_is_answered_with_the_nearest():
     with pytest.raises(UnknownName, match=r"unknown lowering 'two-levle' .*'two-level'"):
-        form_named("two-levle")
+        lowering_named("two-levle")
     with pytest.raises(UnknownName):
         always("nonsense")
 
@@ -126,7 +126,7 @@ def test_a_form_that_is_not_equal_is_refused(model, monkeypatch):
             module.proj.bias += 1e-9
         return module
 
-    monkeypatch.setattr(lowering, "form_named", lambda name: Form(name, "", "", wrong))
+    monkeypatch.setattr(lowering, "lowering_named", lambda name: Lowering(name, "", "", wrong))
     with pytest.raises(ConversionError, match=r"changed the output of layers\.0\.blocks\.0\.attn"):
         lower(model, IMAGE, lambda *_: "wrong")
 
@@ -143,7 +143,7 @@ def test_an_impossible_form_says_where_and_why(model, change, reason):
     shift = other.layers[1].blocks[0].attn.shift
     for key, value in change.items():
         setattr(shift, key, value)
-    with pytest.raises(ImpossibleForm, match=rf"layers\.1\.blocks\.0\.attn cannot .* {reason}"):
+    with pytest.raises(ImpossibleLowering, match=rf"layers\.1\.blocks\.0\.attn cannot .* {reason}"):
         lower(other, IMAGE, always("two-level"))
     lower(other, IMAGE, always(CANONICAL))
 
@@ -151,10 +151,10 @@ def test_an_impossible_form_says_where_and_why(model, change, reason):
 def test_an_even_kernel_is_refused(attention):
     _, fused = attention(AttentionConfig(dim=8, heads=2))
     fused.config = dataclasses.replace(fused.config, kernel_size=2)
-    with pytest.raises(ImpossibleForm, match="even side 2"):
-        form_named("flat").build(fused)
+    with pytest.raises(ImpossibleLowering, match="even side 2"):
+        lowering_named("flat").build(fused)
 
 
 def test_low_memory_is_a_choice(model):
     _, choices = lower(model, IMAGE, low_memory)
-    assert {choice.form for choice in choices} <= {form.name for form in forms()} - {CANONICAL}
+    assert {choice.form for choice in choices} <= {form.name for form in lowerings()} - {CANONICAL}

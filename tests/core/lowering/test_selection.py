@@ -9,8 +9,8 @@ import pytest
 from slide_deploy.errors import UnknownName
 from slide_deploy.fusion.branches import fuse
 from slide_deploy.lowering import selection as choice
-from slide_deploy.lowering.catalog import CANONICAL, forms
-from slide_deploy.lowering.lowering import ImpossibleForm
+from slide_deploy.lowering.catalog import CANONICAL, lowerings
+from slide_deploy.lowering.lowering import ImpossibleLowering
 from slide_deploy.lowering.memory import low_memory
 from slide_deploy.lowering.selection import check_name, lower_for, shape_key
 from slide_deploy.models.slide_attention import AttentionConfig
@@ -33,7 +33,7 @@ def forms_of(make_model):
     return choose
 
 
-@pytest.mark.parametrize("asked", [known.name for known in forms()])
+@pytest.mark.parametrize("asked", [known.name for known in lowerings()])
 def test_a_name_wins_over_what_was_tuned(forms_of, asked: str) -> None:
     assert forms_of(asked, tuned={KEY: "im2col"}) == (asked, "asked for")
 
@@ -50,7 +50,7 @@ def test_what_was_tuned_for_something_else_is_not_used(forms_of, tuned: dict[str
 @pytest.mark.parametrize("runtime", ["onnx", "openvino", "torchscript", "coreml"])
 def test_the_table_knows_every_target(forms_of, runtime: str) -> None:
     form, why = forms_of("auto", runtime)
-    assert form in {known.name for known in forms()} - {CANONICAL}
+    assert form in {known.name for known in lowerings()} - {CANONICAL}
     assert why.startswith("table of 20")
 
 
@@ -76,12 +76,12 @@ def test_a_form_that_cannot_express_the_module_gives_way_and_says_so(
     forms_of, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: object) -> None:
-        raise ImpossibleForm("its kernel has no middle")
+        raise ImpossibleLowering("its kernel has no middle")
 
-    impossible = choice.form_named("two-level")
+    impossible = choice.lowering_named("two-level")
     monkeypatch.setattr(
         choice,
-        "form_named",
+        "lowering_named",
         lambda name: type(impossible)(name, "", "", refuse),
     )
     form, why = forms_of("auto")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slide_deploy.parity.probes import ECHO_STEP, Probe, make_probes, source
+from slide_deploy.parity.probes import PERTURBATION, Probe, make_probes, source
 from slide_deploy.types import TensorSpec
 
 IMAGE = TensorSpec("image", (2, 3, 8, 9))
@@ -92,7 +92,7 @@ def test_echoes_are_the_first_probe_but_for_rounding() -> None:
     for echo in echoes:
         change = echo.inputs["image"] - first.inputs["image"]
         assert (change != 0).mean() > 0.99
-        assert np.abs(change).max() < 10 * ECHO_STEP * np.abs(first.inputs["image"]).max()
+        assert np.abs(change).max() < 10 * PERTURBATION * np.abs(first.inputs["image"]).max()
 
 
 def test_integers_have_no_echoes() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from slide_deploy.artifacts.manifest import Artifact, Manifest, SourceRecord
 from slide_deploy.parity.comparison import Comparison
-from slide_deploy.types import LayerForm, TensorSpec
+from slide_deploy.types import LayerLowering, TensorSpec
 from slide_deploy.utils.records import to_json
 from slide_deploy.verification.record import BlockError, Check, Opinion, Report, read_report
 
@@ -24,8 +24,8 @@ def schema(package: str, name: str) -> dict:
 REPORT = schema("slide_deploy.report", "report.schema.json")
 MANIFEST = schema("slide_deploy", "manifest.schema.json")
 
-IN_REPORTS = (Check, LayerForm, Comparison, Opinion, BlockError)
-IN_MANIFESTS = (SourceRecord, Artifact, LayerForm, TensorSpec)
+IN_REPORTS = (Check, LayerLowering, Comparison, Opinion, BlockError)
+IN_MANIFESTS = (SourceRecord, Artifact, LayerLowering, TensorSpec)
 
 
 def validate(text: str, against: dict) -> None:
@@ -43,13 +43,13 @@ def test_it_is_a_schema(published):
         (REPORT, Report),
         *(
             (REPORT["$defs"][r.__name__], r)
-            for r in (Check, LayerForm, Comparison, Opinion, BlockError)
+            for r in (Check, LayerLowering, Comparison, Opinion, BlockError)
         ),
         (REPORT["$defs"]["SourceRecord"], SourceRecord),
         (MANIFEST, Manifest),
         *(
             (MANIFEST["$defs"][r.__name__], r)
-            for r in (SourceRecord, Artifact, LayerForm, TensorSpec)
+            for r in (SourceRecord, Artifact, LayerLowering, TensorSpec)
         ),
     ],
 )

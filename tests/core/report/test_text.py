@@ -45,10 +45,10 @@ def test_top1_names_near_ties(sample):
 
 def test_the_gate_is_read_from_the_words_that_verification_uses():
     from slide_deploy.types import Precision, Verdict
-    from slide_deploy.verification.judge import Judging, _gate
+    from slide_deploy.verification.judge import VerificationPolicy, _gate
     from slide_deploy.verification.record import Check
 
     for precision, multiple in ((Precision.FLOAT32, 10.0), (Precision.FLOAT16, None)):
-        gate = _gate(precision, Judging())
+        gate = _gate(precision, VerificationPolicy())
         check = Check("onnx", "a.onnx", precision, Verdict.PASS, (), gate=gate)
         assert words.gate_multiple(check) == multiple

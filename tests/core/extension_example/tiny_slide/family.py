@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from slide_deploy.models.config_inference import given_size, head_classes
-from slide_deploy.models.family import Family, Recognised
+from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.types import TensorSpec
 
@@ -55,9 +55,9 @@ def recognise(
     state: Mapping[str, Tensor],
     config: Mapping[str, Any] | None,
     image_size: tuple[int, int] | None,
-) -> Recognised:
+) -> InferredConfig:
     """Sizes from shapes; the image size from the user or the file's config, or an error."""
-    return Recognised(
+    return InferredConfig(
         TinySlideConfig(
             image_size=given_size(config, image_size, "no weight depends on it"),
             dim=state["stem.weight"].shape[0],
