@@ -99,7 +99,7 @@ def _outcome(
     seen: Seen | None = None,
     effect: Effect | None = None,
 ) -> Outcome:
-    judgement = seen.judged if seen else None
+    judgement = seen.judgement if seen else None
     return Outcome(
         model=bench.name,
         kind=mutation.kind,

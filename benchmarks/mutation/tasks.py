@@ -100,11 +100,11 @@ def _headroom(bench: Bench) -> list[Headroom]:
     found = []
     for target in TARGETS:
         seen = bench.see(target, bench.exported(target))
-        if seen.judged is None:
+        if seen.judgement is None:
             found.append(Headroom(bench.name, target, seen.problem, np.inf, np.inf, np.inf))
             continue
-        worst = max(c.noise_ratio for c in seen.judged.comparisons)
-        together = (seen.judged.pooled_ratio, seen.judged.repeated_ratio)
+        worst = max(c.noise_ratio for c in seen.judgement.comparisons)
+        together = (seen.judgement.pooled_ratio, seen.judgement.repeated_ratio)
         pooled, repeated = (np.inf if ratio is None else ratio for ratio in together)
         found.append(
             Headroom(bench.name, target, seen.problem, worst, pooled, repeated, seen.figures)

@@ -130,13 +130,13 @@ def test_a_mistake_that_is_not_computed_with_is_mended(bench: Bench) -> None:
 
 def test_the_raw_figures_are_enough_to_judge_again(bench: Bench) -> None:
     seen = bench.see("onnx", bench.clean("onnx"))
-    assert seen.judged is not None
+    assert seen.judgement is not None
     ratios = [f.max_error / f.noise_floor for f in seen.figures]
-    assert ratios == [c.noise_ratio for c in seen.judged.comparisons]
+    assert ratios == [c.noise_ratio for c in seen.judgement.comparisons]
     power_of = [sum(f.size * rms(f) ** 2 for f in seen.figures) for rms in (_error, _noise)]
-    assert (power_of[0] / power_of[1]) ** 0.5 == pytest.approx(seen.judged.pooled_ratio)
-    assert seen.judged.repeated_ratio is not None
-    assert seen.judged.repeated_ratio <= SYSTEMATIC_MULTIPLE
+    assert (power_of[0] / power_of[1]) ** 0.5 == pytest.approx(seen.judgement.pooled_ratio)
+    assert seen.judgement.repeated_ratio is not None
+    assert seen.judgement.repeated_ratio <= SYSTEMATIC_MULTIPLE
 
 
 def _error(figure: Figure) -> float:
