@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from slide_deploy.lowering.folding import Folded, Projection, fold
 from slide_deploy.lowering.layers import (
     add_up,
-    empty_slot_bias,
     linear,
-    repeat_first_tap,
+    repeat_taps,
+    slot_bias,
     static_size,
 )
 from slide_deploy.lowering.lowering import Lowering
@@ -41,21 +41,20 @@ class FlatShifts(nn.Module):
         super().__init__()
         config, dtype = folded.config, folded.dtype
         self.config, self.slots = config, slots
-        empty = (0, slots - config.taps)
         self.projections = nn.ModuleList(linear(p, dtype) for p in folded.projections)
 
         # B differs between heads: block-diagonal, (h·slots, h·d).
-        query_bias = repeat_first_tap(folded.query_bias, slots)
+        query_bias = repeat_taps(folded.query_bias, slots)
         weight = torch.block_diag(*query_bias.transpose(1, 2))
-        bias = empty_slot_bias(config.taps, slots, dtype).repeat(config.heads)
+        bias = slot_bias(config.taps, slots).repeat(config.heads)
         self.query_bias = linear(Projection(weight, bias if slots > config.taps else None), dtype)
-        self.value_bias = linear(Projection(F.pad(folded.value_bias, empty), None), dtype)
+        self.value_bias = linear(Projection(repeat_taps(folded.value_bias, slots), None), dtype)
         self.keys = nn.ModuleList(
-            linear(Projection(repeat_first_tap(weight, slots).T, None), dtype)
+            linear(Projection(repeat_taps(weight, slots).T, None), dtype)
             for weight in folded.key_kernel.permute(2, 0, 1)
         )
         self.values = nn.ModuleList(
-            linear(Projection(F.pad(weight, empty), None), dtype)
+            linear(Projection(repeat_taps(weight, slots), None), dtype)
             for weight in folded.value_kernel.permute(2, 0, 1)
         )
         self.output = linear(folded.output, dtype)

@@ -1,8 +1,8 @@
 """The flat form with 16 slots for 9 taps: products as wide as a vector register.
 
-The identity is that of `flat.py`; a head's logits have a multiple of 16 columns. Those of the
-empty ones are below the first tap's by a margin that leaves them no share of the sum
-(`repeat_first_tap`). It trades memory for speed: the logits take 16 columns where 9 are used.
+The identity is that of `flat.py`; a head's logits have a multiple of 16 columns. Spare columns
+repeat taps, which then share their weight (`repeat_taps`). It trades memory for speed: the logits
+take 16 columns where 9 would do.
 """
 
 from __future__ import annotations

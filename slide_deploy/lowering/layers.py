@@ -19,10 +19,10 @@ __all__ = [
     "add_up",
     "block_slots",
     "depthwise",
-    "empty_slot_bias",
     "linear",
     "pointwise",
-    "repeat_first_tap",
+    "repeat_taps",
+    "slot_bias",
     "spread_heads",
     "static_size",
 ]
@@ -67,26 +67,21 @@ def block_slots(taps: int) -> int:
     return -(-taps // BLOCK) * BLOCK
 
 
-def repeat_first_tap(weight: Tensor, slots: int) -> Tensor:
-    """(…, taps) → (…, slots): empty slots get the weights of the first tap, and so its logit.
+def repeat_taps(weight: Tensor, slots: int) -> Tensor:
+    """(…, taps) → (…, slots): slot s holds tap s mod taps, so that spare slots repeat taps.
 
-    With `empty_slot_bias` an empty slot's logit is the first tap's less a margin m. The largest
-    logit of a row is no smaller than the first tap's, so the empty slots together have at most
-    empty · exp(−m) of the softmax, whatever the weights and the input are. No constant larger
-    than m enters the logits: float16 holds it, and it hardly widens a quantized range.
+    A tap in n slots has n equal logits. With `slot_bias` each is lower by log n, so that together
+    they weigh what the tap alone would: n · exp(l − log n) = exp(l). Softmax and weighted sum are
+    those of the taps, for any weights and inputs; no slot has to be masked by a large constant,
+    which float16 or an 8-bit tensor could not hold.
     """
-    empty = slots - weight.shape[-1]
-    return torch.cat((weight, weight[..., :1].expand(*weight.shape[:-1], empty)), dim=-1)
+    return weight[..., torch.arange(slots) % weight.shape[-1]]
 
 
-def empty_slot_bias(taps: int, slots: int, dtype: torch.dtype) -> Tensor:
-    """Bias of each slot, (slots): 0 for a tap, −m for an empty slot.
-
-    m leaves all empty slots together an eighth of a unit in the last place of `dtype`.
-    """
-    empty = slots - taps
-    margin = math.log(8 * empty / torch.finfo(dtype).eps) if empty else 0.0
-    return F.pad(torch.zeros(taps, dtype=torch.float64), (0, empty), value=-margin)
+def slot_bias(taps: int, slots: int) -> Tensor:
+    """−log n of each slot, shape (slots), for its tap in n slots; see `repeat_taps`."""
+    tap = torch.arange(slots) % taps
+    return -((slots - 1 - tap) // taps + 1).double().log()
 
 
 def spread_heads(weight: Tensor, heads: int) -> Tensor:

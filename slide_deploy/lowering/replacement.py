@@ -107,10 +107,10 @@ def _zeros(spec: TensorSpec, like: Tensor) -> Tensor:
 
 
 def _equal_form(module: FusedSlideAttention, choice: Choice) -> nn.Module:
-    """The chosen form of `module` in its dtype; the form's claim is checked in float64."""
-    exact, build = copy.deepcopy(module).double(), lowering_named(choice.form).build
+    """The chosen form of `module`, checked in float64 and rounded once to its dtype."""
+    exact = copy.deepcopy(module).double()
     try:
-        form = build(exact)
+        form = lowering_named(choice.form).build(exact)
     except ImpossibleLowering as error:
         raise ImpossibleLowering(
             f"{choice.name or 'the module'} cannot take the form {choice.form}: {error.message}",
@@ -123,4 +123,4 @@ def _equal_form(module: FusedSlideAttention, choice: Choice) -> nn.Module:
             f"by {difference:.1e} relative",
             "choose another with --lowering, and please report it",
         )
-    return build(copy.deepcopy(module)).train(module.training)
+    return form.to(module.qkv.weight.dtype).train(module.training)

@@ -11,8 +11,7 @@ k and v:
 A shift is a depthwise one-hot convolution, a sum over c or j a grouped 1×1 convolution, so
 the form is made of 1×1 convolutions on NCHW maps, products and one softmax: no gather, no
 strided slice. A head has a multiple of 16 slots for its k² taps, for runtimes that store
-channels in blocks; the logits of the empty ones are below the first tap's by a margin that
-leaves them no share of the softmax (`repeat_first_tap`).
+channels in blocks; spare slots repeat taps, which then share their weight (`repeat_taps`).
 
 It trades memory for speed: k copies of k, v and q live at once, and the attention takes
 16 slots where 9 are used.
@@ -22,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slide_deploy.lowering.folding import Folded, Projection, fold
@@ -30,9 +28,9 @@ from slide_deploy.lowering.layers import (
     Shift,
     add_up,
     block_slots,
-    empty_slot_bias,
     pointwise,
-    repeat_first_tap,
+    repeat_taps,
+    slot_bias,
     spread_heads,
     static_size,
 )
@@ -51,20 +49,19 @@ class TwoLevelShifts(nn.Module):
         heads, taps, side = config.heads, config.taps, config.kernel_size
         self.config = config
         self.slots = block_slots(taps)
-        empty = (0, self.slots - taps)
         self.projections = nn.ModuleList(pointwise(p, dtype) for p in folded.projections)
 
         # (h, d, slots) → one row per head and slot.
-        query_bias = repeat_first_tap(folded.query_bias, self.slots)
+        query_bias = repeat_taps(folded.query_bias, self.slots)
         weight = query_bias.transpose(1, 2).reshape(-1, config.head_dim)
-        bias = empty_slot_bias(taps, self.slots, dtype).repeat(heads)
+        bias = slot_bias(taps, self.slots).repeat(heads)
         self.query_bias = pointwise(Projection(weight, bias), dtype, heads)
 
-        weight = spread_heads(F.pad(folded.value_bias, empty), heads)
+        weight = spread_heads(repeat_taps(folded.value_bias, self.slots), heads)
         self.value_bias = pointwise(Projection(weight, None), dtype, heads)
 
-        key_kernel = repeat_first_tap(folded.key_kernel.permute(2, 0, 1), self.slots)
-        value_kernel = F.pad(folded.value_kernel.permute(2, 0, 1), empty)
+        key_kernel = repeat_taps(folded.key_kernel.permute(2, 0, 1), self.slots)
+        value_kernel = repeat_taps(folded.value_kernel.permute(2, 0, 1), self.slots)
         self.keys = _grouped(key_kernel.transpose(1, 2), folded)
         self.values = _grouped(value_kernel, folded)
 
