@@ -39,7 +39,8 @@ def read_images(
 
 def _array(path: Path, wanted: tuple[int, ...]) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"{path} is not a .npy array", "save it with numpy.save") from error
     if array.shape != wanted or array.dtype.kind != "f" or not np.isfinite(array).all():

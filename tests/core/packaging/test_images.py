@@ -57,7 +57,7 @@ def test_an_array_that_does_not_fit_is_named(array: np.ndarray, tmp_path: Path) 
         read_images(tmp_path, SPEC)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"hello"])
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"hello", b"PK\x03\x04"])
 def test_a_broken_array_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(UsageError, match=r"a\.npy is not a \.npy array"):
