@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 
@@ -34,6 +34,7 @@ from slide_deploy.artifacts.write import (
 from slide_deploy.errors import CheckpointError, ConversionError, MissingLibrary, SlideDeployError
 from slide_deploy.loading.dynamic_size import dynamic_size_of, sized
 from slide_deploy.loading.loader import Model
+from slide_deploy.packaging.preprocessing import prepare
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.probes import Probe, image_probes, make_probes
 from slide_deploy.protocols import Exporter
@@ -196,6 +197,7 @@ def reference_of(
         return inputs, outputs
 
     one_at_a_time = Lock()
+    prepared = partial(prepare, model.preprocessing)
 
     def expect(extent: DynamicAxes, precision: Precision) -> tuple[Expectation, ...]:
         with one_at_a_time:
@@ -209,6 +211,7 @@ def reference_of(
             _probes(model, extent, images),
             half=precision is Precision.FLOAT16,
             on_probe=lambda name: progress(f"reference on {name}"),
+            prepare=prepared,
         )
 
     return Reference(
@@ -217,7 +220,9 @@ def reference_of(
         reference=f"{form} PyTorch model in float64, {model.source.weights} weights",
         specs=specs,
         expect=expect,
-        blocks=lambda inputs, precision: block_references(model.module, inputs, precision),
+        blocks=lambda inputs, precision: block_references(
+            model.module, prepared(inputs), precision
+        ),
     )
 
 

@@ -20,6 +20,8 @@ from slide_deploy.types import Precision, TensorSpec
 
 __all__ = ["block_names", "block_references", "expectations", "run_module"]
 
+Prepare = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
 # Few values may all be rounded luckily, and a lucky floor fails sound artifacts: below this
 # many values a probe's noise is not believed to be less than what the other probes show.
 FEW_VALUES = 100
@@ -32,19 +34,22 @@ def expectations(
     *,
     half: bool = False,
     on_probe: Callable[[str], None] = lambda name: None,
+    prepare: Prepare = lambda inputs: inputs,
 ) -> tuple[Expectation, ...]:
     """Run `module` on every probe in float64 and float32, and float16 where `half` asks.
 
-    `module` is the training form in float32; `outputs` name what it returns, in order.
+    `module` is the training form in float32; `outputs` name what it returns, in order. `prepare`
+    makes its inputs of an artifact's, where an artifact holds more than the module.
     """
     exact = copy.deepcopy(module).double()
     halved = copy.deepcopy(module).half() if half else None
     found = []
     for probe in probes:
         on_probe(probe.name)
-        references = run_module(exact, outputs, probe.inputs)
-        rounded = run_module(module, outputs, probe.inputs)
-        rough = run_module(halved, outputs, probe.inputs) if halved else None
+        inputs = prepare(probe.inputs)
+        references = run_module(exact, outputs, inputs)
+        rounded = run_module(module, outputs, inputs)
+        rough = run_module(halved, outputs, inputs) if halved else None
         noise = {
             name: _noise(reference, rounded[name], rough[name] if rough else None)
             for name, reference in references.items()

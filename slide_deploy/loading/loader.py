@@ -21,6 +21,7 @@ from slide_deploy.loading.checkpoint import Checkpoint, Source, State, read_chec
 from slide_deploy.models.families import families, family_named
 from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.features import features_only, stage_specs, unused_weights
+from slide_deploy.packaging.preprocessing import Preprocessing, of_training_config
 from slide_deploy.types import TensorSpec
 from slide_deploy.utils.files import staged
 from slide_deploy.utils.records import rebuild
@@ -47,7 +48,8 @@ class Model:
     (`fused`). `notes` tell the user what was assumed. With `features` its outputs are the maps
     of its stages, where otherwise a classifier ends it. `merge` makes a copy of a training form
     with its Slide Attentions fused; `finish` makes the last change to what is captured, when these
-    have their forms.
+    have their forms. `preprocessing` makes its input of a picture and `labels` name its classes,
+    where these are known.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Model:
     features: bool = False
     merge: Merge = fuse
     finish: Finish = _as_it_is
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def merged(self) -> nn.Module:
@@ -126,6 +130,7 @@ def load(
         fused=fused,
         notes=notes,
         features=features,
+        preprocessing=_preprocessing_of(checkpoint, inputs[0]),
     )
 
 
@@ -159,6 +164,12 @@ def save_fused(model: Model, path: Path) -> None:
     with staged(path) as scratch:
         # By way of memory: safetensors' own writer reports a full disk as its own error.
         scratch.write_bytes(save(state, metadata))
+
+
+def _preprocessing_of(checkpoint: Checkpoint, spec: TensorSpec) -> Preprocessing | None:
+    if spec.shape[1:2] != (3,) or len(spec.shape) != 4:
+        return None
+    return of_training_config(checkpoint.config, (int(spec.shape[2]), int(spec.shape[3])))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 
 from slide_deploy.types import TensorSpec
 
-__all__ = ["PERTURBATION", "Probe", "image_probes", "make_probes", "source"]
+__all__ = ["PERTURBATION", "Probe", "image_probes", "make_probes", "natural_image", "source"]
 
 Generator = np.random.Generator
 
@@ -50,7 +50,7 @@ def _ramps(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
     return image
 
 
-def _natural(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
+def natural_image(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
     """Noise with the 1/f spectrum of photographs, at unit variance."""
     noise = rng.standard_normal(shape)
     rows, columns = np.fft.fftfreq(shape[-2])[:, None], np.fft.rfftfreq(shape[-1])[None, :]
@@ -65,7 +65,7 @@ def _patchwork(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
     middle, centre = shape[-2] // 2, shape[-1] // 2
     image[..., :middle, centre:] = 0.7
     image[..., middle:, :centre] = rng.uniform(0, 1, shape)[..., middle:, :centre]
-    image[..., middle:, centre:] = _natural(shape, rng)[..., middle:, centre:]
+    image[..., middle:, centre:] = natural_image(shape, rng)[..., middle:, centre:]
     return image
 
 
