@@ -102,7 +102,7 @@ def within(module: str, allowed: tuple[str, ...]) -> bool:
 # a module of the root.
 ORDER = (
     *("errors", "types", "utils", "protocols", "registry", "parity"),
-    *("models", "fusion", "capture", "lowering", "packaging"),
+    *("models", "fusion", "capture", "lowering", "quantization", "packaging"),
     *("loading", "reference", "artifacts", "verification"),
     *("report", "bench", "pipeline", "cli"),
 )
