@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -43,7 +44,6 @@ from slide_deploy.report.formats import save_reports
 from slide_deploy.types import (
     DynamicAxes,
     Options,
-    Precision,
     TensorSpec,
     Verdict,
     dynamic_axes_of,
@@ -51,7 +51,8 @@ from slide_deploy.types import (
 )
 from slide_deploy.utils.files import staged_folder
 from slide_deploy.verification.baseline import regressions
-from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy, check_artifact
+from slide_deploy.verification.check import check_artifact
+from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
 from slide_deploy.verification.record import Check, Report, overall
 from slide_deploy.verification.recorded import record_problems
 
@@ -199,17 +200,17 @@ def reference_of(
     one_at_a_time = Lock()
     prepared = partial(prepare, model.preprocessing)
 
-    def expect(extent: DynamicAxes, precision: Precision) -> tuple[Expectation, ...]:
+    def expect(extent: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
         with one_at_a_time:
             return run(extent, precision)
 
     @cache
-    def run(extent: DynamicAxes, precision: Precision) -> tuple[Expectation, ...]:
+    def run(extent: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
         return expectations(
             model.module,
             model.outputs,
             _probes(model, extent, images),
-            half=precision is Precision.FLOAT16,
+            precision=precision,
             on_probe=lambda name: progress(f"reference on {name}"),
             prepare=prepared,
         )
@@ -294,6 +295,7 @@ def _not_exported(
         precision=options.precision,
         verdict=Verdict.NOT_RUN if missing else Verdict.FAIL,
         problems=(str(error),),
+        details="".join(traceback.format_exception(error)),
     )
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from slide_deploy.types import LayerLowering, Precision, TensorSpec
+from slide_deploy.types import LayerLowering, TensorSpec
 from slide_deploy.utils.records import read_json, write_json
 
 __all__ = ["FILE_NAME", "Artifact", "Manifest", "SourceRecord", "find_manifest", "toolchain"]
@@ -34,7 +34,7 @@ class Artifact:
 
     target: str
     path: str
-    precision: Precision
+    precision: str
     sha256: str
     size_bytes: int
     inputs: tuple[TensorSpec, ...]

@@ -77,7 +77,7 @@ def _key(
         "versions": {name: versions.get(name, "") for name in sorted(set(wanted))},
         "processor": _processor(),
         "batch": options.batch,
-        "precision": options.precision.value,
+        "precision": str(options.precision),
         "shapes": sorted(
             shape_key(attention.config, size)
             for attention, size in attentions(module, inputs).values()

@@ -9,7 +9,8 @@ from pathlib import Path
 from slide_deploy.artifacts.manifest import SourceRecord
 from slide_deploy.parity.block_trace import BlockError
 from slide_deploy.parity.comparison import Comparison
-from slide_deploy.types import Fidelity, LayerLowering, Precision, Verdict
+from slide_deploy.parity.gates import GateResult
+from slide_deploy.types import Fidelity, LayerLowering, Verdict
 from slide_deploy.utils.records import read_json, write_json
 
 __all__ = ["FILE_NAME", "Check", "Opinion", "Report", "overall", "read_report"]
@@ -34,17 +35,19 @@ class Opinion:
 class Check:
     """One artifact's outcome. The figures are those of its worst comparison.
 
-    `problems` is empty on a pass. `fidelity`, `runtime` and `ran_precision` say what the verdict
-    rests on, `gate` how it was judgement, `probes` the inputs and why each is there.
-    `pooled_noise_ratio` is error / noise over all probes, `repeated_noise_ratio` that of what
-    returns on near copies of an input (both root mean square). `trace` is the error over the
-    blocks, where it was asked for or the check failed; `first_bad_block` the first to leave the
-    noise.
+    `precision` names the scheme; `problems` is empty on a pass. `gates` are the results that the
+    verdict stands on, `gate` the limits in words. `fidelity`, `runtime`, `device`, `weight_type`,
+    `compute_type` and `ran_precision` say what ran; `other_precision` are the operations that
+    computed in another type. `probes` are the inputs and why each is there.
+    `pooled_noise_ratio` is error / noise over all probes, `repeated_noise_ratio` that of the
+    systematic error (both root mean square). `trace` is the error over the blocks, where it was
+    asked for or the check failed; `first_bad_block` the first to leave the noise. `details` is
+    the traceback or standard error of a converter or runner that failed.
     """
 
     target: str
     path: str
-    precision: Precision
+    precision: str
     verdict: Verdict
     problems: tuple[str, ...]
     gate: str = ""
@@ -67,6 +70,12 @@ class Check:
     second_opinion: Opinion | None = None
     trace: tuple[BlockError, ...] = ()
     first_bad_block: str | None = None
+    gates: tuple[GateResult, ...] = ()
+    weight_type: str = ""
+    compute_type: str = ""
+    device: str = ""
+    other_precision: tuple[str, ...] = ()
+    details: str = ""
 
 
 @dataclass(frozen=True)

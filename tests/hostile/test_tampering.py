@@ -242,7 +242,7 @@ def with_manifest(artifact: CopyOf) -> Callable[..., Path]:
 def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Artifacts that stay as they are run once for all tests that ask for this."""
     from slide_deploy.utils.files import sha256_of
-    from slide_deploy.verification import judge as verification
+    from slide_deploy.verification import check as verification
 
     read = verification.read_artifact
 

@@ -10,6 +10,7 @@ import pytest
 
 from slide_deploy.artifacts.manifest import Artifact, Manifest, SourceRecord
 from slide_deploy.parity.comparison import Comparison
+from slide_deploy.parity.gates import GateResult
 from slide_deploy.types import LayerLowering, TensorSpec
 from slide_deploy.utils.records import to_json
 from slide_deploy.verification.record import BlockError, Check, Opinion, Report, read_report
@@ -24,7 +25,7 @@ def schema(package: str, name: str) -> dict:
 REPORT = schema("slide_deploy.report", "report.schema.json")
 MANIFEST = schema("slide_deploy", "manifest.schema.json")
 
-IN_REPORTS = (Check, LayerLowering, Comparison, Opinion, BlockError)
+IN_REPORTS = (Check, LayerLowering, Comparison, GateResult, Opinion, BlockError)
 IN_MANIFESTS = (SourceRecord, Artifact, LayerLowering, TensorSpec)
 
 
@@ -41,10 +42,7 @@ def test_it_is_a_schema(published):
     ("part", "record"),
     [
         (REPORT, Report),
-        *(
-            (REPORT["$defs"][r.__name__], r)
-            for r in (Check, LayerLowering, Comparison, Opinion, BlockError)
-        ),
+        *((REPORT["$defs"][r.__name__], r) for r in IN_REPORTS),
         (REPORT["$defs"]["SourceRecord"], SourceRecord),
         (MANIFEST, Manifest),
         *(
