@@ -26,7 +26,8 @@ from slide_deploy.parity.comparison import (
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.protocols import Runtime
 from slide_deploy.types import DynamicAxes, Precision, TensorSpec, Verdict, dynamic_axes_of
-from slide_deploy.utils.files import sha256_of, size_of
+from slide_deploy.utils.files import size_of
+from slide_deploy.utils.hashing import sha256_of
 from slide_deploy.verification.record import Check, Opinion
 from slide_deploy.verification.runner import RunResult, read_artifact, trace_artifact
 
