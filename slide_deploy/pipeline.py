@@ -49,7 +49,7 @@ from slide_deploy.types import (
     dynamic_axes_of,
     with_batch,
 )
-from slide_deploy.utils.files import staged_folder
+from slide_deploy.utils.staging import staged_folder
 from slide_deploy.verification.baseline import regressions
 from slide_deploy.verification.check import check_artifact
 from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy

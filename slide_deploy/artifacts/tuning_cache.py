@@ -22,7 +22,7 @@ from slide_deploy.artifacts.manifest import toolchain
 from slide_deploy.lowering.replacement import attentions
 from slide_deploy.lowering.selection import shape_key
 from slide_deploy.types import Options, TensorSpec
-from slide_deploy.utils.files import staged
+from slide_deploy.utils.staging import staged
 
 __all__ = ["load_tuning", "save_tuning"]
 

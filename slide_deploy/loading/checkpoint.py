@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from slide_deploy.errors import CheckpointError, UnsafeCheckpoint
-from slide_deploy.utils.files import check_file, sha256_of
+from slide_deploy.utils.files import check_file
+from slide_deploy.utils.hashing import sha256_of
 
 __all__ = ["Checkpoint", "Source", "State", "read_checkpoint"]
 

@@ -23,8 +23,8 @@ from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.features import features_only, stage_specs, unused_weights
 from slide_deploy.packaging.preprocessing import Preprocessing, of_training_config
 from slide_deploy.types import TensorSpec
-from slide_deploy.utils.files import staged
 from slide_deploy.utils.records import rebuild
+from slide_deploy.utils.staging import staged
 
 __all__ = ["Finish", "Merge", "Model", "load", "save_fused"]
 
@@ -210,7 +210,7 @@ def _from_metadata(
     checkpoint: Checkpoint, family: Family, image_size: tuple[int, int] | None
 ) -> InferredConfig:
     try:
-        config = rebuild(family.config_type, json.loads(checkpoint.metadata["config"]))
+        config: Any = rebuild(family.config_type, json.loads(checkpoint.metadata["config"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ArchitectureError(
             f"{checkpoint.path_name}: its architecture metadata cannot be read ({error})",

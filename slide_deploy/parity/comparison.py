@@ -11,6 +11,7 @@ from slide_deploy.parity.expectation import Expectation, Noise
 from slide_deploy.parity.gates import EACH_COMPARISON, Gate, GateKind, GateResult
 from slide_deploy.parity.metrics import max_abs_error, rms_error, snr_db
 from slide_deploy.parity.probes import source
+from slide_deploy.utils.records import Count, Figure
 
 __all__ = [
     "NOISE_MULTIPLE",
@@ -71,15 +72,15 @@ class Comparison:
 
     probe: str
     output: str
-    max_abs_error: float
-    noise_floor: float
-    noise_ratio: float
-    snr_db: float
+    max_abs_error: Figure
+    noise_floor: Figure
+    noise_ratio: Figure
+    snr_db: Figure
     problem: str
-    top1_decided: int = 0
-    top1_agreed: int = 0
-    near_ties: int = 0
-    measured: Mapping[str, float] = field(default_factory=dict)
+    top1_decided: Count = 0
+    top1_agreed: Count = 0
+    near_ties: Count = 0
+    measured: Mapping[str, Figure] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:

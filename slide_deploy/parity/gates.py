@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from slide_deploy.utils.records import Figure
+
 __all__ = ["EACH_COMPARISON", "MEANING", "Gate", "GateKind", "GateResult", "gates_text"]
 
 
@@ -50,8 +52,8 @@ class GateResult:
     """
 
     kind: GateKind
-    limit: float
-    measured: float
+    limit: Figure
+    measured: Figure
     unit: str
     basis: str
     passed: bool

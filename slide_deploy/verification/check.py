@@ -15,7 +15,8 @@ from slide_deploy.parity.gates import gates_text
 from slide_deploy.protocols import Runtime
 from slide_deploy.quantization.catalog import scheme_named, scheme_of
 from slide_deploy.types import DynamicAxes, Precision, Verdict
-from slide_deploy.utils.files import sha256_of, size_of
+from slide_deploy.utils.files import size_of
+from slide_deploy.utils.hashing import sha256_of
 from slide_deploy.verification.interface import axes_of, manifest_problems
 from slide_deploy.verification.judge import (
     Inputs,

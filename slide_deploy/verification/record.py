@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 from slide_deploy.artifacts.manifest import SourceRecord
 from slide_deploy.parity.block_trace import BlockError
 from slide_deploy.parity.comparison import Comparison
 from slide_deploy.parity.gates import GateResult
 from slide_deploy.types import Fidelity, LayerLowering, Verdict
-from slide_deploy.utils.records import read_json, write_json
+from slide_deploy.utils.records import Count, Figure, OptionalSha256, read_json, write_json
 
 __all__ = ["FILE_NAME", "Check", "Opinion", "Report", "overall", "read_report"]
 
 FILE_NAME = "report.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Opinion:
 
     runtime: str
     verdict: Verdict
-    max_abs_error: float | None = None
-    noise_ratio: float | None = None
-    snr_db: float | None = None
+    max_abs_error: Figure | None = None
+    noise_ratio: Figure | None = None
+    snr_db: Figure | None = None
     problems: tuple[str, ...] = ()
 
 
@@ -51,22 +52,22 @@ class Check:
     verdict: Verdict
     problems: tuple[str, ...]
     gate: str = ""
-    sha256: str = ""
-    size_bytes: int = 0
+    sha256: OptionalSha256 = ""
+    size_bytes: Count = 0
     fidelity: Fidelity | None = None
     runtime: str = ""
     ran_precision: str = ""
-    max_abs_error: float | None = None
-    noise_floor: float | None = None
-    noise_ratio: float | None = None
-    snr_db: float | None = None
+    max_abs_error: Figure | None = None
+    noise_floor: Figure | None = None
+    noise_ratio: Figure | None = None
+    snr_db: Figure | None = None
     lowering: tuple[LayerLowering, ...] = ()
-    operators: Mapping[str, int] | None = None
+    operators: Mapping[str, Count] | None = None
     custom_operators: tuple[str, ...] = ()
     probes: Mapping[str, str] | None = None
     comparisons: tuple[Comparison, ...] = ()
-    pooled_noise_ratio: float | None = None
-    repeated_noise_ratio: float | None = None
+    pooled_noise_ratio: Figure | None = None
+    repeated_noise_ratio: Figure | None = None
     second_opinion: Opinion | None = None
     trace: tuple[BlockError, ...] = ()
     first_bad_block: str | None = None
@@ -89,7 +90,7 @@ class Report:
     checks: tuple[Check, ...]
     command: str
     toolchain: Mapping[str, str]
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
 
     def save(self, folder: Path) -> None:
         write_json(self, folder / FILE_NAME)

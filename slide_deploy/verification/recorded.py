@@ -11,7 +11,7 @@ from pathlib import Path
 from slide_deploy.artifacts.manifest import FILE_NAME, Artifact, Manifest, find_manifest, toolchain
 from slide_deploy.errors import ArtifactError, CheckpointError
 from slide_deploy.parity.expectation import load_expectations
-from slide_deploy.utils.files import sha256_of
+from slide_deploy.utils.hashing import sha256_of
 from slide_deploy.verification.check import check_artifact
 from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
 from slide_deploy.verification.record import Check, Report, overall
