@@ -18,7 +18,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from slide_deploy import registry
 from slide_deploy.artifacts.write import write_artifact
 from slide_deploy.capture import Capture
 from slide_deploy.fusion.branches import fuse_attention
@@ -57,13 +56,12 @@ def programs() -> Iterator[tuple[str, _mil.Program]]:
     attention = SlideAttention(AttentionConfig(DIM, HEADS)).eval().requires_grad_(False)
     fused = fuse_attention(attention, "attention")
     tokens = TensorSpec("tokens", (1, SIDE, SIDE, DIM))
-    exporter = registry.exporter("coreml")
     for form in lowerings():
         capture = Capture(
             form.build(fused).eval(), (tokens,), (TensorSpec("out", tokens.shape),), {}
         )
         with tempfile.TemporaryDirectory() as folder:
-            record = write_artifact(exporter, form.name, capture, Path(folder), Options())
+            record = write_artifact("coreml", form.name, capture, Path(folder), Options())
             yield form.name, _mil.read_package(Path(folder, record.path))
 
 

@@ -122,7 +122,7 @@ def measure(
         for name, module, given, made_of in made:
             print(f"exporting {name} to {exporter.title}", flush=True)
             capture = Capture(module, (given,), (made_of,), {})
-            record = write_artifact(exporter, name, capture, Path(folder), Options())
+            record = write_artifact(target, name, capture, Path(folder), Options())
             paths.append(Path(folder, record.path))
         return bench(paths, threads=threads, rounds=rounds, calls=calls, progress=lambda _: None)
 

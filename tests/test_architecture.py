@@ -190,7 +190,7 @@ def test_third_party_libraries_of_targets_load_inside_functions(module: str) -> 
 
 
 def test_renderers_know_records_and_not_how_they_came_about() -> None:
-    machinery = ("loading", "models", "lowering", "fusion", "artifacts.write")
+    machinery = ("loading", "models", "lowering", "fusion", "artifacts.prepare", "artifacts.write")
     for module in below("report"):
         assert [name for name in own(module) if within(name, machinery)] == [], module
 

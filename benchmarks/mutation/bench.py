@@ -13,7 +13,8 @@ from torch import nn
 import slide_deploy
 from benchmarks.mutation.outcome import Figure
 from slide_deploy import registry
-from slide_deploy.artifacts.write import PreparedModel, preparer, write_artifact
+from slide_deploy.artifacts.prepare import PreparedModel, preparer
+from slide_deploy.artifacts.write import write_artifact
 from slide_deploy.capture import Capture
 from slide_deploy.fusion.branches import fuse
 from slide_deploy.loading.loader import Model
@@ -98,8 +99,7 @@ class Bench:
     def convert(self, capture: Capture, target: str, folder: Path) -> Path:
         """Write one artifact with the real exporter; ConversionError where it refuses."""
         folder.mkdir(parents=True, exist_ok=True)
-        exporter = registry.exporter(target)
-        return folder / write_artifact(exporter, self.name, capture, folder, Options()).path
+        return folder / write_artifact(target, self.name, capture, folder, Options()).path
 
     def see(self, target: str, path: Path) -> Seen:
         """Open, run and judge an artifact by its numbers alone, with the code of `verify`.

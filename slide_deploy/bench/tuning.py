@@ -25,7 +25,7 @@ from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.probes import make_probes
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.reference import expectations
-from slide_deploy.types import Fidelity, Options, TensorSpec
+from slide_deploy.types import Fidelity, Options, TensorSpec, silent
 from slide_deploy.verification.judge import Progress
 from slide_deploy.verification.runner import read_artifact
 
@@ -55,7 +55,7 @@ class Tuning:
 
 
 def tune(
-    model: Model, target: str, options: Options, *, threads: int, progress: Progress
+    model: Model, target: str, options: Options, *, threads: int = 2, progress: Progress = silent
 ) -> Tuning:
     """Time every form of each attention through the target's own runtime, interleaved.
 
@@ -107,7 +107,6 @@ def _measure(
     options: Options,
     threads: int,
 ) -> list[Measured]:
-    exporter = registry.exporter(target)
     tokens = TensorSpec("tokens", (options.batch, *resolution, attention.config.dim))
     capture = Capture(attention, (tokens,), (replace(tokens, name="attended"),), {})
     expected = expectations(attention, capture.outputs, make_probes((tokens,))[:1])
@@ -117,7 +116,7 @@ def _measure(
         for form in lowerings():
             try:
                 built = replace(capture, module=form.build(attention).eval())
-                record = write_artifact(exporter, form.name, built, Path(folder), options)
+                record = write_artifact(target, form.name, built, Path(folder), options)
             except (SlideDeployError, ConversionError) as error:
                 problems[form.name] = error.message
                 continue
@@ -127,7 +126,7 @@ def _measure(
             else:
                 good.append((form.name, path))
         timings = bench(
-            [path for _, path in good], threads=threads, rounds=8, calls=10, progress=_silent
+            [path for _, path in good], threads=threads, rounds=8, calls=10, progress=silent
         ).timings
     measured = [
         Measured(layers, resolution, form, timing.median_ms, timing.ratio)
@@ -147,7 +146,3 @@ def _parity_problem(
         comparison for e in expected for comparison in compare(e, reading.outputs[e.probe], gates)
     ]
     return next((c.problem for c in found if c.problem), "")
-
-
-def _silent(step: str) -> None:
-    pass
