@@ -5,7 +5,7 @@ The commands as functions: `load` a checkpoint (or `wrap` a module), `fuse` its 
 vectors beside them; `run_artifact` runs one on inputs of your own, `benchmark` times several.
 `Report` and its `Check`s are the outcome. The single steps are here too (`fuse_module`, `lower`,
 `write_artifact`, `judge`), for experiments. Beside this package, the modules errors, types,
-protocols, registry, capture, models and parity are public. Heavy libraries load on first use.
+protocols, registry, capture, models, quantization and parity are public. Heavy libraries load on first use.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from slide_deploy.report.timings import save_chart, timings_table
     from slide_deploy.types import Options, Precision, TensorSpec, Verdict
     from slide_deploy.utils.records import write_json
+    from slide_deploy.verification.check import check_artifact
     from slide_deploy.verification.judge import (
         Judgement,
         Reference,
         VerificationPolicy,
-        check_artifact,
         judge,
     )
     from slide_deploy.verification.record import Check, Report, read_report
@@ -120,7 +120,8 @@ _PLACES = {
     "report.timings": "save_chart timings_table",
     "types": "Options Precision TensorSpec Verdict",
     "utils.records": "write_json",
-    "verification.judge": "Judgement Reference VerificationPolicy check_artifact judge",
+    "verification.judge": "Judgement Reference VerificationPolicy judge",
+    "verification.check": "check_artifact",
     "verification.record": "Check Report read_report",
     "verification.recorded": "verify_golden=verify_recorded",
     "verification.runner": "RunResult run_artifact",

@@ -82,6 +82,7 @@ def export(
     """
     output, targets = Path(output), registry.resolve_targets(targets)
     wanted = options_by_target(targets, options)
+    options = next(iter(wanted.values()))  # what targets share is the same in all
     for target in targets:
         require(target)
     size_of = size_of_model(model)
@@ -144,6 +145,7 @@ def export_and_verify(
     """
     output = Path(output)
     wanted = options_by_target(registry.resolve_targets(targets), options)
+    options = next(iter(wanted.values()))  # what targets share is the same in all
     size_of = size_of_model(model)
     prepare = preparer(model, options, size_of)
     reference = reference_of(model, progress, tuple(images), size_of=size_of)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from slide_deploy.errors import UnknownName, UsageError
+from slide_deploy.errors import UsageError
 
 __all__ = [
     "BATCH",
@@ -21,7 +21,6 @@ __all__ = [
     "TensorSpec",
     "Verdict",
     "dynamic_axes_of",
-    "precision_named",
     "silent",
     "with_batch",
 ]
@@ -34,23 +33,6 @@ class Precision(StrEnum):
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
-
-
-PRECISION_ALIASES = {
-    "fp32": Precision.FLOAT32,
-    "float": Precision.FLOAT32,
-    "full": Precision.FLOAT32,
-    "fp16": Precision.FLOAT16,
-    "half": Precision.FLOAT16,
-}
-
-
-def precision_named(name: str) -> Precision:
-    """The precision of that name or alias (`fp16`, `half`); UnknownName if there is none."""
-    known = {str(precision): precision for precision in Precision} | PRECISION_ALIASES
-    if str(name).lower() not in known:
-        raise UnknownName("precision", str(name), known)
-    return known[str(name).lower()]
 
 
 class Fidelity(StrEnum):
@@ -118,9 +100,9 @@ class LayerLowering:
 class Options:
     """What an export is asked for, for every target alike.
 
-    `precision` is a Precision or one of its names and aliases (`fp16`, `half`). `batch` is the
-    fixed batch size, at least 1; `dynamic` leaves it free instead, `dynamic_size` height and
-    width. `lowering` is `auto`, `low-memory` or the name of a lowering. `opset` (ONNX) and
+    `precision` is the name or an alias of a precision scheme (`float16`, `fp16`, `half`).
+    `batch` is the fixed batch size, at least 1; `dynamic` leaves it free instead, `dynamic_size`
+    height and width. `lowering` is `auto`, `low-memory` or the name of a lowering. `opset` (ONNX) and
     `deployment_target` (Core ML) are options of single targets; `target_options` holds those of
     any other target, by name. Raises UsageError for a value that cannot be used.
     """
@@ -135,7 +117,6 @@ class Options:
     target_options: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "precision", precision_named(self.precision))
         object.__setattr__(self, "lowering", str(self.lowering).lower().replace("_", "-"))
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
             raise UsageError(f"batch expects a whole number from 1, got {self.batch!r}", "try 1")

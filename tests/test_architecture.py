@@ -134,7 +134,7 @@ def test_the_root_holds_few_modules() -> None:
 
 # What examples, benchmarks and extensions may import, beside the names of the package itself:
 # the vocabulary of targets, model families to train, comparison, and the MIL interpreter.
-PUBLIC = (*VOCABULARY, "registry", "capture", "models", "parity", "validators._mil")
+PUBLIC = (*VOCABULARY, "registry", "capture", "models", "quantization", "parity", "validators._mil")
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from slide_deploy import registry
 from slide_deploy.errors import UsageError
 from slide_deploy.protocols import Exporter
+from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import Options
 
 __all__ = ["option_notes", "options_by_target"]
@@ -15,10 +17,12 @@ __all__ = ["option_notes", "options_by_target"]
 def options_by_target(targets: Sequence[str], options: Options) -> dict[str, Options]:
     """The options that each target gets: the common ones, and its own with checked values.
 
-    Raises UsageError for an option that none of `targets` has, a value that a target refuses,
-    and a precision that a target does not offer; UnknownName for a target that does not exist.
+    An alias of a precision becomes its name. Raises UsageError for an option that none of
+    `targets` has, a value that a target refuses, and a precision that a target does not offer;
+    UnknownName for a target or precision that does not exist.
     """
     exporters = [registry.exporter(target) for target in targets]
+    options = replace(options, precision=scheme_named(options.precision).name)
     for name in options.of_targets:
         if not any(_has(exporter, name) for exporter in exporters):
             raise _no_such_option(name, exporters)

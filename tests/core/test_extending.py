@@ -84,15 +84,12 @@ def test_a_third_party_target_has_options_of_its_own(python: Python, tmp_path: P
 def test_a_third_partys_target_is_in_every_report(python: Python, tmp_path: Path) -> None:
     weights, out = tmp_path / "weights.pth", tmp_path / "out"
     python("-c", SAVE, weights)
-    reports = [
-        option for kind in ("html", "xml", "json", "md") for option in ("--report", f"r.{kind}")
-    ]
-    reports = [tmp_path / part if part.startswith("r.") else part for part in reports]
+    paths = [tmp_path / f"r.{kind}" for kind in ("html", "xml", "json", "md")]
+    reports = [part for path in paths for part in ("--report", path)]
     arguments = ("-t", "pt2", "-o", out, "--image-size", "16", *reports, weights)
     python("-m", "slide_deploy", "export", *arguments)
-    for path in (*tmp_path.glob("r.*"), out / "report.html", out / "report.json"):
+    for path in (*paths, out / "report.html", out / "report.json"):
         assert "weights.pt2" in path.read_text(), path
-    assert len(list(tmp_path.glob("r.*"))) == 4
     cases = ElementTree.parse(tmp_path / "r.xml").getroot().iter("testcase")
     assert any("pt2" in str(case.attrib) for case in cases)
 
