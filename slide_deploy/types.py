@@ -102,9 +102,9 @@ class Options:
 
     `precision` is the name or an alias of a precision scheme (`float16`, `fp16`, `half`).
     `batch` is the fixed batch size, at least 1; `dynamic` leaves it free instead, `dynamic_size`
-    height and width. `lowering` is `auto`, `low-memory` or the name of a lowering. `opset` (ONNX) and
-    `deployment_target` (Core ML) are options of single targets; `target_options` holds those of
-    any other target, by name. Raises UsageError for a value that cannot be used.
+    height and width. `lowering` is `auto`, `low-memory` or the name of a lowering. `opset` (ONNX)
+    and `deployment_target` (Core ML) are options of single targets; `target_options` holds those
+    of any other target, by name. Raises UsageError for a value that cannot be used.
     """
 
     precision: str = Precision.FLOAT32
