@@ -18,13 +18,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from slide_deploy import registry
-from slide_deploy.artifacts.write import write_artifact
+from slide_deploy import TensorSpec, fuse_module, lowerings, write_artifact
 from slide_deploy.capture import Capture
-from slide_deploy.fusion.branches import fuse_attention
-from slide_deploy.lowering.catalog import lowerings
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
-from slide_deploy.types import Options, TensorSpec
 from slide_deploy.validators import _mil
 
 SIDE, DIM, HEADS = 56, 96, 3
@@ -55,15 +51,14 @@ def programs() -> Iterator[tuple[str, _mil.Program]]:
     """Each form's program, as read back from its package."""
     torch.manual_seed(0)
     attention = SlideAttention(AttentionConfig(DIM, HEADS)).eval().requires_grad_(False)
-    fused = fuse_attention(attention, "attention")
+    fused = fuse_module(torch.nn.Sequential(attention))[0]
     tokens = TensorSpec("tokens", (1, SIDE, SIDE, DIM))
-    exporter = registry.exporter("coreml")
     for form in lowerings():
         capture = Capture(
             form.build(fused).eval(), (tokens,), (TensorSpec("out", tokens.shape),), {}
         )
         with tempfile.TemporaryDirectory() as folder:
-            record = write_artifact(exporter, form.name, capture, Path(folder), Options())
+            record = write_artifact("coreml", form.name, capture, Path(folder))
             yield form.name, _mil.read_package(Path(folder, record.path))
 
 

@@ -68,10 +68,9 @@ def convert_with_vendors(checkpoint: Path) -> None:
     import openvino
     import torch
 
-    from slide_deploy.fusion.branches import fuse
-    from slide_deploy.loading.loader import load
+    from slide_deploy import fuse_module, load
 
-    model = fuse(load(checkpoint).module)
+    model = fuse_module(load(checkpoint).module)
     example = (torch.randn(1, 3, 224, 224),)
     folder = checkpoint.parent
 

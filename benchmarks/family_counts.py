@@ -11,10 +11,8 @@ from typing import Any
 
 import torch
 
-from slide_deploy.fusion.branches import fused_skeleton
-from slide_deploy.loading.inspection import count_flops, count_parameters
+from slide_deploy import TensorSpec, count_flops, count_parameters, fused_skeleton
 from slide_deploy.models import slide_cswin, slide_nat, slide_pvt, slide_pvt_v2, slide_swin
-from slide_deploy.types import TensorSpec
 
 __all__ = ["PUBLISHED", "row", "table"]
 

@@ -17,23 +17,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from swin import SwinT
 from torch import Tensor, nn
 
-from slide_deploy import registry
-from slide_deploy.artifacts.write import write_artifact
-from slide_deploy.bench.latency import Benchmark, bench
+from slide_deploy import (
+    Benchmark,
+    TensorSpec,
+    benchmark,
+    fold_windows,
+    fuse_module,
+    lower,
+    lowerings,
+    registry,
+    replace_attention,
+    save_chart,
+    timings_table,
+    write_artifact,
+    write_json,
+)
 from slide_deploy.capture import Capture
-from slide_deploy.fusion.branches import fuse, replace_attention
-from slide_deploy.lowering.catalog import lowerings
-from slide_deploy.lowering.selection import AUTO, lower_for
-from slide_deploy.lowering.windows import fold_windows
 from slide_deploy.models.slide_attention import SlideAttention
 from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig, Stage
-from slide_deploy.report.terminal import make_console
-from slide_deploy.report.timings import save_chart, timings_table
-from slide_deploy.types import Options, TensorSpec
-from slide_deploy.utils.records import write_json
 
 SWIN_T = SlideSwinConfig(
     image_size=(224, 224),
@@ -90,7 +95,7 @@ def main() -> None:
     chosen.output.mkdir(parents=True, exist_ok=True)
 
     def show(found: Benchmark, title: str, stem: str) -> None:
-        console = make_console()
+        console = Console()
         console.rule(title)
         console.print(timings_table(found))
         save_chart(found, chosen.output / f"{stem}.png", title)
@@ -122,9 +127,9 @@ def measure(
         for name, module, given, made_of in made:
             print(f"exporting {name} to {exporter.title}", flush=True)
             capture = Capture(module, (given,), (made_of,), {})
-            record = write_artifact(exporter, name, capture, Path(folder), Options())
+            record = write_artifact(target, name, capture, Path(folder))
             paths.append(Path(folder, record.path))
-        return bench(paths, threads=threads, rounds=rounds, calls=calls, progress=lambda _: None)
+        return benchmark(paths, threads=threads, rounds=rounds, calls=calls)
 
 
 def models(target: str, size: int, batch: int) -> Iterator[Variant]:
@@ -143,19 +148,19 @@ def variants(target: str, size: int) -> Iterator[tuple[str, nn.Module]]:
     yield "Swin-T, cleaned up", fold_windows(swin)
     slide = drawn(replace(SLIDE_SWIN_T, image_size=(size, size)))
     yield "two branches", slide
-    fused, inputs = fold_windows(fuse(slide)), (TensorSpec("image", (1, 3, size, size)),)
-    default = {layer.form for layer in lower_for(fused, inputs, AUTO, target, {})[1]}
+    fused, inputs = fold_windows(fuse_module(slide)), (TensorSpec("image", (1, 3, size, size)),)
+    default = {layer.form for layer in lower(fused, inputs, "auto", target, {})[1]}
     for form in lowerings():
         name = form.name + AUTO_MARK if form.name in default else form.name
-        yield name, lower_for(fused, inputs, form.name, target, {})[0]
+        yield name, lower(fused, inputs, form.name, target, {})[0]
     yield "floor, no attention", replace_attention(slide, lambda module, _: Floor(module))
 
 
 def stages(target: str) -> Iterator[Variant]:
     """The first, all-local stage in the table's form, at one image size and at twice that."""
     for size in (224, 448):
-        fused = fuse(drawn(replace(SLIDE_SWIN_T, image_size=(size, size))))
-        lowered = lower_for(fused, (TensorSpec("image", (1, 3, size, size)),), AUTO, target, {})[0]
+        fused = fuse_module(drawn(replace(SLIDE_SWIN_T, image_size=(size, size))))
+        lowered = lower(fused, (TensorSpec("image", (1, 3, size, size)),), "auto", target, {})[0]
         stage = lowered.get_submodule("layers.0")
         assert isinstance(stage, Stage)
         side = size // SLIDE_SWIN_T.patch_size

@@ -7,8 +7,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slide_deploy.errors import ConversionError, UnknownName
-from slide_deploy.protocols import Exporter
+from slide_deploy.errors import ConversionError, UsageError
+from slide_deploy.protocols import Exporter, TargetOption
 from slide_deploy.types import Options, Precision
 
 if TYPE_CHECKING:
@@ -19,11 +19,38 @@ __all__ = ["EXPORTER"]
 # The first with per-operator float16 input and output types, and what Xcode offers today.
 DEFAULT_TARGET = "iOS16"
 
+# Systems that run ML programs, by the first and last version that coremltools 9 names.
+SYSTEMS = {"iOS": (15, 18), "macOS": (12, 15), "watchOS": (8, 11), "tvOS": (15, 18)}
+DEPLOYMENT_TARGETS = tuple(
+    f"{system}{version}"
+    for system, (first, last) in SYSTEMS.items()
+    for version in range(first, last + 1)
+)
+
 # Of a free height or width, in pixels: Core ML wants a bound.
 LARGEST_SIZE = 4096
 
 # Of inputs; there is float16 as well, which no input of ours is.
 DTYPES = ("float32", "int32")
+
+
+def parse_deployment_target(value: object) -> str:
+    """A name of `coremltools.target` that has ML programs; UsageError for any other."""
+    text = str(value)
+    for name in DEPLOYMENT_TARGETS:
+        if text.lower() == name.lower():
+            return name
+    for system, (first, _) in SYSTEMS.items():
+        version = text[len(system) :].partition("_")[0].partition(".")[0]
+        if text.lower().startswith(system.lower()) and version.isdecimal() and int(version) < first:
+            raise UsageError(
+                f"Core ML has no ML programs before {system}{first}, got {text[:20]!r}",
+                f"choose one of {', '.join(DEPLOYMENT_TARGETS)}",
+            )
+    raise UsageError(
+        f"unknown Core ML deployment target {text[:20]!r}",
+        f"known: {', '.join(DEPLOYMENT_TARGETS)}",
+    )
 
 
 def write(capture: Capture, path: Path, options: Options) -> None:
@@ -35,12 +62,6 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     import coremltools as ct
     import numpy as np
 
-    targets = {
-        name.lower(): value for name, value in vars(ct.target).items() if name[:1] in "imtwv"
-    }
-    asked = options.deployment_target or DEFAULT_TARGET
-    if asked.lower() not in targets:
-        raise UnknownName("deployment target", asked, targets)
     if odd := [spec for spec in capture.inputs if spec.dtype not in DTYPES]:
         raise ConversionError(
             f"input {odd[0].name} is {odd[0].dtype}, which Core ML takes no input of",
@@ -67,7 +88,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
             for spec in capture.inputs
         ],
         outputs=[ct.TensorType(name=spec.name, dtype=np.float32) for spec in capture.outputs],
-        minimum_deployment_target=targets[asked.lower()],
+        minimum_deployment_target=getattr(ct.target, options.deployment_target or DEFAULT_TARGET),
         compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
         skip_model_load=True,
     )
@@ -104,4 +125,12 @@ EXPORTER = Exporter(
     packages=("torch", "coremltools"),
     extra="coreml",
     aliases=("ios", "mlpackage"),
+    options=(
+        TargetOption(
+            name="deployment_target",
+            help="Oldest system that the package runs on, such as iOS17 or macOS14.",
+            parse=parse_deployment_target,
+            default=DEFAULT_TARGET,
+        ),
+    ),
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slide_deploy.errors import ConversionError
-from slide_deploy.protocols import Exporter
+from slide_deploy.errors import ConversionError, UsageError
+from slide_deploy.protocols import Exporter, TargetOption
 from slide_deploy.types import Options, Precision
 
 if TYPE_CHECKING:
@@ -17,6 +17,21 @@ __all__ = ["EXPORTER"]
 # The exporter's own, and the first with Gelu: one kernel in onnxruntime instead of five, 4 % of
 # the time of Slide-Swin-T. onnxruntime reads it since 1.17.
 DEFAULT_OPSET = 20
+
+# torch writes 18 and converts upward only; 23 is the newest that torch and onnx 1.18 both know.
+OPSETS = range(18, 24)
+
+
+def parse_opset(value: object) -> int:
+    """An opset that can be written; UsageError for any other."""
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and int(text) in OPSETS):
+        raise UsageError(
+            f"ONNX opset {text[:20]!r} cannot be written: PyTorch's exporter writes opsets "
+            f"{OPSETS[0]} to {OPSETS[-1]}",
+            f"choose one of these, or leave it out for {DEFAULT_OPSET}",
+        )
+    return int(text)
 
 
 def write(capture: Capture, path: Path, options: Options) -> None:
@@ -84,4 +99,5 @@ EXPORTER = Exporter(
     write=write,
     packages=("torch", "onnx", "onnxscript"),
     extra="onnx",
+    options=(TargetOption("opset", "ONNX opset, 18 to 23.", parse_opset, str(DEFAULT_OPSET)),),
 )

@@ -1,7 +1,12 @@
 """Export Slide-Transformers and prove each artifact against PyTorch.
 
-The commands as functions: `load` a checkpoint, `fuse` its shift paths, `export` artifacts,
-`verify` them. Heavy libraries load on first use.
+The commands as functions: `load` a checkpoint (or `wrap` a module), `fuse` its shift paths,
+`export` artifacts, `verify` them against the model or, with `verify_golden`, against the golden
+vectors beside them; `run_artifact` runs one on inputs of your own, `benchmark` times several.
+`Report` and its `Check`s are the outcome. The single steps are here too (`fuse_module`, `lower`,
+`write_artifact`, `judge`), for experiments. Beside this package, the modules errors, types,
+protocols, registry, capture, models, quantization and parity are public. Heavy libraries load
+on first use.
 """
 
 from __future__ import annotations
@@ -10,49 +15,131 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slide_deploy.artifacts.manifest import toolchain
+    from slide_deploy.artifacts.prepare import PreparedModel, preparer
+    from slide_deploy.artifacts.write import write_artifact
+    from slide_deploy.bench.latency import Benchmark, Timing
+    from slide_deploy.bench.latency import bench as benchmark
+    from slide_deploy.fusion.branches import fuse as fuse_module
+    from slide_deploy.fusion.branches import fused_skeleton, replace_attention
     from slide_deploy.loading.custom import load_foreign, wrap
+    from slide_deploy.loading.inspection import count_flops, count_parameters
     from slide_deploy.loading.loader import Model, load
     from slide_deploy.loading.loader import save_fused as fuse
-    from slide_deploy.pipeline import export, export_and_verify, verify
+    from slide_deploy.lowering.catalog import lowerings
+    from slide_deploy.lowering.selection import lower_for as lower
+    from slide_deploy.lowering.windows import fold_windows
+    from slide_deploy.parity.comparison import Tolerance
+    from slide_deploy.pipeline import export, export_and_verify, reference_of, verify
+    from slide_deploy.reference import run_module
+    from slide_deploy.report.formats import write_report
+    from slide_deploy.report.terminal import report_table
+    from slide_deploy.report.timings import save_chart, timings_table
     from slide_deploy.types import Options, Precision, TensorSpec, Verdict
+    from slide_deploy.utils.records import write_json
+    from slide_deploy.verification.check import check_artifact
+    from slide_deploy.verification.judge import (
+        Judgement,
+        Reference,
+        VerificationPolicy,
+        judge,
+    )
+    from slide_deploy.verification.record import Check, Report, read_report
+    from slide_deploy.verification.recorded import verify_recorded as verify_golden
+    from slide_deploy.verification.runner import RunResult, run_artifact
 
 __all__ = [
+    "Benchmark",
+    "Check",
+    "Judgement",
     "Model",
     "Options",
     "Precision",
+    "PreparedModel",
+    "Reference",
+    "Report",
+    "RunResult",
     "TensorSpec",
+    "Timing",
+    "Tolerance",
     "Verdict",
+    "VerificationPolicy",
     "__version__",
+    "benchmark",
+    "check_artifact",
+    "count_flops",
+    "count_parameters",
     "export",
     "export_and_verify",
+    "fold_windows",
     "fuse",
+    "fuse_module",
+    "fused_skeleton",
+    "judge",
     "load",
     "load_foreign",
+    "lower",
+    "lowerings",
+    "preparer",
+    "read_report",
+    "reference_of",
+    "replace_attention",
+    "report_table",
+    "run_artifact",
+    "run_module",
+    "save_chart",
+    "timings_table",
+    "toolchain",
     "verify",
+    "verify_golden",
     "wrap",
+    "write_artifact",
+    "write_json",
+    "write_report",
 ]
 
 __version__ = "0.1.0"
 
+# Where each public name is defined: module, and its name there where that differs.
 _PLACES = {
-    "Model": "loading.loader",
-    "Options": "types",
-    "Precision": "types",
-    "TensorSpec": "types",
-    "Verdict": "types",
-    "export": "pipeline",
-    "export_and_verify": "pipeline",
-    "load": "loading.loader",
-    "verify": "pipeline",
-    "load_foreign": "loading.custom",
-    "wrap": "loading.custom",
+    "artifacts.manifest": "toolchain",
+    "artifacts.prepare": "PreparedModel preparer",
+    "artifacts.write": "write_artifact",
+    "bench.latency": "Benchmark Timing benchmark=bench",
+    "fusion.branches": "fuse_module=fuse fused_skeleton replace_attention",
+    "loading.custom": "load_foreign wrap",
+    "loading.inspection": "count_flops count_parameters",
+    "loading.loader": "Model fuse=save_fused load",
+    "lowering.catalog": "lowerings",
+    "lowering.selection": "lower=lower_for",
+    "lowering.windows": "fold_windows",
+    "parity.comparison": "Tolerance",
+    "pipeline": "export export_and_verify reference_of verify",
+    "reference": "run_module",
+    "report.formats": "write_report",
+    "report.terminal": "report_table",
+    "report.timings": "save_chart timings_table",
+    "types": "Options Precision TensorSpec Verdict",
+    "utils.records": "write_json",
+    "verification.judge": "Judgement Reference VerificationPolicy judge",
+    "verification.check": "check_artifact",
+    "verification.record": "Check Report read_report",
+    "verification.recorded": "verify_golden=verify_recorded",
+    "verification.runner": "RunResult run_artifact",
 }
-_RENAMED = {"fuse": "loading.loader.save_fused"}
+_NAMES = {
+    name.partition("=")[0]: (module, name.rpartition("=")[2])
+    for module, names in _PLACES.items()
+    for name in names.split()
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    place = _RENAMED.get(name, f"{_PLACES.get(name)}.{name}")
-    module, _, attribute = place.rpartition(".")
+    module, attribute = _NAMES[name]
     return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

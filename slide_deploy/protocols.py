@@ -7,7 +7,7 @@ that a verdict rests on what was written and not on what the exporter remembers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,9 +18,24 @@ from slide_deploy.types import Fidelity, Options, Precision, TensorSpec
 if TYPE_CHECKING:
     from slide_deploy.capture import Capture
 
-__all__ = ["Arrays", "Exporter", "Open", "Runtime", "Session"]
+__all__ = ["Arrays", "Exporter", "Open", "Runtime", "Session", "TargetOption"]
 
 Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class TargetOption:
+    """An option that some targets take, such as ONNX's `opset`.
+
+    `parse` gives the value that `write` finds in its options, for what a user gave (text, where
+    it comes from the command line). It is called before any work begins, imports no library, and
+    raises UsageError for a value that the target does not have. `default` is for help texts.
+    """
+
+    name: str
+    help: str
+    parse: Callable[[object], object]
+    default: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,9 @@ class Exporter:
     """Writes one kind of artifact; a file in `exporters/` defines it as `EXPORTER`.
 
     `packages` are import names; `extra` is the extra of the distribution that brings them.
-    `write` may raise anything: whatever a converter throws becomes a ConversionError.
+    `options` are those that this target takes beside the common ones. `precisions` names the
+    precisions that it offers, `lacks` the reason for one that it does not. `write` may raise
+    anything: whatever a converter throws becomes a ConversionError.
     """
 
     target: str
@@ -39,6 +56,8 @@ class Exporter:
     extra: str
     aliases: tuple[str, ...] = ()
     precisions: tuple[str, ...] = (Precision.FLOAT32, Precision.FLOAT16)
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[TargetOption, ...] = ()
 
 
 @dataclass(frozen=True)

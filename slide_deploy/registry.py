@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -67,11 +68,14 @@ def target_names() -> tuple[str, ...]:
     return tuple(sorted(_places("exporters")))
 
 
-def resolve_targets(names: list[str]) -> tuple[str, ...]:
+def resolve_targets(names: str | Iterable[str]) -> tuple[str, ...]:
     """Names and aliases as typed → target names, without repeats; `all` is every target.
 
-    Raises UnknownName with the nearest name where one is not known.
+    Raises UnknownName with the nearest name where one is not known, UsageError for no name.
     """
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise UsageError("no target was given", f"known: {', '.join(target_names())}, {ALL}")
     known = {name: name for name in target_names()}
     for target in target_names():
         known |= dict.fromkeys(exporter(target).aliases, target)
@@ -94,7 +98,7 @@ def recognise(artifact: Path) -> Runtime:
             return found
     raise UsageError(
         f"{artifact} is not an artifact of a known target",
-        "known: .onnx, .torchscript, .mlpackage, a folder ending in _openvino_model",
+        f"known: {', '.join(exporter(target).file_name('NAME') for target in target_names())}",
     )
 
 

@@ -1,9 +1,12 @@
-"""Frozen values that travel between the rooms; no library but the standard one."""
+"""Frozen values that every other module uses; imports the standard library only."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from slide_deploy.errors import UsageError
 
 __all__ = [
     "BATCH",
@@ -18,6 +21,7 @@ __all__ = [
     "TensorSpec",
     "Verdict",
     "dynamic_axes_of",
+    "silent",
     "with_batch",
 ]
 
@@ -94,7 +98,14 @@ class LayerLowering:
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may ask of an export, for every target alike."""
+    """What an export is asked for, for every target alike.
+
+    `precision` is the name or an alias of a precision scheme (`float16`, `fp16`, `half`).
+    `batch` is the fixed batch size, at least 1; `dynamic` leaves it free instead, `dynamic_size`
+    height and width. `lowering` is `auto`, `low-memory` or the name of a lowering. `opset` (ONNX)
+    and `deployment_target` (Core ML) are options of single targets; `target_options` holds those
+    of any other target, by name. Raises UsageError for a value that cannot be used.
+    """
 
     precision: str = Precision.FLOAT32
     batch: int = 1
@@ -103,8 +114,35 @@ class Options:
     lowering: str = "auto"
     opset: int | None = None
     deployment_target: str | None = None
+    target_options: Mapping[str, object] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lowering", str(self.lowering).lower().replace("_", "-"))
+        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
+            raise UsageError(f"batch expects a whole number from 1, got {self.batch!r}", "try 1")
+        if self.dynamic and self.batch != 1:
+            raise UsageError(
+                f"batch {self.batch} is fixed, and dynamic leaves the batch free",
+                "give one of --batch and --dynamic",
+            )
 
     @property
-    def extent(self) -> DynamicAxes:
-        """What an artifact so exported takes."""
+    def dynamic_axes(self) -> DynamicAxes:
+        """The batch and sizes that an artifact exported so takes."""
         return DynamicAxes(BATCH if self.dynamic else self.batch, self.dynamic_size)
+
+    @property
+    def of_targets(self) -> dict[str, object]:
+        """Values that were given for options of single targets, by name."""
+        named = {"opset": self.opset, "deployment_target": self.deployment_target}
+        return {name: v for name, v in named.items() if v is not None} | dict(self.target_options)
+
+    def with_target_options(self, values: Mapping[str, object]) -> Options:
+        """The same request with `values` as its only options of single targets."""
+        named = {name: values.get(name) for name in ("opset", "deployment_target")}
+        others = {name: value for name, value in values.items() if name not in named}
+        return replace(self, **named, target_options=others)  # type: ignore[arg-type]  # by name
+
+
+def silent(step: str) -> None:
+    """The default of `progress` arguments: prints nothing."""

@@ -132,6 +132,57 @@ def test_the_root_holds_few_modules() -> None:
     assert len(list((ROOT / "slide_deploy").glob("*.py"))) <= 9
 
 
+# What examples, benchmarks and extensions may import, beside the names of the package itself:
+# the vocabulary of targets, model families to train, comparison, and the MIL interpreter.
+PUBLIC = (*VOCABULARY, "registry", "capture", "models", "quantization", "parity", "validators._mil")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for folder in ("examples", "benchmarks", "tests/core/extension_example")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    ],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_examples_and_benchmarks_use_public_names_alone(path: Path) -> None:
+    import slide_deploy
+
+    found = _imports(path.stem, ast.parse(path.read_text()).body, lazy=False)
+    internal = [
+        f"{path.name}:{one.line} {one.module} {one.name}"
+        for one in found
+        if one.module.partition(".")[0] == "slide_deploy" and not within(one.module, PUBLIC)
+        if one.module != "slide_deploy" or one.name not in ("", *slide_deploy.__all__)
+    ]
+    assert internal == []
+
+
+def test_no_public_name_is_hidden_by_a_folder_of_the_same_name() -> None:
+    """Importing `slide_deploy.bench.latency` makes `slide_deploy.bench` the folder."""
+    import slide_deploy
+
+    assert {room(module) for module in sources()}.isdisjoint(slide_deploy.__all__)
+
+
+def test_every_public_name_is_there() -> None:
+    import slide_deploy
+
+    assert [n for n in slide_deploy.__all__ if not hasattr(slide_deploy, n)] == []
+
+
+@pytest.mark.parametrize("module", [m for m in sources() if room(m) in ORDER])
+def test_no_list_of_targets_stands_in_the_code(module: str) -> None:
+    """Targets come from the registry: adding one edits nothing here."""
+    collections = (ast.List, ast.Tuple, ast.Set, ast.Dict)
+    for node in ast.walk(sources()[module]):
+        if isinstance(node, collections):
+            entries = node.keys if isinstance(node, ast.Dict) else node.elts
+            words = {entry.value for entry in entries if isinstance(entry, ast.Constant)}
+            assert len(words & set(TARGETS)) < 2, f"{module}:{node.lineno}"
+
+
 @pytest.mark.parametrize("module", [m for m in sources() if room(m) in ORDER])
 def test_no_import_points_upward(module: str) -> None:
     allowed = {"", *ORDER[: ORDER.index(room(module)) + 1]}
@@ -190,7 +241,7 @@ def test_third_party_libraries_of_targets_load_inside_functions(module: str) -> 
 
 
 def test_renderers_know_records_and_not_how_they_came_about() -> None:
-    machinery = ("loading", "models", "lowering", "fusion", "artifacts.write")
+    machinery = ("loading", "models", "lowering", "fusion", "artifacts.prepare", "artifacts.write")
     for module in below("report"):
         assert [name for name in own(module) if within(name, machinery)] == [], module
 

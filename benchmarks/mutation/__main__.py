@@ -16,7 +16,7 @@ from benchmarks.mutation.document import document
 from benchmarks.mutation.plan import Plan
 from benchmarks.mutation.running import run
 from benchmarks.mutation.tables import as_rich, headroom_rows, kind_rows, probe_rows, real_rows
-from slide_deploy.utils.records import write_json
+from slide_deploy import write_json
 
 ENOUGH = 0.99
 

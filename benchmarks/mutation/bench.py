@@ -12,19 +12,28 @@ from torch import nn
 
 import slide_deploy
 from benchmarks.mutation.outcome import Figure
-from slide_deploy import registry
-from slide_deploy.artifacts.write import PreparedModel, preparer, write_artifact
+from slide_deploy import (
+    Judgement,
+    Model,
+    Options,
+    Precision,
+    PreparedModel,
+    Reference,
+    RunResult,
+    VerificationPolicy,
+    fuse_module,
+    judge,
+    preparer,
+    reference_of,
+    registry,
+    write_artifact,
+)
 from slide_deploy.capture import Capture
-from slide_deploy.fusion.branches import fuse
-from slide_deploy.loading.loader import Model
 from slide_deploy.parity.block_trace import BlockReference, first_bad_block, trace_blocks
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.metrics import max_abs_error, rms_error
-from slide_deploy.pipeline import reference_of
 from slide_deploy.protocols import Session
-from slide_deploy.types import DynamicAxes, Options, Precision
-from slide_deploy.verification.judge import Judgement, Reference, VerificationPolicy, judge
-from slide_deploy.verification.runner import RunResult
+from slide_deploy.types import DynamicAxes
 
 __all__ = ["Bench", "Seen", "load_bench"]
 
@@ -54,12 +63,12 @@ class Bench:
     @cached_property
     def fused(self) -> nn.Module:
         """The module that converters are given."""
-        return self.model.module if self.model.fused else fuse(self.model.module)
+        return self.model.module if self.model.fused else fuse_module(self.model.module)
 
     @cached_property
     def subject(self) -> Reference:
         """The reference, as verification takes it."""
-        return reference_of(self.model, lambda step: None)
+        return reference_of(self.model)
 
     @cached_property
     def expected(self) -> tuple[Expectation, ...]:
@@ -98,8 +107,7 @@ class Bench:
     def convert(self, capture: Capture, target: str, folder: Path) -> Path:
         """Write one artifact with the real exporter; ConversionError where it refuses."""
         folder.mkdir(parents=True, exist_ok=True)
-        exporter = registry.exporter(target)
-        return folder / write_artifact(exporter, self.name, capture, folder, Options()).path
+        return folder / write_artifact(target, self.name, capture, folder).path
 
     def see(self, target: str, path: Path) -> Seen:
         """Open, run and judge an artifact by its numbers alone, with the code of `verify`.

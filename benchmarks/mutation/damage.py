@@ -18,9 +18,7 @@ from torch import nn
 
 from benchmarks.mutation.bench import Bench
 from benchmarks.mutation.outcome import Outcome, Route, Status
-from slide_deploy.fusion.branches import fuse
-from slide_deploy.verification.check import check_artifact
-from slide_deploy.verification.judge import VerificationPolicy
+from slide_deploy import VerificationPolicy, check_artifact, fuse_module
 
 __all__ = ["STALE", "TRUNCATED", "reseeded", "stale", "truncated"]
 
@@ -51,7 +49,7 @@ def stale(bench: Bench, others: dict[str, nn.Module], target: str) -> Iterator[O
     """Artifacts of other weights (training form) of the same architecture, by description."""
     for detail, module in others.items():
         with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
-            path = bench.convert(bench.capture(fuse(module)), target, Path(folder))
+            path = bench.convert(bench.capture(fuse_module(module)), target, Path(folder))
             yield _checked(bench, target, path, STALE, detail)
 
 

@@ -17,7 +17,7 @@ from benchmarks.mutation.tables import (
     real_rows,
     undetected_rows,
 )
-from slide_deploy.artifacts.manifest import toolchain
+from slide_deploy import toolchain
 from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, SYSTEMATIC_MULTIPLE
 
 __all__ = ["document"]

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from slide_deploy import registry
 from slide_deploy.types import LayerLowering, TensorSpec
 from slide_deploy.utils.records import (
     Count,
@@ -22,6 +23,8 @@ __all__ = ["FILE_NAME", "Artifact", "Manifest", "SourceRecord", "find_manifest",
 
 FILE_NAME = "manifest.json"
 SCHEMA_VERSION: Final = 1
+
+_RECORDS = (registry.exporter, registry.runtime)
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,12 @@ def find_manifest(folder: Path) -> Manifest | None:
 
 
 def toolchain() -> dict[str, str]:
-    """Versions that shape an artifact, of what is installed here."""
-    packages = (
-        "slide-deploy",
-        "torch",
-        "onnx",
-        "onnxscript",
-        "onnxruntime",
-        "coremltools",
-        "openvino",
-        "numpy",
-    )
+    """Versions that shape an artifact: of this package, numpy and what each target needs, as far
+    as it is installed here."""
+    records = [find(name) for name in registry.target_names() for find in _RECORDS]
+    needed = {package: None for record in records for package in record.packages}
     found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for package in packages:
+    for package in ("slide-deploy", "numpy", *needed):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

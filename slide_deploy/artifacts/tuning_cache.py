@@ -1,7 +1,7 @@
-"""What `tune` found, kept in the user's cache folder.
+"""The tuning cache: the fastest lowerings that `tune` measured, in the user's cache folder.
 
-It holds for one runtime version, processor, batch, precision and set of shapes; where anything
-of that differs it is not found, and where the file is damaged it is not used.
+An entry holds for one runtime version, processor, batch, precision and set of shapes. A damaged
+file is ignored.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def save_tuning(
     inputs: tuple[TensorSpec, ...],
     target: str,
     options: Options,
-    forms: Mapping[str, str],
+    lowerings: Mapping[str, str],
 ) -> Path:
-    """Keep the forms found for a fused module's attentions, by shape; returns the file."""
+    """Keep the fastest lowering of each attention of a fused module, by shape; returns the file."""
     path = _cache_file(module, inputs, target, options)
     content = {
         "schema_version": SCHEMA_VERSION,
         "date": date.today().isoformat(),
         "key": _key(module, inputs, target, options),
-        "forms": dict(forms),
+        "forms": dict(lowerings),
     }
     with staged(path) as scratch:
         scratch.write_text(json.dumps(content, indent=2), encoding="utf-8")
@@ -55,14 +55,14 @@ def load_tuning(
     target: str,
     options: Options,
 ) -> dict[str, str]:
-    """What `tune` found for these shapes here; empty where nothing, or nothing usable, is kept."""
+    """The lowerings that `tune` measured for these shapes here; empty where there is no entry."""
     try:
         content = json.loads(_cache_file(module, inputs, target, options).read_text("utf-8"))
         if content["schema_version"] != SCHEMA_VERSION:
             return {}
         if content["key"] != _key(module, inputs, target, options):
             return {}
-        return {str(key): str(form) for key, form in content["forms"].items()}
+        return {str(key): str(name) for key, name in content["forms"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from slide_deploy import registry
 from slide_deploy.errors import ArtifactError, CheckpointError, UsageError
-from slide_deploy.types import Fidelity
+from slide_deploy.types import Fidelity, silent
 from slide_deploy.utils.files import size_of
 
 __all__ = ["Benchmark", "Timing", "bench"]
@@ -115,13 +115,13 @@ class _Worker:
 
 
 def bench(
-    artifacts: Sequence[Path],
+    artifacts: Path | str | Sequence[Path | str],
     *,
     threads: int = 2,
     rounds: int = 10,
     calls: int = 5,
     warmup: int = 5,
-    progress: Callable[[str], None] = print,
+    progress: Callable[[str], None] = silent,
 ) -> Benchmark:
     """Time artifacts in turn: `rounds` rounds of `calls` calls each, after `warmup` calls.
 
@@ -130,9 +130,10 @@ def bench(
     """
     from slide_deploy.artifacts.manifest import toolchain
 
+    given = [artifacts] if isinstance(artifacts, (str, Path)) else artifacts
     with ExitStack() as stack:
         workers = []
-        for path in artifacts:
+        for path in map(Path, given):
             progress(f"opening {path.name}")
             worker = _Worker(_target_of(path), path, threads)
             stack.callback(worker.close)

@@ -1,4 +1,4 @@
-"""Measure the forms of each attention on this machine, and remember the fastest."""
+"""Measure the lowerings of each attention on this machine; the fastest go to the tuning cache."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from slide_deploy import registry
+from slide_deploy.artifacts.options import options_by_target
 from slide_deploy.artifacts.tuning_cache import save_tuning
 from slide_deploy.artifacts.write import write_artifact
 from slide_deploy.bench.latency import bench
@@ -25,7 +26,7 @@ from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.probes import make_probes
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.reference import expectations
-from slide_deploy.types import Fidelity, Options, TensorSpec
+from slide_deploy.types import Fidelity, Options, TensorSpec, silent
 from slide_deploy.verification.judge import Progress
 from slide_deploy.verification.runner import read_artifact
 
@@ -34,7 +35,7 @@ __all__ = ["Measured", "Tuning", "tune"]
 
 @dataclass(frozen=True)
 class Measured:
-    """One form of one kind of attention: milliseconds per call, or why there are none."""
+    """One lowering of one kind of attention: milliseconds per call, or why there are none."""
 
     layers: tuple[str, ...]
     resolution: tuple[int, int]
@@ -46,7 +47,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was measured for one target, and the form each kind of attention gets from now on."""
+    """What was measured for one target, and the lowering that each kind of attention gets."""
 
     target: str
     measured: tuple[Measured, ...]
@@ -55,12 +56,12 @@ class Tuning:
 
 
 def tune(
-    model: Model, target: str, options: Options, *, threads: int, progress: Progress
+    model: Model, target: str, options: Options, *, threads: int = 2, progress: Progress = silent
 ) -> Tuning:
-    """Time every form of each attention through the target's own runtime, interleaved.
+    """Time every lowering of each attention through the target's own runtime, interleaved.
 
-    A form that fails parity is out, however fast. Raises UsageError for a target whose runtime
-    is only interpreted here, MissingLibrary where it is not installed.
+    A lowering that fails parity is not used, however fast. Raises UsageError for a target whose
+    runtime is only interpreted here, MissingLibrary where it is not installed.
     """
     exporter, runtime = registry.exporter(target), registry.runtime(target)
     packages = (*exporter.packages, *runtime.packages)
@@ -69,17 +70,18 @@ def tune(
         raise UsageError(
             f"{exporter.title} has no runtime here to tune for", "tune on a machine that has it"
         )
+    options = options_by_target((exporter.target,), options)[exporter.target]
     module = model.merged
     measured: list[Measured] = []
     fastest: dict[str, str] = {}
     for layers, attention, resolution in _kinds(module, model.inputs):
-        progress(f"timing the forms of {layers[0]} at {resolution[0]}x{resolution[1]}")
+        progress(f"timing the lowerings of {layers[0]} at {resolution[0]}x{resolution[1]}")
         found = _measure(attention, layers, resolution, target, options, threads)
         measured += found
         timed = [m for m in found if m.median_ms is not None]
         if not timed:
             raise ConversionError(
-                f"no form of {layers[0]} passes on {exporter.title}: {found[0].problem}",
+                f"no lowering of {layers[0]} passes on {exporter.title}: {found[0].problem}",
                 f"slide-deploy export -t {target} tells more",
             )
         best = min(timed, key=lambda m: m.ratio or float("inf"))
@@ -107,27 +109,26 @@ def _measure(
     options: Options,
     threads: int,
 ) -> list[Measured]:
-    exporter = registry.exporter(target)
     tokens = TensorSpec("tokens", (options.batch, *resolution, attention.config.dim))
     capture = Capture(attention, (tokens,), (replace(tokens, name="attended"),), {})
     expected = expectations(attention, capture.outputs, make_probes((tokens,))[:1])
     problems: dict[str, str] = {}
     good: list[tuple[str, Path]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for form in lowerings():
+        for lowering in lowerings():
             try:
-                built = replace(capture, module=form.build(attention).eval())
-                record = write_artifact(exporter, form.name, built, Path(folder), options)
+                built = replace(capture, module=lowering.build(attention).eval())
+                record = write_artifact(target, lowering.name, built, Path(folder), options)
             except (SlideDeployError, ConversionError) as error:
-                problems[form.name] = error.message
+                problems[lowering.name] = error.message
                 continue
             path = Path(folder, record.path)
             if problem := _parity_problem(target, path, expected, options):
-                problems[form.name] = problem
+                problems[lowering.name] = problem
             else:
-                good.append((form.name, path))
+                good.append((lowering.name, path))
         timings = bench(
-            [path for _, path in good], threads=threads, rounds=8, calls=10, progress=_silent
+            [path for _, path in good], threads=threads, rounds=8, calls=10, progress=silent
         ).timings
     measured = [
         Measured(layers, resolution, form, timing.median_ms, timing.ratio)
@@ -147,7 +148,3 @@ def _parity_problem(
         comparison for e in expected for comparison in compare(e, reading.outputs[e.probe], gates)
     ]
     return next((c.problem for c in found if c.problem), "")
-
-
-def _silent(step: str) -> None:
-    pass

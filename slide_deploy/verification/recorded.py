@@ -11,6 +11,7 @@ from pathlib import Path
 from slide_deploy.artifacts.manifest import FILE_NAME, Artifact, Manifest, find_manifest, toolchain
 from slide_deploy.errors import ArtifactError, CheckpointError
 from slide_deploy.parity.expectation import load_expectations
+from slide_deploy.types import silent
 from slide_deploy.utils.hashing import sha256_of
 from slide_deploy.verification.check import check_artifact
 from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
@@ -18,18 +19,23 @@ from slide_deploy.verification.record import Check, Report, overall
 
 __all__ = ["record_problems", "verify_recorded"]
 
+CALIBRATED = VerificationPolicy()
 REFERENCE = "recorded float64 reference (golden vectors beside the artifacts)"
 
 
 def verify_recorded(
-    paths: Sequence[Path], policy: VerificationPolicy, progress: Progress, command: str = ""
+    paths: Path | str | Sequence[Path | str],
+    policy: VerificationPolicy = CALIBRATED,
+    progress: Progress = silent,
+    command: str = "",
 ) -> Report:
     """Verify artifacts, or every artifact of an output folder, by what lies beside them.
 
     Raises CheckpointError where there is nothing to verify, and ArtifactError where manifest
     or golden vectors are missing or unreadable.
     """
-    artifacts = [artifact for path in paths for artifact in _artifacts(path)]
+    given = [paths] if isinstance(paths, (str, Path)) else paths
+    artifacts = [found for path in given for found in _artifacts(Path(path))]
     checks: list[Check] = []
     for path, manifest, record in artifacts:
         reference = _reference(path.parent, manifest, record)

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from slide_deploy import registry
 from slide_deploy.errors import ArtifactError
 from slide_deploy.parity.block_trace import BlockError, BlockReference
 from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.verification.runner_worker import SEPARATOR
 
-__all__ = ["RunResult", "read_artifact", "trace_artifact"]
+__all__ = ["RunResult", "read_artifact", "run_artifact", "trace_artifact"]
 
 # Artifacts are read while others are still being converted. Threads that spin at barriers on
 # a busy core took six times as long as one thread alone (measured, two cores).
@@ -44,6 +45,21 @@ class RunResult:
     compute_type: str
     device: str = ""
     other_precision: tuple[str, ...] = ()
+
+
+def run_artifact(
+    path: Path | str, feeds: Mapping[str, Mapping[str, np.ndarray]], *, target: str = ""
+) -> RunResult:
+    """Run an artifact on disk in a fresh process, on each entry of `feeds`.
+
+    `feeds` maps a name of your choice to one set of inputs (input name → array); the result has
+    outputs by the same names. The target is told by the artifact's name, unless `target` gives
+    it. Raises UsageError for a file of no known target, MissingLibrary where its runtime is not
+    installed, ArtifactError where it cannot be loaded or run.
+    """
+    runtime = registry.runtime(target) if target else registry.recognise(Path(path))
+    registry.require(f"reading {runtime.target}", runtime.packages, runtime.extra)
+    return read_artifact(runtime.target, Path(path), feeds)
 
 
 def read_artifact(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -49,6 +50,48 @@ def test_a_third_partys_target_is_listed(python: Python) -> None:
     assert "exported" in row
     assert "NAME.pt2" in row
     assert "native" in row
+
+
+API = """
+import sys, zipfile, slide_deploy
+from pathlib import Path
+model = slide_deploy.load(sys.argv[1], image_size=(16, 16))
+out = Path(sys.argv[2])
+noted = slide_deploy.Options(target_options={"note": "hello"})
+report = slide_deploy.export_and_verify(model, ["pt2", "jit"], out, noted)
+assert report.verdict == "pass", report
+archive = zipfile.ZipFile(out / "weights.pt2")
+(about,) = [name for name in archive.namelist() if name.endswith("about.json")]
+assert b'"note": "hello"' in archive.read(about)
+for target, note in (("jit", "x"), ("pt2", 81 * "x")):
+    try:
+        slide_deploy.export(model, target, out / "no", slide_deploy.Options(
+            target_options={"note": note}))
+    except slide_deploy.errors.UsageError as error:
+        print(error)
+assert not (out / "no").exists()
+"""
+
+
+def test_a_third_party_target_has_options_of_its_own(python: Python, tmp_path: Path) -> None:
+    python("-c", SAVE, tmp_path / "weights.pth")
+    refused = python("-c", API, tmp_path / "weights.pth", tmp_path / "out")
+    assert "TorchScript has no option --option note" in refused
+    assert "it is an option of pt2" in refused
+    assert "80 characters at most" in refused
+
+
+def test_a_third_partys_target_is_in_every_report(python: Python, tmp_path: Path) -> None:
+    weights, out = tmp_path / "weights.pth", tmp_path / "out"
+    python("-c", SAVE, weights)
+    paths = [tmp_path / f"r.{kind}" for kind in ("html", "xml", "json", "md")]
+    reports = [part for path in paths for part in ("--report", path)]
+    arguments = ("-t", "pt2", "-o", out, "--image-size", "16", *reports, weights)
+    python("-m", "slide_deploy", "export", *arguments)
+    for path in (*paths, out / "report.html", out / "report.json"):
+        assert "weights.pt2" in path.read_text(), path
+    cases = ElementTree.parse(tmp_path / "r.xml").getroot().iter("testcase")
+    assert any("pt2" in str(case.attrib) for case in cases)
 
 
 @pytest.mark.parametrize("options", [(), ("--features",)], ids=["classification", "features"])

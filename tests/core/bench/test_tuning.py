@@ -68,7 +68,7 @@ def test_nothing_is_kept_where_no_form_passes(
     cache: Path, tiny_file, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "_parity_problem", lambda *_: "wrong")
-    with pytest.raises(ConversionError, match="no form of layers"):
+    with pytest.raises(ConversionError, match="no lowering of layers"):
         tune(
             slide_deploy.load(tiny_file()),
             "torchscript",

@@ -7,13 +7,21 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slide_deploy.protocols import Exporter
+from slide_deploy.errors import UsageError
+from slide_deploy.protocols import Exporter, TargetOption
 from slide_deploy.types import Options, Precision
 
 if TYPE_CHECKING:
     from slide_deploy.capture import Capture
 
 __all__ = ["EXPORTER"]
+
+
+def parse_note(value: object) -> str:
+    """Called before the model is converted, so that a wrong value costs no time."""
+    if len(str(value)) > 80:
+        raise UsageError("a note has 80 characters at most", "shorten it")
+    return str(value)
 
 
 def write(capture: Capture, path: Path, options: Options) -> None:
@@ -25,6 +33,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     about = {
         "inputs": [dataclasses.asdict(spec) for spec in capture.inputs],
         "outputs": [dataclasses.asdict(spec) for spec in capture.outputs],
+        "note": options.target_options.get("note", ""),
     }
     torch.export.save(capture.program, path, extra_files={"about.json": json.dumps(about)})
 
@@ -37,4 +46,5 @@ EXPORTER = Exporter(
     packages=("torch",),
     extra="torch",
     aliases=("exported",),
+    options=(TargetOption("note", "A line of text that the file keeps.", parse_note),),
 )

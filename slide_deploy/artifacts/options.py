@@ -1,0 +1,79 @@
+"""Check what an export is asked for against what its targets offer, before any work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from slide_deploy import registry
+from slide_deploy.errors import UsageError
+from slide_deploy.protocols import Exporter
+from slide_deploy.quantization.catalog import scheme_named
+from slide_deploy.types import Options
+
+__all__ = ["option_notes", "options_by_target"]
+
+
+def options_by_target(targets: Sequence[str], options: Options) -> dict[str, Options]:
+    """The options that each target gets: the common ones, and its own with checked values.
+
+    An alias of a precision becomes its name. Raises UsageError for an option that none of
+    `targets` has, a value that a target refuses, and a precision that a target does not offer;
+    UnknownName for a target or precision that does not exist.
+    """
+    exporters = [registry.exporter(target) for target in targets]
+    options = replace(options, precision=scheme_named(options.precision).name)
+    for name in options.of_targets:
+        if not any(_has(exporter, name) for exporter in exporters):
+            raise _no_such_option(name, exporters)
+    return {exporter.target: _options_of(exporter, options) for exporter in exporters}
+
+
+def option_notes(targets: Sequence[str], options: Options) -> tuple[str, ...]:
+    """One line for each option that applies to some of `targets` only."""
+    exporters = [registry.exporter(target) for target in targets]
+
+    def notes() -> Iterator[str]:
+        for name, value in options.of_targets.items():
+            having = [exporter.target for exporter in exporters if _has(exporter, name)]
+            if 0 < len(having) < len(exporters):
+                yield f"{_flag(name, value)} applies to {', '.join(having)} only"
+
+    return tuple(notes())
+
+
+def _options_of(exporter: Exporter, options: Options) -> Options:
+    if options.precision not in exporter.precisions:
+        why = exporter.lacks.get(options.precision, "its exporter does not write it")
+        raise UsageError(
+            f"{exporter.title} does not offer precision {options.precision}: {why}",
+            f"{exporter.target} offers {', '.join(exporter.precisions)}",
+        )
+    given = options.of_targets
+    own = {o.name: o.parse(given[o.name]) for o in exporter.options if o.name in given}
+    return options.with_target_options(own)
+
+
+def _no_such_option(name: str, exporters: list[Exporter]) -> UsageError:
+    titles = " and ".join(exporter.title for exporter in exporters)
+    having = [t for t in registry.target_names() if _has(registry.exporter(t), name)]
+    every = {option.name for exporter in exporters for option in exporter.options}
+    if having:
+        way_out = f"it is an option of {', '.join(having)}: leave it out, or add -t {having[0]}"
+    elif every:
+        way_out = f"these targets have {', '.join(map(_flag, sorted(every)))}"
+    else:
+        way_out = "leave it out: these targets have no options of their own"
+    verb = "has" if len(exporters) == 1 else "have"
+    return UsageError(f"{titles} {verb} no option {_flag(name)}", way_out)
+
+
+def _has(exporter: Exporter, name: str) -> bool:
+    return any(option.name == name for option in exporter.options)
+
+
+def _flag(name: str, value: object = None) -> str:
+    """An option as it is written on the command line."""
+    if name in ("opset", "deployment_target"):
+        return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value}")
+    return f"--option {name}" + ("" if value is None else f"={value}")

@@ -1,0 +1,90 @@
+"""From a model to what the exporter of each target is given: fused, lowered, captured."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+from slide_deploy import __version__
+from slide_deploy.artifacts.manifest import SourceRecord
+from slide_deploy.artifacts.tuning_cache import load_tuning
+from slide_deploy.capture import Capture
+from slide_deploy.loading.dynamic_size import DynamicSize, dynamic_size_of
+from slide_deploy.loading.loader import Model
+from slide_deploy.lowering.selection import check_name, lower_for
+from slide_deploy.lowering.windows import fold_windows
+from slide_deploy.types import LayerLowering, Options, TensorSpec, with_batch
+
+__all__ = ["PreparedModel", "SizeOf", "preparer", "size_of_model", "source_of"]
+
+SizeOf = Callable[[], DynamicSize]
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A model as one target's exporter takes it, and the lowering of each of its attentions."""
+
+    capture: Capture
+    lowering: tuple[LayerLowering, ...]
+
+
+def size_of_model(model: Model) -> SizeOf:
+    """The model's free height and width when asked for; finding them runs the model, once."""
+    return cache(partial(dynamic_size_of, model))
+
+
+def preparer(
+    model: Model, options: Options, size_of: SizeOf | None = None
+) -> Callable[[str], PreparedModel]:
+    """A function from a target's name to the model prepared for it.
+
+    The model is fused once, and captured once for all targets that get the same lowerings.
+    Raises UnknownName or ImpossibleLowering where `options.lowering` cannot be had, UsageError
+    where a size cannot be left free.
+    """
+    check_name(options.lowering)
+    batch = options.dynamic_axes.batch
+    free = (size_of or size_of_model(model))() if options.dynamic_size else None
+    inputs = tuple(with_batch(spec, batch) for spec in (free or model).inputs)
+    outputs = tuple(with_batch(spec, batch) for spec in (free or model).outputs)
+    fused = fold_windows(model.merged)
+    metadata = _metadata(model, inputs, options)
+    captures: dict[tuple[str, ...], Capture] = {}
+
+    def prepare(target: str) -> PreparedModel:
+        tuned = load_tuning(fused, model.inputs, target, options)
+        module, layers = lower_for(
+            fused, model.inputs, options.lowering, target, tuned, any_size=free is not None
+        )
+        lowerings = tuple(layer.form for layer in layers)
+        if lowerings not in captures:
+            sizes = free.steps if free else {}
+            capture = Capture(module, inputs, outputs, metadata, sizes)
+            captures[lowerings] = replace(capture, module=model.finish(capture))
+        return PreparedModel(captures[lowerings], layers)
+
+    return prepare
+
+
+def source_of(model: Model) -> SourceRecord:
+    """The model's source as manifests and reports record it."""
+    return SourceRecord(**dataclasses.asdict(model.source))
+
+
+def _metadata(model: Model, inputs: tuple[TensorSpec, ...], options: Options) -> dict[str, str]:
+    described = ", ".join(
+        f"{spec.name}: {'x'.join(map(str, spec.shape))} {spec.dtype}" for spec in inputs
+    )
+    return {
+        "model": model.name,
+        "family": model.family,
+        "description": f"{model.name} ({model.family}), exported by slide-deploy {__version__}",
+        "source": model.source.path_name,
+        "source_sha256": model.source.sha256,
+        "weights": model.source.weights,
+        "input": f"{described}, normalised as in training",
+        "precision": options.precision,
+        "slide_deploy": __version__,
+    }
