@@ -18,8 +18,10 @@ __all__ = ["EXPORTER"]
 # the time of Slide-Swin-T. onnxruntime reads it since 1.17.
 DEFAULT_OPSET = 20
 
-# torch writes 18 and converts upward only; 23 is the newest that torch and onnx 1.18 both know.
-OPSETS = range(18, 24)
+# torch writes 18 and converts upward only; 17 is made of 18 here. 23 is the newest that torch and
+# onnx 1.18 both know.
+OPSETS = range(17, 24)
+OLDEST_OF_TORCH = 18
 
 
 def parse_opset(value: object) -> int:
@@ -27,9 +29,9 @@ def parse_opset(value: object) -> int:
     text = str(value)
     if not (text.isascii() and text.isdigit() and int(text) in OPSETS):
         raise UsageError(
-            f"ONNX opset {text[:20]!r} cannot be written: PyTorch's exporter writes opsets "
-            f"{OPSETS[0]} to {OPSETS[-1]}",
-            f"choose one of these, or leave it out for {DEFAULT_OPSET}",
+            f"ONNX opset {text[:20]!r} cannot be written: LayerNormalization came with opset 17, "
+            f"and PyTorch's exporter ends at {OPSETS[-1]}",
+            f"choose {OPSETS[0]} to {OPSETS[-1]}, or leave it out for {DEFAULT_OPSET}",
         )
     return int(text)
 
@@ -46,7 +48,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         capture.program,
         capture.example,
         dynamo=True,
-        opset_version=opset,
+        opset_version=max(opset, OLDEST_OF_TORCH),
         input_names=[spec.name for spec in capture.inputs],
         output_names=[spec.name for spec in capture.outputs],
         external_data=False,
@@ -54,6 +56,8 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     )
     assert program is not None  # only the deprecated exporter returns nothing
     proto = program.model_proto
+    if opset < OLDEST_OF_TORCH:
+        _convert_to_opset_17(proto)
     written = {entry.domain: entry.version for entry in proto.opset_import}
     if written.get("") != opset:
         raise ConversionError(
@@ -69,6 +73,37 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     proto.doc_string = capture.metadata.get("description", "")
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
+
+
+def _convert_to_opset_17(proto: Any) -> None:
+    """Rewrite an opset 18 graph: reductions take their axes as attribute, Split counts its outputs.
+
+    Raises ConversionError for any other operator that opset 18 changed or added.
+    """
+    import onnx
+
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if onnx.defs.get_schema(node.op_type, OLDEST_OF_TORCH).since_version < OLDEST_OF_TORCH:
+            continue
+        kept = [a for a in node.attribute if a.name not in ("num_outputs", "noop_with_empty_axes")]
+        if node.op_type.startswith("Reduce") and all(name in constants for name in node.input[1:]):
+            if axes := [onnx.numpy_helper.to_array(constants[name]) for name in node.input[1:]]:
+                kept.append(onnx.helper.make_attribute("axes", axes[0].tolist()))
+            del node.input[1:]
+        elif node.op_type != "Split" and not (node.op_type == "Pad" and len(node.input) < 4):
+            raise ConversionError(
+                f"operator {node.op_type} of this model cannot be written in ONNX opset 17",
+                f"leave --opset out, or pass --opset {OLDEST_OF_TORCH}",
+            )
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    used = {name for node in proto.graph.node for name in node.input}
+    for tensor in [tensor for tensor in proto.graph.initializer if tensor.name not in used]:
+        proto.graph.initializer.remove(tensor)
+    (version,) = (entry for entry in proto.opset_import if not entry.domain)
+    version.version = 17
+    proto.ir_version = onnx.helper.OP_SET_ID_VERSION_MAP["ai.onnx", 17]
 
 
 def _strip(message: Any) -> None:
@@ -99,5 +134,5 @@ EXPORTER = Exporter(
     write=write,
     packages=("torch", "onnx", "onnxscript"),
     extra="onnx",
-    options=(TargetOption("opset", "ONNX opset, 18 to 23.", parse_opset, str(DEFAULT_OPSET)),),
+    options=(TargetOption("opset", "ONNX opset, 17 to 23.", parse_opset, str(DEFAULT_OPSET)),),
 )

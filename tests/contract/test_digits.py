@@ -7,13 +7,14 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import slide_deploy
 from slide_deploy import registry
 from slide_deploy.models.families import family_named
 from slide_deploy.reference import run_module
-from slide_deploy.types import Verdict
+from slide_deploy.types import Options, Verdict
 from slide_deploy.verification.runner import read_artifact
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
@@ -66,3 +67,13 @@ def test_every_artifact_counts_digits_as_pytorch_does(family: str, tmp_path: Pat
         outputs = read_artifact(check.target, tmp_path / check.path, feeds).outputs
         found = [int(outputs[name]["logits"].argmax()) for name in feeds]
         assert np.array_equal(found, expected), check.target
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_opset_17_serves_every_family(family: str, tmp_path: Path) -> None:
+    model = slide_deploy.load(trained(family))
+    report = slide_deploy.export_and_verify(model, "onnx", tmp_path, Options(opset=17))
+    assert report.verdict == "pass", report.checks[0].problems
+    proto = onnx.load(next(tmp_path.glob("*.onnx")))
+    assert [entry.version for entry in proto.opset_import if not entry.domain] == [17]
+    onnx.checker.check_model(proto, full_check=True)
