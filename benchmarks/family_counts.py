@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from slide_deploy.fusion.branches import fused_skeleton
-from slide_deploy.loading.inspection import count_flops, count_parameters
+from slide_deploy.loading.flops import count_flops
+from slide_deploy.loading.inspection import count_parameters
 from slide_deploy.models import slide_cswin, slide_nat, slide_pvt, slide_pvt_v2, slide_swin
 from slide_deploy.types import TensorSpec
 

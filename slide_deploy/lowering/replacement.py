@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from slide_deploy.capture import zeros
 from slide_deploy.errors import ConversionError
-from slide_deploy.fusion.branches import RELATIVE_TOLERANCE, attention_error
+from slide_deploy.fusion.branches import attention_error
 from slide_deploy.lowering.catalog import lowering_named
 from slide_deploy.lowering.lowering import ImpossibleLowering
+from slide_deploy.models.equivalence import RELATIVE_TOLERANCE
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
 from slide_deploy.types import TensorSpec
 
@@ -84,7 +86,7 @@ def _resolutions(shadow: nn.Module, inputs: Sequence[TensorSpec]) -> dict[str, t
             module.register_forward_pre_hook(record(name))
     weight = next(shadow.parameters())
     with torch.no_grad():
-        shadow(*(_zeros(spec, weight) for spec in inputs))
+        shadow(*(zeros(spec, dtype=weight.dtype, device=weight.device) for spec in inputs))
     return found
 
 
@@ -98,12 +100,6 @@ def attentions(
         assert isinstance(module, FusedSlideAttention)
         found[name] = module, resolution
     return found
-
-
-def _zeros(spec: TensorSpec, like: Tensor) -> Tensor:
-    shape = [1 if isinstance(size, str) else size for size in spec.shape]
-    dtype = like.dtype if spec.dtype == "float32" else getattr(torch, spec.dtype)
-    return torch.zeros(shape, dtype=dtype, device=like.device)
 
 
 def _equal_form(module: FusedSlideAttention, choice: Choice) -> nn.Module:
