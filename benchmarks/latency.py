@@ -27,9 +27,8 @@ from slide_deploy.capture import Capture
 from slide_deploy.fusion.branches import fuse, replace_attention
 from slide_deploy.lowering.catalog import lowerings
 from slide_deploy.lowering.selection import AUTO, lower_for
-from slide_deploy.lowering.windows import fold_windows
 from slide_deploy.models.slide_attention import SlideAttention
-from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig, Stage
+from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig, Stage, fold_windows
 from slide_deploy.report.terminal import make_console
 from slide_deploy.report.timings import save_chart, timings_table
 from slide_deploy.types import Options, TensorSpec

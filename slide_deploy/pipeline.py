@@ -217,7 +217,9 @@ def reference_of(
         reference=f"{form} PyTorch model in float64, {model.source.weights} weights",
         specs=specs,
         expect=expect,
-        blocks=lambda inputs, precision: block_references(model.module, inputs, precision),
+        blocks=lambda inputs, precision: block_references(
+            model.module, model.block_names(model.module), inputs, precision
+        ),
     )
 
 

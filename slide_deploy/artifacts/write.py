@@ -24,7 +24,7 @@ from slide_deploy.errors import ConversionError, SlideDeployError
 from slide_deploy.loading.dynamic_size import dynamic_size_of
 from slide_deploy.loading.loader import Model
 from slide_deploy.lowering.selection import check_name, lower_for
-from slide_deploy.lowering.windows import fold_windows
+from slide_deploy.models.families import simplified
 from slide_deploy.parity.expectation import Expectation, save_expectations
 from slide_deploy.protocols import Exporter
 from slide_deploy.types import LayerLowering, Options, TensorSpec, dynamic_axes_of, with_batch
@@ -64,7 +64,7 @@ def preparer(model: Model, options: Options) -> Callable[[str], PreparedModel]:
     free = dynamic_size_of(model) if options.dynamic_size else None
     inputs = tuple(with_batch(spec, batch) for spec in (free or model).inputs)
     outputs = tuple(with_batch(spec, batch) for spec in (free or model).outputs)
-    fused = fold_windows(model.merged)
+    fused = simplified(model.merged)
     metadata = _metadata(model, inputs, options)
     captures: dict[tuple[str, ...], Capture] = {}
 

@@ -22,8 +22,9 @@ from slide_deploy.fusion.attention_parameters import (
     attention_parameters_of,
     hypotheses,
 )
-from slide_deploy.fusion.branches import RELATIVE_TOLERANCE
-from slide_deploy.fusion.pairs import Match, difference, relative_error
+from slide_deploy.fusion.equivalence import difference
+from slide_deploy.fusion.pairs import Match
+from slide_deploy.models.equivalence import RELATIVE_TOLERANCE, noise, relative_error
 from slide_deploy.models.slide_attention import FusedSlideAttention, LocalAttention
 
 __all__ = ["recognise"]
@@ -163,11 +164,6 @@ def _probes(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and the module's outputs: noise on a small map, where it takes one, then in the
     shapes it was given, then what it was given."""
-    generator = torch.Generator().manual_seed(0)
-
-    def noise(shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, dtype=torch.float64, generator=generator)
-
     # Larger than the kernel on both axes, and not square: borders, corners and the middle.
     side = 2 * next(iter(parts.fixed.values())).kernel_size[0]
     width = seen[0].shape[1 if channels_first else -1]
@@ -190,7 +186,7 @@ def _agree(form: nn.Module, x: Tensor, expected: Tensor) -> bool:
         return False
     with torch.no_grad():
         found = form(x)
-    return found.shape == expected.shape and relative_error(expected, found) <= RELATIVE_TOLERANCE
+    return relative_error(expected, found) <= RELATIVE_TOLERANCE
 
 
 def _with(module: nn.Module, forms: dict[str, nn.Module]) -> nn.Module:

@@ -28,7 +28,8 @@ def count_flops(module: nn.Module, inputs: Sequence[TensorSpec]) -> int:
     device = "meta" if any(weight.is_meta for weight in module.parameters()) else "cpu"
     if device == "meta":  # a model without weights: everything goes by shapes
         module = copy.deepcopy(module).to(device)
-    with torch.no_grad(), _unfused_attention(), _Counter() as counter:
+    counter = _Counter()
+    with torch.no_grad(), _unfused_attention(), counter:
         module(*(zeros(spec, device=device) for spec in inputs))
     return counter.multiply_adds
 
@@ -82,7 +83,7 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.multiply_adds = 0
+        self.multiply_adds: int = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

@@ -19,17 +19,13 @@ from slide_deploy.errors import ArchitectureError, CheckpointError, SlideDeployE
 from slide_deploy.fusion.branches import fuse, fused_skeleton
 from slide_deploy.loading.checkpoint import Checkpoint, Source, State, read_checkpoint
 from slide_deploy.models.families import families, family_named
-from slide_deploy.models.family import Family, InferredConfig
+from slide_deploy.models.family import Family, InferredConfig, block_names
 from slide_deploy.models.features import features_only, stage_specs, unused_weights
 from slide_deploy.types import TensorSpec
 from slide_deploy.utils.files import staged
 from slide_deploy.utils.records import rebuild
 
 __all__ = ["Finish", "Merge", "Model", "load", "save_fused"]
-
-# Buffers that the architecture determines; checkpoints may carry them or not.
-_DERIVED = ("relative_position_index", "attn_mask")
-
 
 Merge = Callable[[nn.Module], nn.Module]
 Finish = Callable[[Capture], nn.Module]
@@ -47,7 +43,7 @@ class Model:
     (`fused`). `notes` tell the user what was assumed. With `features` its outputs are the maps
     of its stages, where otherwise a classifier ends it. `merge` makes a copy of a training form
     with its Slide Attentions fused; `finish` makes the last change to what is captured, when these
-    have their forms.
+    are lowered; `block_names` lists the modules that a failure is traced to.
     """
 
     name: str
@@ -63,6 +59,7 @@ class Model:
     features: bool = False
     merge: Merge = fuse
     finish: Finish = _as_it_is
+    block_names: Callable[[nn.Module], list[str]] = block_names
 
     @property
     def merged(self) -> nn.Module:
@@ -113,7 +110,7 @@ def load(
     if features:
         module = features_only(module, checkpoint.path_name)
         outputs, spare = stage_specs(module, inputs), unused_weights(module, inputs)
-    _load_every_weight(checkpoint, module, state, spare, given_size=image_size is not None)
+    _load_every_weight(checkpoint, family, module, state, spare, given_size=image_size is not None)
     return Model(
         name=Path(checkpoint.path_name).stem,
         source=source,
@@ -126,6 +123,7 @@ def load(
         fused=fused,
         notes=notes,
         features=features,
+        block_names=family.block_names,
     )
 
 
@@ -137,7 +135,8 @@ def save_fused(model: Model, path: Path) -> None:
     """
     from safetensors.torch import save
 
-    if model.family not in {family.name for family in families()}:
+    family = {family.name: family for family in families()}.get(model.family)
+    if family is None:
         raise UsageError(
             f"{model.name} is of no known family: its fused weights could not be loaded again",
             "export it instead; every artifact has the merged weights",
@@ -146,7 +145,7 @@ def save_fused(model: Model, path: Path) -> None:
     state = {
         key: value.contiguous()
         for key, value in model.merged.state_dict().items()
-        if not key.endswith(_DERIVED)
+        if not key.endswith((*family.derived, *family.derived_from_size))
     }
     metadata = {
         "format": "pt",
@@ -210,6 +209,7 @@ def _from_metadata(
 
 def _load_every_weight(
     checkpoint: Checkpoint,
+    family: Family,
     module: nn.Module,
     state: State,
     spare: frozenset[str],
@@ -219,13 +219,14 @@ def _load_every_weight(
     """Load strictly, but for `spare` weights, which may be missing; buffers that the architecture
     determines must agree where they are there."""
     own = module.state_dict()
+    derived = (*family.derived, *family.derived_from_size)
     where = f"{checkpoint.path_name} ({checkpoint.kind})"
-    needed = [key for key in own if key not in spare and not key.endswith(_DERIVED)]
+    needed = [key for key in own if key not in spare and not key.endswith(derived)]
     if missing := [key for key in needed if key not in state]:
         raise ArchitectureError(
             f"{where} lacks {_listed(missing)}", "is it the whole model's state dict?"
         )
-    extra = [key for key in state if key not in own and not key.endswith(_DERIVED)]
+    extra = [key for key in state if key not in own and not key.endswith(derived)]
     if extra:
         raise ArchitectureError(
             f"{where} has keys that its architecture does not: {_listed(extra)}",
@@ -233,13 +234,12 @@ def _load_every_weight(
         )
     for key, value in state.items():
         expected = own.get(key)
-        derived = key.endswith(_DERIVED)
-        if derived and given_size and key.endswith("attn_mask"):
-            continue  # another image size was asked for: the masks are made for it
+        if given_size and key.endswith(family.derived_from_size):
+            continue  # the model is built for the size that was asked for
         if (
             expected is None
             or expected.shape != value.shape
-            or (derived and not torch.equal(expected, value.to(expected.dtype)))
+            or (key.endswith(derived) and not torch.equal(expected, value.to(expected.dtype)))
         ):
             has = "nothing" if expected is None else tuple(expected.shape)
             raise ArchitectureError(
@@ -250,7 +250,7 @@ def _load_every_weight(
     weights = {
         key: value.float() if value.is_floating_point() else value
         for key, value in state.items()
-        if not key.endswith(_DERIVED)
+        if not key.endswith(derived)
     }
     for key, value in weights.items():
         if not bool(torch.isfinite(value).all()):

@@ -6,6 +6,7 @@ implementation. Feature maps travel as (B, H, W, C).
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
 from slide_deploy.models.family import Family, InferredConfig
+from slide_deploy.models.folded_window_attention import folded
 from slide_deploy.models.mlp import Mlp
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.models.window_attention import WindowAttention, shift_mask
@@ -27,6 +29,7 @@ __all__ = [
     "Block",
     "SlideSwin",
     "SlideSwinConfig",
+    "fold_windows",
     "slide_swin_b",
     "slide_swin_s",
     "slide_swin_t",
@@ -265,6 +268,19 @@ def slide_swin_b(num_classes: int = 1000) -> SlideSwin:
     return _published(128, 18, (4, 8, 16, 32), num_classes)
 
 
+def fold_windows(model: nn.Module) -> nn.Module:
+    """A copy of `model` with every window attention folded; the model itself stays as it is.
+
+    Raises ConversionError where a folded one is not equal to the module that it replaces.
+    """
+    copied = copy.deepcopy(model)
+    for name, block in copied.named_modules():
+        if isinstance(block, Block) and isinstance(block.attn, WindowAttention):
+            block.attn = folded(block.attn, block.attn_mask, f"{name}.attn")
+            block.attn_mask = None
+    return copied
+
+
 def _recognises(state: Mapping[str, Tensor]) -> bool:
     return "layers.0.blocks.0.attn.dep_conv.weight" in state and "patch_embed.proj.weight" in state
 
@@ -432,4 +448,7 @@ FAMILY = Family(
         if config.num_classes
         else TensorSpec("features", (1, config.embed_dim * 2 ** (len(config.depths) - 1))),
     ),
+    simplify=fold_windows,
+    derived=("relative_position_index",),
+    derived_from_size=("attn_mask",),
 )
