@@ -44,7 +44,7 @@ class Match:
     the module."""
 
     name: str
-    action: Literal["recognised", "fused", "left"]
+    action: Literal["matched", "fused", "left"]
     why: str
 
 

@@ -20,7 +20,7 @@ __all__ = ["Inspection", "count_parameters", "inspect"]
 @dataclass(frozen=True)
 class Inspection:
     """Facts about a loaded model. `flops` counts multiply-adds of one image, as papers do,
-    of the fused model; `parameters` those of the training form."""
+    of the fused model; `parameters` those of the unfused one."""
 
     model: Model
     config: Mapping[str, Any]

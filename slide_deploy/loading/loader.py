@@ -1,4 +1,4 @@
-"""From a file to a model: recognise the family, build it, load every weight or say why not."""
+"""Load a checkpoint: find its family, build the model, load every weight or say why not."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from slide_deploy.models.features import features_only, stage_specs, unused_weig
 from slide_deploy.types import TensorSpec
 from slide_deploy.utils.files import staged
 from slide_deploy.utils.records import rebuild
+from slide_deploy.utils.text import first_line, first_names
 
 __all__ = ["Finish", "Merge", "Model", "load", "save_fused"]
 
@@ -39,9 +40,9 @@ def _as_it_is(capture: Capture) -> nn.Module:
 class Model:
     """A model read from a file, in float32 and eval mode.
 
-    `module` is the training form, or the fused form where the file holds nothing else
+    `module` is the unfused model, or the fused one where the file holds nothing else
     (`fused`). `notes` tell the user what was assumed. With `features` its outputs are the maps
-    of its stages, where otherwise a classifier ends it. `merge` makes a copy of a training form
+    of its stages, where otherwise a classifier ends it. `merge` makes a copy of an unfused model
     with its Slide Attentions fused; `finish` makes the last change to what is captured, when these
     are lowered; `block_names` lists the modules that a failure is traced to.
     """
@@ -63,7 +64,7 @@ class Model:
 
     @property
     def merged(self) -> nn.Module:
-        """The fused form; `module` where the file holds nothing else."""
+        """The fused model; `module` where the file holds nothing else."""
         return self.module if self.fused else self.merge(self.module)
 
 
@@ -89,15 +90,15 @@ def load(
         family = _family_of(checkpoint, state)
         state = {family.prefix + key: value for key, value in state.items()}
     with _sizes_of(checkpoint):
-        recognised = (
+        inferred = (
             _from_metadata(checkpoint, family, image_size)
             if "family" in checkpoint.metadata
             else family.recognise(state, checkpoint.config, image_size)
         )
-        module = family.build(recognised.config).eval()
-        inputs = (family.input_spec(recognised.config),)
-        outputs = family.output_specs(recognised.config)
-    notes = recognised.notes
+        module = family.build(inferred.config).eval()
+        inputs = (family.input_spec(inferred.config),)
+        outputs = family.output_specs(inferred.config)
+    notes = inferred.notes
 
     fused = any(key.endswith(".shift.weight") for key in state)
     if fused:
@@ -116,7 +117,7 @@ def load(
         source=source,
         kind=checkpoint.kind,
         family=family.name,
-        config=recognised.config,
+        config=inferred.config,
         module=module.requires_grad_(False),
         inputs=inputs,
         outputs=outputs,
@@ -168,10 +169,8 @@ def _sizes_of(checkpoint: Checkpoint) -> Iterator[None]:
     except SlideDeployError:
         raise
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0][:160]
         raise ArchitectureError(
-            f"{checkpoint.path_name} gives sizes that no model has "
-            f"({type(error).__name__}: {reason})",
+            f"{checkpoint.path_name} gives sizes that no model has ({first_line(error)})",
             "is the config that of these weights, and the state dict whole?",
         ) from error
 
@@ -224,12 +223,12 @@ def _load_every_weight(
     needed = [key for key in own if key not in spare and not key.endswith(derived)]
     if missing := [key for key in needed if key not in state]:
         raise ArchitectureError(
-            f"{where} lacks {_listed(missing)}", "is it the whole model's state dict?"
+            f"{where} lacks {first_names(missing)}", "is it the whole model's state dict?"
         )
     extra = [key for key in state if key not in own and not key.endswith(derived)]
     if extra:
         raise ArchitectureError(
-            f"{where} has keys that its architecture does not: {_listed(extra)}",
+            f"{where} has keys that its architecture does not: {first_names(extra)}",
             "is the config that of these weights?",
         )
     for key, value in state.items():
@@ -258,8 +257,3 @@ def _load_every_weight(
                 f"{where}: {key} has values beyond float32", "save the weights as float32"
             )
     module.load_state_dict(weights, strict=False)
-
-
-def _listed(keys: list[str], count: int = 3) -> str:
-    more = f" and {len(keys) - count} more" if len(keys) > count else ""
-    return ", ".join(keys[:count]) + more

@@ -1,4 +1,4 @@
-"""What families share: reading sizes from a state dict, checking them, naming inputs and outputs."""
+"""What families share: sizes read from a state dict and checked, inputs and outputs named."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def head_classes(state: Mapping[str, Tensor]) -> int:
 
 @contextmanager
 def reading_keys(name: str) -> Iterator[None]:
-    """Turn a key that is missing or of another shape into an ArchitectureError; `name` the model."""
+    """ArchitectureError where the code inside misses a key of the model `name`, or its shape."""
     try:
         yield
     except (KeyError, IndexError, ValueError) as error:
