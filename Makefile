@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow test-users check bench mutation clean
+.PHONY: setup demo test test-slow test-users check bench schemas mutation clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -43,6 +43,9 @@ bench: setup ## Time every form of the attention beside Swin-T, and what proof c
 	$(BIN)/python benchmarks/latency.py --sizes 224 448 --batches 1 8
 	$(BIN)/python benchmarks/coreml_forms.py
 	$(BIN)/python benchmarks/export_cost.py
+
+schemas: setup ## Write the JSON Schemas of manifest.json and report.json from their records.
+	$(BIN)/python tests/schemas.py
 
 mutation: setup ## Break artifacts on purpose, count what verify notices (10 to 20 minutes).
 	$(BIN)/python -m benchmarks.mutation --document docs/mutation.md

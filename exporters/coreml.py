@@ -46,7 +46,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
             f"input {odd[0].name} is {odd[0].dtype}, which Core ML takes no input of",
             f"give it as int32, e.g. --input {odd[0].name}:SHAPE:int32",
         )
-    half = options.precision is Precision.FLOAT16
+    half = options.precision == Precision.FLOAT16
     batch = ct.RangeDim(lower_bound=1, upper_bound=64, default=1)
     free = {
         name: ct.RangeDim(2 * steps.step, LARGEST_SIZE, default=steps.example)

@@ -24,7 +24,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     import onnx
     import torch
 
-    if options.precision is Precision.FLOAT16:
+    if options.precision == Precision.FLOAT16:
         capture = capture.in_half()
     opset = DEFAULT_OPSET if options.opset is None else options.opset
     program = torch.onnx.export(

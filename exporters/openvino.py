@@ -39,7 +39,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         model.set_rt_info(value, ["slide_deploy", key])
     path.mkdir()
     stem = path.name.removesuffix(FOLDER)
-    compress = options.precision is Precision.FLOAT16
+    compress = options.precision == Precision.FLOAT16
     openvino.save_model(model, path / f"{stem}.xml", compress_to_fp16=compress)
 
 

@@ -32,7 +32,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     """Write `path`. The file's `slide_deploy.json` holds specs and metadata."""
     import torch
 
-    if options.precision is Precision.FLOAT16:
+    if options.precision == Precision.FLOAT16:
         capture = capture.in_half()
     with torch.no_grad():
         frozen = torch.jit.freeze(capture.traced)

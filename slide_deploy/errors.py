@@ -35,14 +35,18 @@ __all__ = [
 
 
 class SlideDeployError(Exception):
-    """What went wrong in one line (`message`) and the way out (`hint`)."""
+    """What went wrong in one line (`message`) and the way out (`hint`); `details` is what a
+    converter or runner left of its failure, shown with --debug only."""
 
     exit_code: ClassVar[int] = 2
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", details: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details = details
+        if details:
+            self.add_note(details)  # part of the traceback that --debug prints
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 
@@ -34,6 +35,7 @@ from slide_deploy.artifacts.write import (
 from slide_deploy.errors import CheckpointError, ConversionError, MissingLibrary, SlideDeployError
 from slide_deploy.loading.dynamic_size import dynamic_size_of, sized
 from slide_deploy.loading.loader import Model
+from slide_deploy.packaging.preprocessing import prepare
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.probes import Probe, image_probes, make_probes
 from slide_deploy.protocols import Exporter
@@ -42,15 +44,15 @@ from slide_deploy.report.formats import save_reports
 from slide_deploy.types import (
     DynamicAxes,
     Options,
-    Precision,
     TensorSpec,
     Verdict,
     dynamic_axes_of,
     with_batch,
 )
-from slide_deploy.utils.files import staged_folder
+from slide_deploy.utils.staging import staged_folder
 from slide_deploy.verification.baseline import regressions
-from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy, check_artifact
+from slide_deploy.verification.check import check_artifact
+from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
 from slide_deploy.verification.record import Check, Report, overall
 from slide_deploy.verification.recorded import record_problems
 
@@ -196,19 +198,21 @@ def reference_of(
         return inputs, outputs
 
     one_at_a_time = Lock()
+    prepared = partial(prepare, model.preprocessing)
 
-    def expect(extent: DynamicAxes, precision: Precision) -> tuple[Expectation, ...]:
+    def expect(extent: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
         with one_at_a_time:
             return run(extent, precision)
 
     @cache
-    def run(extent: DynamicAxes, precision: Precision) -> tuple[Expectation, ...]:
+    def run(extent: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
         return expectations(
             model.module,
             model.outputs,
             _probes(model, extent, images),
-            half=precision is Precision.FLOAT16,
+            precision=precision,
             on_probe=lambda name: progress(f"reference on {name}"),
+            prepare=prepared,
         )
 
     return Reference(
@@ -218,7 +222,7 @@ def reference_of(
         specs=specs,
         expect=expect,
         blocks=lambda inputs, precision: block_references(
-            model.module, model.block_names(model.module), inputs, precision
+            model.module, model.block_names(model.module), prepared(inputs), precision
         ),
     )
 
@@ -291,6 +295,7 @@ def _not_exported(
         precision=options.precision,
         verdict=Verdict.NOT_RUN if missing else Verdict.FAIL,
         problems=(str(error),),
+        details="".join(traceback.format_exception(error)),
     )
 
 

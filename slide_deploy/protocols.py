@@ -38,15 +38,17 @@ class Exporter:
     packages: tuple[str, ...]
     extra: str
     aliases: tuple[str, ...] = ()
-    precisions: tuple[Precision, ...] = (Precision.FLOAT32, Precision.FLOAT16)
+    precisions: tuple[str, ...] = (Precision.FLOAT32, Precision.FLOAT16)
 
 
 @dataclass(frozen=True)
 class Session:
     """An artifact that was read from disk, ready to run.
 
-    `operators` counts operators by qualified name, `domain::Operator`. `precision` is the
-    one that arithmetic really uses here, which may differ from that of the stored weights.
+    `operators` counts operators by qualified name, `domain::Operator`. `precision` says in
+    words which number types take part; `weight_type` is that of the stored weights,
+    `compute_type` that of the arithmetic (each is `precision` where it is empty), `device` what
+    computes. `other_precision` names the operations that compute in another floating-point type.
     `values` runs once and gives every intermediate floating-point value.
     """
 
@@ -58,6 +60,10 @@ class Session:
     precision: str
     values: Callable[[Arrays], Iterator[np.ndarray]]
     violations: tuple[str, ...] = ()
+    weight_type: str = ""
+    compute_type: str = ""
+    device: str = ""
+    other_precision: tuple[str, ...] = ()
 
 
 class Open(Protocol):

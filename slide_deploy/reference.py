@@ -1,4 +1,4 @@
-"""What the unfused PyTorch model says: float64 references, its float32 and float16 noise."""
+"""What the unfused PyTorch model says: float64 references, and its rounding noise."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from slide_deploy.parity.block_trace import BlockReference
 from slide_deploy.parity.expectation import Expectation, Noise
 from slide_deploy.parity.metrics import max_abs_error, noise_floor, noise_rms, snr_db
 from slide_deploy.parity.probes import Probe
+from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import Precision, TensorSpec
 
 __all__ = ["block_references", "expectations", "run_module"]
+
+Prepare = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 # Few values may all be rounded luckily, and a lucky floor fails sound artifacts: below this
 # many values a probe's noise is not believed to be less than what the other probes show.
@@ -30,21 +33,26 @@ def expectations(
     outputs: tuple[TensorSpec, ...],
     probes: tuple[Probe, ...],
     *,
-    half: bool = False,
+    precision: str = Precision.FLOAT32,
     on_probe: Callable[[str], None] = lambda name: None,
+    prepare: Prepare = lambda inputs: inputs,
 ) -> tuple[Expectation, ...]:
-    """Run `module` on every probe in float64 and float32, and float16 where `half` asks.
+    """Run `module` on every probe in float64, in float32, and as its precision scheme renders it.
 
-    `module` is the training form in float32; `outputs` name what it returns, in order.
+    Raises UnknownName where there is no such scheme. `module` is the training form in
+    float32; `outputs` name what it returns, in order. `prepare` computes the module's inputs from
+    those of an artifact that contains the preprocessing.
     """
     exact = copy.deepcopy(module).double()
-    halved = copy.deepcopy(module).half() if half else None
+    render = scheme_named(precision).render
+    rendered = render(module) if render else None
     found = []
     for probe in probes:
         on_probe(probe.name)
-        references = run_module(exact, outputs, probe.inputs)
-        rounded = run_module(module, outputs, probe.inputs)
-        rough = run_module(halved, outputs, probe.inputs) if halved else None
+        inputs = prepare(probe.inputs)
+        references = run_module(exact, outputs, inputs)
+        rounded = run_module(module, outputs, inputs)
+        rough = run_module(rendered, outputs, inputs) if rendered else None
         noise = {
             name: _noise(reference, rounded[name], rough[name] if rough else None)
             for name, reference in references.items()
@@ -73,12 +81,12 @@ def block_references(
     module: nn.Module,
     names: list[str],
     inputs: Mapping[str, np.ndarray],
-    precision: Precision,
+    precision: str,
 ) -> tuple[BlockReference, ...]:
     """Outputs of the named modules on one input in float64, with the noise of `precision`."""
     exact = _block_outputs(copy.deepcopy(module).double(), names, inputs)
-    rough_module = module if precision is Precision.FLOAT32 else copy.deepcopy(module).half()
-    rough = _block_outputs(rough_module, names, inputs)
+    render = scheme_named(precision).render
+    rough = _block_outputs(render(module) if render else module, names, inputs)
     return tuple(
         BlockReference(name, value, noise_floor(rough[name], value))
         for name, value in exact.items()
@@ -94,7 +102,7 @@ def _block_outputs(
     def keep(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             if isinstance(output, torch.Tensor):
-                found[name] = output.numpy().copy()
+                found[name] = _array(output).copy()
 
         return hook
 
@@ -129,4 +137,9 @@ def run_module(
     with torch.inference_mode():
         values: Any = module(*_tensors(inputs, dtype))
     values = (values,) if isinstance(values, torch.Tensor) else values
-    return {spec.name: value.numpy() for spec, value in zip(outputs, values, strict=True)}
+    return {spec.name: _array(value) for spec, value in zip(outputs, values, strict=True)}
+
+
+def _array(value: torch.Tensor) -> np.ndarray:
+    """The values as they are; numpy has no bfloat16, which float32 holds exactly."""
+    return (value.float() if value.dtype is torch.bfloat16 else value).numpy()

@@ -25,7 +25,7 @@ BATCH, HEIGHT, WIDTH = "batch", "height", "width"
 
 
 class Precision(StrEnum):
-    """Number format of an artifact's weights and arithmetic."""
+    """Names of the built-in precision schemes; any scheme's name may stand in their place."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
@@ -96,7 +96,7 @@ class LayerLowering:
 class Options:
     """What a user may ask of an export, for every target alike."""
 
-    precision: Precision = Precision.FLOAT32
+    precision: str = Precision.FLOAT32
     batch: int = 1
     dynamic: bool = False
     dynamic_size: bool = False

@@ -37,6 +37,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     program = _mil.read_package(path)
     values = (*program.arguments, *(v for op in program.operations for v in op.outputs))
     made = {value.name: value.type for value in values}
+    computed = _precision(program)
     native = fidelity() is Fidelity.NATIVE
     return Session(
         inputs=tuple(_spec(feature, None) for feature in program.inputs),
@@ -44,9 +45,14 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         run=_system(path) if native else lambda feeds: _mil.evaluate(program, feeds),
         operators={f"mil::{name}": count for name, count in _mil.histogram(program).items()},
         runtime="Core ML, CPU only" if native else "the MIL interpreter",
-        precision=_precision(program),
+        precision=computed,
         values=lambda feeds: _values(program, feeds),
         violations=tuple(_mil.violations(program)),
+        # Operands share one type, so that weights have the type of what is computed with them.
+        weight_type=computed,
+        compute_type=computed,
+        device="CPU",
+        other_precision=_other_precision(program, computed),
     )
 
 
@@ -64,6 +70,19 @@ def _precision(program: _mil.Program) -> str:
         value.type.dtype for op in program.operations if op.type != "const" for value in op.outputs
     }
     return "float16" if "fp16" in computed else "float32"
+
+
+def _other_precision(program: _mil.Program, computed: str) -> tuple[str, ...]:
+    """Operations with results of the other floating-point type, but for casts of outputs."""
+    other = "fp32" if computed == "float16" else "fp16"
+    outputs = {feature.name for feature in program.outputs}
+    return tuple(
+        f"mil::{op.type} {op.name}"
+        for op in program.operations
+        if op.type != "const"
+        and any(value.type.dtype == other for value in op.outputs)
+        and not (op.type == "cast" and op.name in outputs)
+    )
 
 
 def _spec(feature: _mil.Feature, made: _mil.Shape | None) -> TensorSpec:

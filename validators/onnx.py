@@ -44,6 +44,9 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         precision="float16, float32 where the CPU has no float16 kernel" if half else "float32",
         values=lambda feeds: _values(path, feeds),
         violations=tuple(f"model-local function {f.name}" for f in proto.functions),
+        weight_type="float16" if half else "float32",
+        compute_type="float16" if half else "float32",
+        device="CPU",
     )
 
 

@@ -64,6 +64,9 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         runtime=f"OpenVINO {openvino.__version__.split('-')[0]} CPU",
         values=lambda feeds: _values(descriptions[0], feeds),
         precision=f"{ran}, weights stored as float16" if "f16" in stored else ran,
+        weight_type="float16" if "f16" in stored else "float32",
+        compute_type=ran,
+        device="CPU",
     )
 
 

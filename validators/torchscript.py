@@ -54,6 +54,9 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         runtime=f"torch {torch.__version__.split('+')[0]} TorchScript",
         values=lambda feeds: _values(graph, [feeds[spec.name] for spec in inputs]),
         precision="float16" if half else "float32",
+        weight_type="float16" if half else "float32",
+        compute_type="float16" if half else "float32",
+        device="CPU",
     )
 
 

@@ -172,4 +172,6 @@ def _reading(target: str, session: Session, expected: tuple[Expectation, ...]) -
         runtime=session.runtime,
         precision=session.precision,
         fidelity=runtime.fidelity(),
+        weight_type=session.weight_type,
+        compute_type=session.compute_type,
     )

@@ -112,7 +112,7 @@ def _outcome(
         problem=problem,
         figures=seen.figures if seen else (),
         pooled=judgement.pooled_ratio if judgement else None,
-        repeated=judgement.repeated_ratio if judgement else None,
+        repeated=judgement.systematic_ratio if judgement else None,
         named=seen.named_block if seen else None,
         effect=effect,
     )

@@ -19,7 +19,8 @@ from torch import nn
 from benchmarks.mutation.bench import Bench
 from benchmarks.mutation.outcome import Outcome, Route, Status
 from slide_deploy.fusion.branches import fuse
-from slide_deploy.verification.judge import VerificationPolicy, check_artifact
+from slide_deploy.verification.check import check_artifact
+from slide_deploy.verification.judge import VerificationPolicy
 
 __all__ = ["STALE", "TRUNCATED", "reseeded", "stale", "truncated"]
 

@@ -104,7 +104,7 @@ def _headroom(bench: Bench) -> list[Headroom]:
             found.append(Headroom(bench.name, target, seen.problem, np.inf, np.inf, np.inf))
             continue
         worst = max(c.noise_ratio for c in seen.judgement.comparisons)
-        together = (seen.judgement.pooled_ratio, seen.judgement.repeated_ratio)
+        together = (seen.judgement.pooled_ratio, seen.judgement.systematic_ratio)
         pooled, repeated = (np.inf if ratio is None else ratio for ratio in together)
         found.append(
             Headroom(bench.name, target, seen.problem, worst, pooled, repeated, seen.figures)

@@ -7,15 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
-from slide_deploy.types import LayerLowering, Precision, TensorSpec
-from slide_deploy.utils.records import read_json, write_json
+from slide_deploy.types import LayerLowering, TensorSpec
+from slide_deploy.utils.records import (
+    Count,
+    OptionalSha256,
+    Sha256,
+    read_json,
+    write_json,
+)
 
 __all__ = ["FILE_NAME", "Artifact", "Manifest", "SourceRecord", "find_manifest", "toolchain"]
 
 FILE_NAME = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class SourceRecord:
     """The checkpoint: file name, SHA-256, and which of its weights."""
 
     path_name: str
-    sha256: str
+    sha256: Sha256
     weights: str
 
 
@@ -34,14 +40,15 @@ class Artifact:
 
     target: str
     path: str
-    precision: Precision
-    sha256: str
-    size_bytes: int
+    precision: str
+    sha256: Sha256
+    """Of the file; of a folder, over the names and hashes of its files."""
+    size_bytes: Count
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     lowering: tuple[LayerLowering, ...] = ()
     golden: str = ""
-    golden_sha256: str = ""
+    golden_sha256: OptionalSha256 = ""
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,11 @@ class Manifest:
 
     source: SourceRecord
     model: Mapping[str, Any]
+    """Name, family and configuration of the model, and whether its outputs are feature maps."""
     artifacts: tuple[Artifact, ...]
     toolchain: Mapping[str, str]
-    schema_version: int = SCHEMA_VERSION
+    """Versions of the packages that made the artifacts."""
+    schema_version: Literal[1] = SCHEMA_VERSION
 
     def entry(self, artifact: Path) -> Artifact | None:
         """The record of an artifact of this folder, by name."""

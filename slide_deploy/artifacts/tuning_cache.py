@@ -22,7 +22,7 @@ from slide_deploy.artifacts.manifest import toolchain
 from slide_deploy.lowering.replacement import attentions
 from slide_deploy.lowering.selection import shape_key
 from slide_deploy.types import Options, TensorSpec
-from slide_deploy.utils.files import staged
+from slide_deploy.utils.staging import staged
 
 __all__ = ["load_tuning", "save_tuning"]
 
@@ -77,7 +77,7 @@ def _key(
         "versions": {name: versions.get(name, "") for name in sorted(set(wanted))},
         "processor": _processor(),
         "batch": options.batch,
-        "precision": options.precision.value,
+        "precision": str(options.precision),
         "shapes": sorted(
             shape_key(attention.config, size)
             for attention, size in attentions(module, inputs).values()

@@ -28,7 +28,8 @@ from slide_deploy.models.families import simplified
 from slide_deploy.parity.expectation import Expectation, save_expectations
 from slide_deploy.protocols import Exporter
 from slide_deploy.types import LayerLowering, Options, TensorSpec, dynamic_axes_of, with_batch
-from slide_deploy.utils.files import remove, sha256_of, size_of
+from slide_deploy.utils.files import remove, size_of
+from slide_deploy.utils.hashing import sha256_of
 from slide_deploy.utils.quiet import quiet
 
 __all__ = [

@@ -23,6 +23,7 @@ from slide_deploy.models.slide_attention import FusedSlideAttention
 from slide_deploy.parity.comparison import compare
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.probes import make_probes
+from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.reference import expectations
 from slide_deploy.types import Fidelity, Options, TensorSpec
 from slide_deploy.verification.judge import Progress
@@ -141,10 +142,9 @@ def _parity_problem(
 ) -> str:
     feeds = {e.probe: dict(e.inputs) for e in expected}
     reading = read_artifact(target, path, feeds)
+    gates = scheme_named(options.precision).gates
     found = [
-        comparison
-        for e in expected
-        for comparison in compare(e, reading.outputs[e.probe], options.precision)
+        comparison for e in expected for comparison in compare(e, reading.outputs[e.probe], gates)
     ]
     return next((c.problem for c in found if c.problem), "")
 

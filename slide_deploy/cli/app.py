@@ -506,7 +506,7 @@ def _images(folder: Path | None, model: Model) -> tuple[np.ndarray, ...]:
     first, *others = model.inputs
     if others or len(first.shape) != 4 or first.dtype != "float32":
         raise UsageError("--images needs a model of one image", "leave the option out")
-    return read_images(folder, first)
+    return read_images(folder, first, model.preprocessing)
 
 
 def _before(reports: list[Path] | None, baseline: Path | None) -> Report | None:

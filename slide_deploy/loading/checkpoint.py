@@ -19,7 +19,8 @@ from torch import Tensor
 
 from slide_deploy.errors import CheckpointError, UnsafeCheckpoint
 from slide_deploy.loading.pickle_scan import is_torchscript, unsafe_global
-from slide_deploy.utils.files import check_file, sha256_of
+from slide_deploy.utils.files import check_file
+from slide_deploy.utils.hashing import sha256_of
 
 __all__ = ["Checkpoint", "Source", "State", "read_checkpoint"]
 

@@ -21,9 +21,10 @@ from slide_deploy.loading.checkpoint import Checkpoint, Source, State, read_chec
 from slide_deploy.models.families import families, family_named
 from slide_deploy.models.family import Family, InferredConfig, block_names
 from slide_deploy.models.features import features_only, stage_specs, unused_weights
+from slide_deploy.packaging.preprocessing import Preprocessing, of_training_config
 from slide_deploy.types import TensorSpec
-from slide_deploy.utils.files import staged
 from slide_deploy.utils.records import rebuild
+from slide_deploy.utils.staging import staged
 from slide_deploy.utils.text import first_line, first_names
 
 __all__ = ["Finish", "Merge", "Model", "load", "save_fused"]
@@ -44,7 +45,8 @@ class Model:
     (`fused`). `notes` tell the user what was assumed. With `features` its outputs are the maps
     of its stages, where otherwise a classifier ends it. `merge` makes a copy of an unfused model
     with its Slide Attentions fused; `finish` makes the last change to what is captured, when these
-    are lowered; `block_names` lists the modules that a failure is traced to.
+    are lowered; `block_names` lists the modules that a failure is traced to. `preprocessing` makes
+    its input of a picture and `labels` name its classes, where these are known.
     """
 
     name: str
@@ -61,6 +63,8 @@ class Model:
     merge: Merge = fuse
     finish: Finish = _as_it_is
     block_names: Callable[[nn.Module], list[str]] = block_names
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def merged(self) -> nn.Module:
@@ -125,6 +129,7 @@ def load(
         notes=notes,
         features=features,
         block_names=family.block_names,
+        preprocessing=_preprocessing_of(checkpoint, inputs[0]),
     )
 
 
@@ -159,6 +164,12 @@ def save_fused(model: Model, path: Path) -> None:
     with staged(path) as scratch:
         # By way of memory: safetensors' own writer reports a full disk as its own error.
         scratch.write_bytes(save(state, metadata))
+
+
+def _preprocessing_of(checkpoint: Checkpoint, spec: TensorSpec) -> Preprocessing | None:
+    if spec.shape[1:2] != (3,) or len(spec.shape) != 4:
+        return None
+    return of_training_config(checkpoint.config, (int(spec.shape[2]), int(spec.shape[3])))
 
 
 @contextmanager
@@ -197,7 +208,7 @@ def _from_metadata(
     checkpoint: Checkpoint, family: Family, image_size: tuple[int, int] | None
 ) -> InferredConfig:
     try:
-        config = rebuild(family.config_type, json.loads(checkpoint.metadata["config"]))
+        config: Any = rebuild(family.config_type, json.loads(checkpoint.metadata["config"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ArchitectureError(
             f"{checkpoint.path_name}: its architecture metadata cannot be read ({error})",

@@ -1,4 +1,4 @@
-"""The user's own images as probes."""
+"""A folder of the user's own images as arrays that a model takes."""
 
 from __future__ import annotations
 
@@ -6,64 +6,67 @@ from pathlib import Path
 
 import numpy as np
 
-from slide_deploy.errors import MissingLibrary, UsageError
+from slide_deploy.errors import UsageError
+from slide_deploy.packaging.preprocessing import Preprocessing, fit, load_image, normalise, preset
 from slide_deploy.types import TensorSpec
 
 __all__ = ["read_images"]
 
-# Pictures are scaled as ImageNet training does; other preprocessing comes as .npy.
-MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def read_images(folder: Path, spec: TensorSpec) -> tuple[np.ndarray, ...]:
-    """Every .npy array (C, H, W) and every picture of a folder, as float32 for input `spec`.
+def read_images(
+    folder: Path, spec: TensorSpec, preprocessing: Preprocessing | None = None
+) -> tuple[np.ndarray, ...]:
+    """Every .npy array and every picture of a folder, as float32 of one image for input `spec`.
 
-    Pictures are resized to the input's size and normalised with ImageNet's mean and deviation.
-    Raises UsageError where the folder has none or one does not fit.
+    Arrays are taken as they are; pictures go through `preprocessing`, without one through the
+    `imagenet` preset. Raises UsageError where the folder has none or one does not fit.
     """
-    wanted = tuple(int(size) for size in spec.shape[1:])
     if not folder.is_dir():
-        raise UsageError(f"--images {folder} is not a folder", "give a folder of .npy or .png")
-    found = [
-        _array(path, wanted) if path.suffix.lower() == ".npy" else _picture(path, wanted)
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in (".npy", *PICTURES)
-    ]
-    if not found:
-        raise UsageError(
-            f"--images {folder} has no images", f"put .npy, {', '.join(PICTURES)} files there"
-        )
-    return tuple(found)
+        raise UsageError(f"{folder} is not a folder of images", "give a folder of .npy or .png")
+    wanted = tuple(int(size) for size in spec.shape[1:])
+    paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".npy", *PICTURES)]
+    if not paths:
+        raise UsageError(f"{folder} has no images", f"put .npy, {', '.join(PICTURES)} files there")
+    return tuple(
+        _array(path, wanted)
+        if path.suffix.lower() == ".npy"
+        else _picture(path, wanted, preprocessing)
+        for path in paths
+    )
 
 
 def _array(path: Path, wanted: tuple[int, ...]) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"{path} is not a .npy array", "save it with numpy.save") from error
-    if array.shape != wanted or not np.isfinite(array).all():
+    if array.shape != wanted or array.dtype.kind != "f" or not np.isfinite(array).all():
         raise UsageError(
-            f"{path} has shape {array.shape} where the input is {wanted}, finite",
-            "save images as (C, H, W), normalised as in training",
+            f"{path} is {array.dtype} of shape {array.shape} where the input is {wanted}, finite",
+            "save images as (C, H, W) of float32, normalised as in training",
         )
     return np.asarray(array, dtype=np.float32)
 
 
-def _picture(path: Path, wanted: tuple[int, ...]) -> np.ndarray:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise MissingLibrary("reading pictures", ("pillow",), "images") from None
-    channels, height, width = wanted
-    if channels != 3:
+def _picture(
+    path: Path, wanted: tuple[int, ...], preprocessing: Preprocessing | None
+) -> np.ndarray:
+    if len(wanted) != 3 or 3 not in (wanted[0], wanted[-1]):
         raise UsageError(
-            f"{path} is a picture, the input has {channels} channels", "save arrays as .npy"
+            f"{path} is a picture, the input is of shape {wanted}", "save arrays as .npy"
         )
+    way = preprocessing or preset("imagenet", (wanted[1], wanted[2]))
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB").resize((width, height))) / 255.0
-    except (OSError, UnidentifiedImageError) as error:
-        raise UsageError(f"{path} is not a picture that can be read", "remove it") from error
-    normalised: np.ndarray = ((pixels - MEAN) / STD).transpose(2, 0, 1).astype(np.float32)
-    return normalised
+        image = normalise(way, fit(way, load_image(path))).astype(np.float32)
+    except UsageError as error:
+        where = "" if str(path) in error.message else f"{path}: "
+        raise UsageError(f"{where}{error.message}", error.hint) from error
+    if image.shape != wanted:
+        raise UsageError(
+            f"{path} becomes {image.shape} by the preprocessing where the input is {wanted}",
+            "give a preprocessing that resizes and crops to the model's size",
+        )
+    return image

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from slide_deploy.parity.comparison import NOISE_MULTIPLE
+from slide_deploy.utils.records import Figure
 
 __all__ = ["BlockError", "BlockReference", "first_bad_block", "trace_blocks"]
 
@@ -38,9 +39,9 @@ class BlockError:
     """
 
     block: str
-    max_abs_error: float
-    noise_floor: float
-    noise_ratio: float
+    max_abs_error: Figure
+    noise_floor: Figure
+    noise_ratio: Figure
     found: bool
 
 

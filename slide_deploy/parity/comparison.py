@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from slide_deploy.parity.expectation import Expectation, Noise
+from slide_deploy.parity.gates import EACH_COMPARISON, Gate, GateKind, GateResult
 from slide_deploy.parity.metrics import max_abs_error, rms_error, snr_db
 from slide_deploy.parity.probes import source
-from slide_deploy.types import Precision
+from slide_deploy.utils.records import Count, Figure
 
 __all__ = [
     "NOISE_MULTIPLE",
@@ -20,6 +21,7 @@ __all__ = [
     "Tolerance",
     "compare",
     "constant_outputs",
+    "gate_results",
     "pooled_ratios",
     "systematic_ratios",
 ]
@@ -33,17 +35,13 @@ NOISE_MULTIPLE = 10.0
 # Of clean exports, Slide-Swin-T on OpenVINO had the largest: 1.9.
 POOLED_MULTIPLE = 3.0
 
-# Rounding of near copies of an input is independent, a mistake is the same for each: what returns
-# may be this multiple of the noise. The largest of 236 clean exports had 0.57, the smallest mistake
-# that this gate alone noticed 1.1 (docs/mutation.md); of those that change anything a third as
-# many pass as with a gate on the error's size alone, which must leave room for runtimes that round
-# twice as roughly as PyTorch.
+# Rounding of perturbed copies of an input is independent, a mistake is the same for each: the
+# systematic error may be this multiple of the noise. The largest of 236 clean exports had 0.57, the
+# smallest mistake that this gate alone noticed 1.1 (docs/mutation.md); of those that change
+# anything, a third as many pass as with a gate on the error's size alone, which must leave room for
+# runtimes that round twice as roughly as PyTorch.
 SYSTEMATIC_MULTIPLE = 1.0
 CHANCE = 3.0  # standard deviations
-
-# A float16 artifact may be this much noisier than PyTorch's own float16: runtimes round
-# after other operations than PyTorch does.
-HALF_MARGIN_DB = 10.0
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,16 @@ class Tolerance:
     def __str__(self) -> str:
         return f"atol {self.atol:g}, rtol {self.rtol:g} (given by the user)"
 
+    @property
+    def gate(self) -> Gate:
+        """The same as a gate: nothing may lie beyond the tolerance."""
+        return Gate(GateKind.TOLERANCE, 0.0, "", str(self))
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """One output on one probe. `noise_ratio` is error / noise; `problem` is empty on a pass.
+    """One output on one probe. `noise_ratio` is error / noise; `problem` is empty on a pass;
+    `measured` has the figure of each gate that judges a comparison alone, by its kind.
 
     For class scores (N, classes), `top1_agreed` of `top1_decided` rows have the reference's
     top class; rows whose two best classes are closer than the noise are `near_ties` and count
@@ -68,14 +72,15 @@ class Comparison:
 
     probe: str
     output: str
-    max_abs_error: float
-    noise_floor: float
-    noise_ratio: float
-    snr_db: float
+    max_abs_error: Figure
+    noise_floor: Figure
+    noise_ratio: Figure
+    snr_db: Figure
     problem: str
-    top1_decided: int = 0
-    top1_agreed: int = 0
-    near_ties: int = 0
+    top1_decided: Count = 0
+    top1_agreed: Count = 0
+    near_ties: Count = 0
+    measured: Mapping[str, Figure] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -85,12 +90,12 @@ class Comparison:
 def compare(
     expectation: Expectation,
     outputs: Mapping[str, np.ndarray],
-    precision: Precision,
+    gates: Sequence[Gate],
     tolerance: Tolerance | None = None,
 ) -> tuple[Comparison, ...]:
-    """Judge every expected output; float32 by the noise floor, float16 by its noise power."""
+    """Judge every expected output by the gates of its precision scheme, or by a tolerance."""
     return tuple(
-        _compare_one(expectation, name, outputs.get(name), precision, tolerance)
+        _compare_one(expectation, name, outputs.get(name), gates, tolerance)
         for name in expectation.references
     )
 
@@ -135,7 +140,7 @@ def pooled_ratios(
 def systematic_ratios(
     expectations: tuple[Expectation, ...], outputs: Mapping[str, Mapping[str, np.ndarray]]
 ) -> dict[str, float]:
-    """Per output, the error that a probe and its echoes have in common, in multiples of the noise.
+    """Per output, the error that a probe and its perturbed copies share, in multiples of the noise.
 
     Only outputs of the expected shape on all of them have one.
     """
@@ -171,33 +176,84 @@ def _same(first: np.ndarray, other: np.ndarray | None) -> bool:
     return other is not None and np.array_equal(first, other, equal_nan=True)
 
 
+def gate_results(
+    gates: Sequence[Gate],
+    comparisons: Sequence[Comparison],
+    pooled: Mapping[str, float],
+    systematic: Mapping[str, float],
+) -> tuple[GateResult, ...]:
+    """The worst figure under each gate; none for a gate that had nothing to measure."""
+    over_probes = {GateKind.POOLED_ERROR: pooled, GateKind.SYSTEMATIC_ERROR: systematic}
+    results = []
+    for gate in gates:
+        if gate.kind in over_probes:
+            figures = [(figure, name, "") for name, figure in over_probes[gate.kind].items()]
+        else:
+            figures = [(c.measured[gate.kind], c.output, c.probe) for c in comparisons]
+        if figures:
+            measured, output, probe = max(figures, key=lambda found: _severity(found[0]))
+            results.append(
+                GateResult(
+                    gate.kind,
+                    gate.limit,
+                    measured,
+                    gate.unit,
+                    gate.basis,
+                    measured <= gate.limit,
+                    output,
+                    probe,
+                )
+            )
+    return tuple(results)
+
+
+def _severity(figure: float) -> float:
+    return float("inf") if np.isnan(figure) else figure
+
+
 def _compare_one(
     expectation: Expectation,
     name: str,
     output: np.ndarray | None,
-    precision: Precision,
+    gates: Sequence[Gate],
     tolerance: Tolerance | None,
 ) -> Comparison:
     reference, noise = expectation.references[name], expectation.noise[name]
-    problem = _shape_problem(output, reference)
+    judging = [gate for gate in gates if gate.kind in EACH_COMPARISON]
+    if tolerance is not None:
+        judging = [tolerance.gate]
+    problem, worst = _shape_problem(output, reference), float("inf")
     if output is None or problem:
-        worst = float("inf")
-        return Comparison(expectation.probe, name, worst, noise.floor, worst, -worst, problem)
+        measured = dict.fromkeys((gate.kind.value for gate in judging), worst)
+        return Comparison(
+            expectation.probe, name, worst, noise.floor, worst, -worst, problem, measured=measured
+        )
     error, snr = max_abs_error(output, reference), snr_db(output, reference)
-    decided, agreed, ties = _top1(output, reference, _spread(noise, precision))
-    if not np.isfinite(output).all():
-        problem = "the output has NaN or infinite values"
-    elif tolerance is not None:
-        problem = _beyond_tolerance(output, reference, tolerance)
-    elif precision is Precision.FLOAT32:
-        problem = _beyond_noise(error, noise.floor)
-    else:
-        problem = _too_noisy(snr, noise.half_snr_db)
+    finite = bool(np.isfinite(output).all())
+    figures = {
+        GateKind.MAX_ERROR: _noise_multiple(error, noise),
+        GateKind.SNR_LOSS: _snr_loss(snr, noise),
+        GateKind.TOLERANCE: _excess(output, reference, tolerance) if finite else worst,
+    }
+    problem = "" if finite else "the output has NaN or infinite values"
+    for gate in judging:
+        if not problem and not figures[gate.kind] <= gate.limit:
+            problem = _gate_problem(gate, figures[gate.kind], error, snr, noise)
+    decided, agreed, ties = _top1(output, reference, _spread(noise, gates))
     if not problem and agreed < decided:
         problem = f"top-1 differs on {decided - agreed} of {decided} rows beyond the noise"
-    ratio = error / noise.floor
     return Comparison(
-        expectation.probe, name, error, noise.floor, ratio, snr, problem, decided, agreed, ties
+        expectation.probe,
+        name,
+        error,
+        noise.floor,
+        error / noise.floor,
+        snr,
+        problem,
+        decided,
+        agreed,
+        ties,
+        {gate.kind.value: figures[gate.kind] for gate in judging},
     )
 
 
@@ -213,33 +269,46 @@ def _shape_problem(output: np.ndarray | None, reference: np.ndarray) -> str:
     return ""
 
 
-def _beyond_noise(error: float, noise: float) -> str:
-    if not np.isfinite(noise):
-        return "PyTorch itself overflows in float32 here: there is no noise to judge by"
-    if error <= NOISE_MULTIPLE * noise:
-        return ""
-    return f"error {error:.1e} is {error / noise:.0f} times the float32 noise {noise:.1e}"
+def _noise_multiple(error: float, noise: Noise) -> float:
+    return error / noise.floor if np.isfinite(noise.floor) else float("inf")
 
 
-def _too_noisy(snr: float, half: float | None) -> str:
-    if half is None:
-        return "there is no float16 expectation to judge by"
-    if not half > 0:
-        return "PyTorch itself overflows in float16 here: use float32, or tame the model"
-    if snr >= half - HALF_MARGIN_DB:
-        return ""
-    return f"{snr:.0f} dB where PyTorch's float16 has {half:.0f} dB"
+def _snr_loss(snr: float, noise: Noise) -> float:
+    """How many dB the output lies below PyTorch's own rendering; infinite where there is none."""
+    own = noise.scheme_snr_db
+    if own is None or not own > 0:
+        return float("inf")
+    return 0.0 if snr == own else own - snr
 
 
-def _beyond_tolerance(output: np.ndarray, reference: np.ndarray, tolerance: Tolerance) -> str:
+def _excess(output: np.ndarray, reference: np.ndarray, tolerance: Tolerance | None) -> float:
+    if tolerance is None:
+        return 0.0
     allowed = tolerance.atol + tolerance.rtol * np.abs(reference)
-    excess = float((np.abs(output - reference) - allowed).max())
-    return "" if excess <= 0 else f"beyond {tolerance} by {excess:.1e}"
+    return float((np.abs(output - reference) - allowed).max())
 
 
-def _spread(noise: Noise, precision: Precision) -> float:
-    """How far rounding may move a score at this precision."""
-    return noise.floor if precision is Precision.FLOAT32 else noise.half_floor or noise.floor
+def _gate_problem(gate: Gate, measured: float, error: float, snr: float, noise: Noise) -> str:
+    if gate.kind is GateKind.TOLERANCE:
+        return f"beyond {gate.basis} by {measured:.1e}"
+    if gate.kind is GateKind.MAX_ERROR:
+        if not np.isfinite(noise.floor):
+            return "PyTorch itself overflows in float32 here: there is no noise to judge by"
+        return f"error {error:.1e} is {measured:.0f} times the float32 noise {noise.floor:.1e}"
+    if noise.scheme_snr_db is None:
+        return "there is no expectation at this precision to judge by"
+    if not noise.scheme_snr_db > 0:
+        return "PyTorch itself overflows at this precision: use float32, or scale the model down"
+    return (
+        f"{snr:.0f} dB where PyTorch has {noise.scheme_snr_db:.0f} dB at this precision "
+        f"(limit: {gate.limit:g} dB less)"
+    )
+
+
+def _spread(noise: Noise, gates: Sequence[Gate]) -> float:
+    """How far rounding may move a score, at the precision that the gates are for."""
+    rendered = any(gate.kind is GateKind.SNR_LOSS for gate in gates)
+    return (noise.scheme_error if rendered else None) or noise.floor
 
 
 def _top1(output: np.ndarray, reference: np.ndarray, noise: float) -> tuple[int, int, int]:

@@ -17,15 +17,15 @@ __all__ = ["Expectation", "Noise", "load_expectations", "save_expectations"]
 class Noise:
     """Rounding noise of the model itself on one output of one probe.
 
-    `floor` is max |y32 − y64| of PyTorch and `rms` its root mean square; `half_floor` and
-    `half_snr_db` are the largest error and the signal-to-noise ratio of PyTorch's float16, None
-    where only float32 is expected.
+    `floor` is max |y32 − y64| of PyTorch and `rms` its root mean square; `scheme_error` and
+    `scheme_snr_db` are the largest error and the signal-to-noise ratio of PyTorch's own rendering
+    of the precision scheme, None where the scheme is float32.
     """
 
     floor: float
     rms: float
-    half_floor: float | None = None
-    half_snr_db: float | None = None
+    scheme_error: float | None = None
+    scheme_snr_db: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def save_expectations(expectations: tuple[Expectation, ...], path: Path) -> None
         arrays |= {f"{index}/input/{name}": value for name, value in expected.inputs.items()}
         for name, reference in expected.references.items():
             noise = expected.noise[name]
-            figures = (noise.floor, noise.rms, noise.half_floor, noise.half_snr_db)
+            figures = (noise.floor, noise.rms, noise.scheme_error, noise.scheme_snr_db)
             arrays[f"{index}/reference/{name}"] = reference
             arrays[f"{index}/noise/{name}"] = np.array(
                 [np.nan if figure is None else figure for figure in figures]
@@ -81,9 +81,9 @@ def _one(arrays: Mapping[str, np.ndarray], index: int) -> Expectation:
 
     noise = {}
     for name, figures in named("noise").items():
-        floor, rms, half_floor, half_snr = map(float, figures)
-        half = (None, None) if np.isnan(half_floor) else (half_floor, half_snr)
-        noise[name] = Noise(floor, rms, *half)
+        floor, rms, error, snr = map(float, figures)
+        rendered = (None, None) if np.isnan(error) else (error, snr)
+        noise[name] = Noise(floor, rms, *rendered)
     references = named("reference")
     if not references or references.keys() != noise.keys():
         raise ValueError("references and noise do not name the same outputs")

@@ -9,16 +9,17 @@ import numpy as np
 
 from slide_deploy.types import TensorSpec
 
-__all__ = ["PERTURBATION", "Probe", "image_probes", "make_probes", "source"]
+__all__ = ["PERTURBATION", "Probe", "image_probes", "make_probes", "natural_image", "source"]
 
 Generator = np.random.Generator
 
-# Near copies of the first probe, so many that what they have in common tells a mistake of the
-# size of the noise from the noise (docs/mutation.md). The step is large enough to round
+# So many perturbed copies of the first probe that their common error tells a mistake of the size
+# of the noise from the noise (docs/mutation.md). The step is large enough to round
 # everything anew, and small enough to change nothing else.
 PERTURBED_COPIES = 4
 PERTURBATION = 1e-4
-ECHO = " echo "
+COPY = " perturbed copy "
+OLD_COPY = " echo "  # what golden vectors of earlier versions call a perturbed copy
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def _ramps(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
     return image
 
 
-def _natural(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
+def natural_image(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
     """Noise with the 1/f spectrum of photographs, at unit variance."""
     noise = rng.standard_normal(shape)
     rows, columns = np.fft.fftfreq(shape[-2])[:, None], np.fft.rfftfreq(shape[-1])[None, :]
@@ -65,7 +66,7 @@ def _patchwork(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
     middle, centre = shape[-2] // 2, shape[-1] // 2
     image[..., :middle, centre:] = 0.7
     image[..., middle:, :centre] = rng.uniform(0, 1, shape)[..., middle:, :centre]
-    image[..., middle:, centre:] = _natural(shape, rng)[..., middle:, centre:]
+    image[..., middle:, centre:] = natural_image(shape, rng)[..., middle:, centre:]
     return image
 
 
@@ -98,21 +99,21 @@ def make_probes(inputs: tuple[TensorSpec, ...], seed: int = 0) -> tuple[Probe, .
 
 
 def source(name: str) -> str:
-    """The probe that an echo repeats; any other probe's own name."""
-    return name.partition(ECHO)[0]
+    """The probe that a perturbed copy belongs to; any other probe's own name."""
+    return name.partition(COPY)[0].partition(OLD_COPY)[0]
 
 
 def _perturbed_copies(probe: Probe, rng: Generator) -> Iterator[Probe]:
-    # Integers have no near copy, and the same input twice would round the same way.
+    # Integers cannot be perturbed, and the same input twice would round the same way.
     if not any(value.dtype == np.float32 for value in probe.inputs.values()):
         return
     for number in range(1, PERTURBED_COPIES + 1):
-        inputs = {name: _nearly(value, rng) for name, value in probe.inputs.items()}
-        why = f"{probe.name} again, rounded another way: what returns is no rounding"
-        yield Probe(f"{probe.name}{ECHO}{number}", why, inputs)
+        inputs = {name: _perturbed(value, rng) for name, value in probe.inputs.items()}
+        why = f"{probe.name}, slightly perturbed: error that recurs is systematic"
+        yield Probe(f"{probe.name}{COPY}{number}", why, inputs)
 
 
-def _nearly(value: np.ndarray, rng: Generator) -> np.ndarray:
+def _perturbed(value: np.ndarray, rng: Generator) -> np.ndarray:
     if value.dtype != np.float32:
         return value
     return (value * (1 + PERTURBATION * rng.standard_normal(value.shape))).astype(np.float32)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from slide_deploy.report.text import clean, ratio_text
 
-__all__ = ["MARKERS", "Series", "dot_plot", "marker"]
+__all__ = ["MARKERS", "NOISE", "Scale", "Series", "dot_plot", "marker"]
 
 # One shape per series beside its colour: colour alone does not reach everyone.
 MARKERS = (
@@ -27,6 +27,23 @@ WIDTH, ROW, TOP, BOTTOM, RIGHT = 840, 26, 30, 40, 24
 LANE = 4.0  # between series in one row, which often have almost the same value
 CHARACTER = 6.9  # of the labels, at their size
 FLOOR = 1e-3  # what is smaller is drawn here: the axis is for what might matter
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the axis shows: its title, the name of the line at 1, how a gate and a value read."""
+
+    axis: str
+    unit: str
+    show: Callable[[float], str]
+    tell: Callable[[float], str]
+
+
+def _noise_text(value: float) -> str:
+    return f"{ratio_text(value) if math.isfinite(value) else 'not finite'} × noise"
+
+
+NOISE = Scale("error ÷ the model’s own noise", "noise", lambda gate: f"{gate:g}×", _noise_text)
 
 
 @dataclass(frozen=True)
@@ -59,10 +76,12 @@ def dot_plot(
     series: Sequence[Series],
     *,
     gate: float | None,
+    scale: Scale = NOISE,
     joined: bool = False,
     marked: Iterable[str] = (),
 ) -> str:
-    """An SVG element. `joined` draws a curve over the rows; `marked` rows stand out."""
+    """An SVG element; `gate` is on the axis of the values. `joined` draws a curve over the rows;
+    `marked` rows stand out."""
     axis = _axis(series, gate, max(map(len, rows), default=0))
     height = TOP + ROW * len(rows) + BOTTOM
     svg = ET.Element(
@@ -76,17 +95,17 @@ def dot_plot(
         _vertical(svg, "grid", axis.x(tick), bottom)
         _text(svg, "tick", axis.x(tick), bottom + 18, _tick_text(tick), "middle")
     middle = (axis.left + WIDTH - RIGHT) / 2
-    _text(svg, "tick", middle, bottom + 36, "error ÷ the model’s own float32 noise", "middle")
+    _text(svg, "tick", middle, bottom + 36, scale.axis, "middle")
     _rows(svg, rows, axis, set(marked))
     if axis.low <= 1 <= axis.high:
         _vertical(svg, "unit", axis.x(1), bottom)
-        _text(svg, "unit-label", axis.x(1), TOP - 10, "noise", "middle")
+        _text(svg, "unit-label", axis.x(1), TOP - 10, scale.unit, "middle")
     if gate is not None:
         _vertical(svg, "gate", axis.x(gate), bottom)
-        _text(svg, "gate-label", axis.x(gate), TOP - 10, f"gate {gate:g}×", "middle")
+        _text(svg, "gate-label", axis.x(gate), TOP - 10, f"gate {scale.show(gate)}", "middle")
     for index, one in enumerate(series):
         shift = 0.0 if joined else (index - (len(series) - 1) / 2) * LANE
-        _draw(svg, one, rows, axis, shift, joined)
+        _draw(svg, one, rows, axis, shift, joined, scale)
     return ET.tostring(svg, encoding="unicode")
 
 
@@ -108,7 +127,13 @@ def _rows(svg: ET.Element, rows: Sequence[str], axis: _Axis, marked: set[str]) -
 
 
 def _draw(
-    svg: ET.Element, one: Series, rows: Sequence[str], axis: _Axis, shift: float, joined: bool
+    svg: ET.Element,
+    one: Series,
+    rows: Sequence[str],
+    axis: _Axis,
+    shift: float,
+    joined: bool,
+    scale: Scale,
 ) -> None:
     group = ET.SubElement(svg, "g", {"class": f"s{one.style % len(MARKERS)}"})
     points = [
@@ -122,8 +147,7 @@ def _draw(
     for x, y, row, value in points:
         dot = _shape(group, one.style, x, y)
         title = ET.SubElement(dot, "title")
-        shown = ratio_text(value) if math.isfinite(value) else "not finite"
-        title.text = clean(f"{one.name}, {row}: {shown} × noise")
+        title.text = clean(f"{one.name}, {row}: {scale.tell(value)}")
 
 
 def _shape(parent: ET.Element, style: int, x: float, y: float) -> ET.Element:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from slide_deploy.errors import UsageError
 from slide_deploy.report import html, junit, markdown
-from slide_deploy.utils.files import staged
 from slide_deploy.utils.records import to_json
+from slide_deploy.utils.staging import staged
 from slide_deploy.verification.record import FILE_NAME, Report
 
 __all__ = ["PAGE_NAME", "check_report_paths", "save_reports", "write_report"]

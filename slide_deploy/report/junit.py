@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from slide_deploy.report.text import clean, headline, number, opinion_text, ratio_text, top1_text
+from slide_deploy.report.text import (
+    clean,
+    gates_text,
+    headline,
+    number,
+    opinion_text,
+    ratio_text,
+    top1_text,
+)
 from slide_deploy.types import Verdict
 from slide_deploy.verification.record import Check, Report
 
@@ -65,7 +73,7 @@ def _rests_on(check: Check) -> str:
     error, snr = number(check.max_abs_error, ".1e"), number(check.snr_db, ".0f", " dB")
     lines = [
         f"ran on {check.runtime} ({check.fidelity}) in {check.ran_precision}",
-        f"gate: {check.gate}",
+        *gates_text(check),
         f"max error {error}, {ratio_text(check.noise_ratio)} × noise, SNR {snr}",
         f"top-1: {top1_text(check)}",
         f"second opinion: {opinion_text(check)}",

@@ -10,6 +10,8 @@ from slide_deploy.report.text import (
     FIDELITY_MEANING,
     VERDICT_WORD,
     clean,
+    gate_text,
+    gates_text,
     headline,
     number,
     operators_text,
@@ -44,7 +46,10 @@ def render(report: Report) -> str:
 
 
 def _table(report: Report) -> Iterator[str]:
-    yield "| | target | file | size | precision | max error | × noise | SNR | operators | runtime |"
+    yield (
+        "| | target | file | size | precision | max error | worst ≤ limit | SNR | operators "
+        "| runtime |"
+    )
     yield "|---|---|---|--:|---|--:|--:|--:|--:|---|"
     for check in report.checks:
         yield _row(
@@ -52,9 +57,9 @@ def _table(report: Report) -> Iterator[str]:
             _text(check.target),
             _text(check.path),
             size_text(check.size_bytes) if check.size_bytes else "–",
-            check.precision,
+            _text(check.precision),
             number(check.max_abs_error, ".1e"),
-            ratio_text(check.noise_ratio),
+            gate_text(check),
             number(check.snr_db, ".0f", " dB"),
             operators_text(check),
             check.fidelity or "–",
@@ -78,10 +83,15 @@ def _problems(report: Report) -> Iterator[str]:
 
 
 def _details(check: Check) -> Iterator[str]:
-    yield f"Ran on {_text(check.runtime)} in {check.ran_precision}."
+    yield f"Ran on {_text(check.runtime)} in {_text(check.ran_precision)}."
     if check.fidelity:
         yield f"{FIDELITY_MEANING[check.fidelity].capitalize()}."
-    yield f"Gate: {_text(check.gate)}."
+    if check.other_precision:
+        yield f"In another type: {_text(', '.join(check.other_precision))}."
+    yield ""
+    for line in gates_text(check):
+        yield f"- {_text(line)}"
+    yield ""
     if top1 := top1_text(check):
         yield f"Top-1: {top1}."
     if opinion := opinion_text(check):

@@ -14,10 +14,10 @@ from slide_deploy.parity.comparison import NOISE_MULTIPLE
 from slide_deploy.report.text import (
     VERDICT_WORD,
     clean,
+    gate_text,
     number,
     operators_text,
     opinion_text,
-    ratio_text,
     size_text,
 )
 from slide_deploy.types import Verdict
@@ -31,14 +31,14 @@ __all__ = ["inspection_table", "make_console", "report_table"]
 _STYLE = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.NOT_RUN: "bold yellow"}
 
 
-def report_table(report: Report, *, traces: bool = False) -> RenderableType:
+def report_table(report: Report, *, traces: bool = False, debug: bool = False) -> RenderableType:
     """One row per artifact, its problems below, and what the verdict rests on; with `traces`
-    the error over the blocks too."""
+    the error over the blocks too, with `debug` what a failed converter or runner left."""
     title = Text(f"{report.model} against the {report.reference}")
     table = Table(title=title, title_justify="left")
     for column in ("target", "file"):
         table.add_column(column, overflow="fold")
-    for column in ("size", "precision", "max error", "× noise", "SNR", "operators"):
+    for column in ("size", "precision", "max error", "worst ≤ limit", "SNR", "operators"):
         table.add_column(column, justify="right")
     table.add_column("runtime")
     table.add_column("verdict")
@@ -50,7 +50,12 @@ def report_table(report: Report, *, traces: bool = False) -> RenderableType:
         for problem in (*_shortened(check.problems), *_first_bad_block(check))
     ]
     curves = [_trace_table(check) for check in report.checks if traces and check.trace]
-    return Group(table, *problems, *curves, Text(_footing(report), style="dim"))
+    details = [Text(clean(_details(check))) for check in report.checks if debug and check.details]
+    return Group(table, *problems, *curves, *details, Text(_footing(report), style="dim"))
+
+
+def _details(check: Check) -> str:
+    return f"\n{check.target}, in detail:\n{check.details.rstrip()}\n"
 
 
 def _shortened(problems: tuple[str, ...], most: int = 4) -> tuple[str, ...]:
@@ -84,9 +89,9 @@ def _row(check: Check) -> tuple[RenderableType, ...]:
         check.target,
         Text(clean(check.path)),
         size_text(check.size_bytes) if check.size_bytes else "–",
-        check.precision.value,
+        clean(check.precision),
         number(check.max_abs_error, ".1e"),
-        ratio_text(check.noise_ratio),
+        gate_text(check),
         number(check.snr_db, ".0f", " dB"),
         operators_text(check),
         check.fidelity.value if check.fidelity else "–",
@@ -97,7 +102,8 @@ def _row(check: Check) -> tuple[RenderableType, ...]:
 def _footing(report: Report) -> str:
     read = [check for check in report.checks if check.runtime]
     runtimes = "; ".join(
-        f"{check.target} ran on {check.runtime} in {check.ran_precision}" for check in read
+        f"{check.target} ran on {check.runtime} in {check.ran_precision}{_mixed(check)}"
+        for check in read
     )
     if not read:
         return "Nothing was run."
@@ -112,9 +118,14 @@ def _footing(report: Report) -> str:
     )
     return (
         f"{runtimes}.{opinions}\nProbes: {', '.join(probes)}. Gate, {'; '.join(gates)}.\n"
-        f"{operators}, no GPU visible. × noise: the error as a multiple of the model's own "
-        "float32 rounding noise."
+        f"{operators}, no GPU visible."
     )
+
+
+def _mixed(check: Check) -> str:
+    """How many operations computed in another type; all are in report.json."""
+    count = len(check.other_precision)
+    return f" ({count} operation{'' if count == 1 else 's'} in another type)" if count else ""
 
 
 def _first_bad_block(check: Check) -> tuple[str, ...]:

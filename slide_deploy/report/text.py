@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 
+from slide_deploy.parity.gates import MEANING, GateKind, GateResult
 from slide_deploy.types import Fidelity, Verdict
 from slide_deploy.verification.record import Check, Report
 
@@ -13,7 +14,8 @@ __all__ = [
     "FIDELITY_MEANING",
     "VERDICT_WORD",
     "clean",
-    "gate_multiple",
+    "gate_text",
+    "gates_text",
     "headline",
     "number",
     "operators_text",
@@ -33,7 +35,6 @@ FIDELITY_MEANING = {
 
 # What XML 1.0 cannot hold, and lone surrogates (undecodable file names), which UTF-8 cannot.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_GATE = re.compile(r"error ≤ ([0-9.]+) ×")
 
 
 def clean(text: str) -> str:
@@ -107,8 +108,30 @@ def headline(report: Report) -> str:
     return f"{', '.join(parts)}, held against the {report.reference}."
 
 
-def gate_multiple(check: Check) -> float | None:
-    """The multiple of the noise that the gate allows, read from its own words; None where the
-    check was judged otherwise (float16, a user's tolerance)."""
-    found = _GATE.match(check.gate)
-    return float(found[1]) if found else None
+def gate_text(check: Check) -> str:
+    """The figure that decided and its limit: of the first gate that failed, else of the first."""
+    failed = [result for result in check.gates if not result.passed]
+    return next((_against_limit(result) for result in (*failed, *check.gates)), "–")
+
+
+def gates_text(check: Check) -> list[str]:
+    """What every gate measured at worst, one line each, with the limit and what it stands on."""
+    return [
+        f"{MEANING[result.kind]}: {_against_limit(result)} ({_place(result)}{result.basis})"
+        for result in check.gates
+    ]
+
+
+def _place(result: GateResult) -> str:
+    probe = f"probe {result.probe}, " if result.probe else ""
+    return f"{probe}output {result.output}; " if result.output else ""
+
+
+def _against_limit(result: GateResult) -> str:
+    measured = (
+        number(result.measured, ".1e")
+        if result.kind is GateKind.TOLERANCE
+        else ratio_text(result.measured)
+    )
+    sign = "≤" if result.passed else ">"
+    return f"{measured} {sign} {result.limit:g} {result.unit}".rstrip()

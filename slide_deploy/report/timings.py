@@ -11,7 +11,7 @@ from rich.text import Text
 
 from slide_deploy.errors import MissingLibrary, UsageError
 from slide_deploy.report.text import size_text
-from slide_deploy.utils.files import staged
+from slide_deploy.utils.staging import staged
 
 if TYPE_CHECKING:
     from slide_deploy.bench.latency import Benchmark

@@ -5,24 +5,78 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import types
-import typing
-from collections.abc import Mapping
-from enum import StrEnum
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from slide_deploy.errors import ArtifactError
-from slide_deploy.utils.files import staged
+from slide_deploy.utils.staging import staged
 
-__all__ = ["read_json", "rebuild", "to_json", "write_json"]
+__all__ = [
+    "Count",
+    "Figure",
+    "OptionalSha256",
+    "Sha256",
+    "json_schema",
+    "read_json",
+    "rebuild",
+    "to_json",
+    "write_json",
+]
 
 Record = TypeVar("Record")
 
+# pydantic is imported where it is used: types are named by modules that must load fast.
+STRICT = {
+    "strict": True,
+    "extra": "forbid",
+    "use_attribute_docstrings": True,
+    "json_schema_serialization_defaults_required": True,
+}
+
+# JSON has no such numbers. Earlier versions wrote null for all three.
+NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """A constraint of pydantic's core schema on the annotated type."""
+
+    keyword: str
+    value: str | int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        return {**handler(source), self.keyword: self.value}
+
+
+class _NotFinite:
+    """Lets a float be read from the strings of NOT_FINITE, and from null as NaN."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(_figure, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Callable[[Any], Any]) -> Any:
+        return {"anyOf": [handler(core), {"enum": list(NOT_FINITE)}]}
+
+
+Count = Annotated[int, _Limit("ge", 0)]
+Figure = Annotated[float, _NotFinite()]
+"""A measured number. It may be infinite or NaN, which JSON files hold as strings."""
+Sha256 = Annotated[str, _Limit("pattern", "^[0-9a-f]{64}$")]
+OptionalSha256 = Annotated[str, _Limit("pattern", "^([0-9a-f]{64})?$")]
+
 
 def to_json(record: Any) -> str:
-    """A dataclass as indented JSON; what is not finite becomes null."""
-    return json.dumps(_plain(dataclasses.asdict(record)), indent=2, allow_nan=False) + "\n"
+    """A dataclass as indented JSON in UTF-8.
+
+    NaN and infinities become "NaN", "Infinity" and "-Infinity"; a character that UTF-8 cannot
+    hold, as a file name may have, becomes "?". Raises TypeError for a value that is not data.
+    """
+    text = json.dumps(dataclasses.asdict(record))
+    return _encoded(json.loads(text, parse_constant=str), indent=2).decode() + "\n"
 
 
 def write_json(record: Any, path: Path) -> None:
@@ -37,68 +91,68 @@ def read_json(kind: type[Record], path: Path, schema_version: int) -> Record:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = content["schema_version"]
-        if found != schema_version:
+        if (type(found), found) != (int, schema_version):  # True equals 1
             raise ArtifactError(
                 f"{path} has schema version {found}, this slide-deploy reads {schema_version}",
                 "export again with this version",
             )
-        record: Record = rebuild(kind, content)
+        return rebuild(kind, content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(
             f"{path} cannot be read: {type(error).__name__} {error}"[:300], "export again"
         ) from error
-    return record
 
 
-def rebuild(kind: Any, value: Any) -> Any:
-    """JSON values → the dataclasses, tuples and plain values that `kind` names.
+def rebuild(kind: type[Record], value: Any) -> Record:
+    """Decoded JSON as the dataclass `kind`.
 
-    Raises TypeError or KeyError where the value has another form.
+    Unknown keys and values of another type are refused: "3" and true are not the integer 3
+    or 1. Raises ValueError that names the first field that does not fit.
     """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return value
-    if origin in (types.UnionType, typing.Union):
-        return _rebuild_one_of(arguments, value)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return _rebuild_record(kind, value)
-    if origin is tuple and isinstance(value, list):
-        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        return tuple(rebuild(own, entry) for own, entry in zip(kinds, value, strict=True))
-    if origin is Mapping and isinstance(value, Mapping):
-        return {key: rebuild(arguments[1], entry) for key, entry in value.items()}
-    if kind is float and (value is None or type(value) in (int, float)):
-        return math.nan if value is None else float(value)
-    if isinstance(kind, type) and type(value) is kind:
-        return value
-    if isinstance(kind, type) and issubclass(kind, StrEnum) and isinstance(value, str):
-        return kind(value)
-    raise TypeError(f"expected {kind}, found {value!r}"[:200])
+    from pydantic import ValidationError
+
+    try:
+        (record,) = _adapter(kind).validate_json(_encoded([value]))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"][1:]))
+        raise ValueError(f"{field}: {first['msg']}" if field else first["msg"]) from None
+    built: Record = record
+    return built
 
 
-def _rebuild_one_of(kinds: tuple[Any, ...], value: Any) -> Any:
-    if value is None and types.NoneType in kinds:
-        return None
-    for kind in kinds:
-        try:
-            return rebuild(kind, value)
-        except (TypeError, ValueError, KeyError):
-            continue
-    raise TypeError(f"expected one of {kinds}, found {value!r}"[:200])
+def json_schema(kind: type, name: str, title: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what `to_json` writes for the dataclass `kind`."""
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Untitled(GenerateJsonSchema):
+        def field_title_should_be_set(self, schema: Any) -> bool:
+            return False  # it would repeat the field's name
+
+    definitions = _adapter(kind).json_schema(mode="serialization", schema_generator=Untitled)[
+        "$defs"
+    ]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:slide-deploy:{name}:1",
+        **definitions.pop(kind.__name__),
+        "title": title,
+        "$defs": definitions,
+    }
 
 
-def _rebuild_record(kind: type, value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
-    hints = typing.get_type_hints(kind)
-    if unknown := value.keys() - hints.keys():
-        raise TypeError(f"{kind.__name__} has no {', '.join(map(str, sorted(unknown)))}")
-    return kind(**{name: rebuild(hints[name], entry) for name, entry in value.items()})
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    # In a tuple of one, because a configuration is refused beside a dataclass itself.
+    return TypeAdapter(tuple[kind], config=STRICT)  # type: ignore[arg-type]
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _encoded(value: Any, indent: int | None = None) -> bytes:
+    return json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _figure(value: Any) -> Any:
+    if value is None:
+        return math.nan
+    return NOT_FINITE.get(value, value) if isinstance(value, str) else value

@@ -27,10 +27,10 @@ def regressions(new: Report, old: Report) -> Report:
     Artifacts are paired by target and precision, and by name where that leaves several.
     """
     pairs = [(check, _partner(check, old.checks)) for check in new.checks]
-    judgement = [_judged(check, before) if before else check for check, before in pairs]
+    judged = [_judged(check, before) if before else check for check, before in pairs]
     found = [id(before) for _, before in pairs]
     lost = [_lost(check) for check in old.checks if _ran(check) and id(check) not in found]
-    checks = (*judgement, *lost)
+    checks = (*judged, *lost)
     return replace(new, checks=checks, verdict=overall(checks))
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 from slide_deploy.artifacts.manifest import SourceRecord
 from slide_deploy.parity.block_trace import BlockError
 from slide_deploy.parity.comparison import Comparison
-from slide_deploy.types import Fidelity, LayerLowering, Precision, Verdict
-from slide_deploy.utils.records import read_json, write_json
+from slide_deploy.parity.gates import GateResult
+from slide_deploy.types import Fidelity, LayerLowering, Verdict
+from slide_deploy.utils.records import Count, Figure, OptionalSha256, read_json, write_json
 
 __all__ = ["FILE_NAME", "Check", "Opinion", "Report", "overall", "read_report"]
 
 FILE_NAME = "report.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class Opinion:
 
     runtime: str
     verdict: Verdict
-    max_abs_error: float | None = None
-    noise_ratio: float | None = None
-    snr_db: float | None = None
+    max_abs_error: Figure | None = None
+    noise_ratio: Figure | None = None
+    snr_db: Figure | None = None
     problems: tuple[str, ...] = ()
 
 
@@ -34,39 +36,47 @@ class Opinion:
 class Check:
     """One artifact's outcome. The figures are those of its worst comparison.
 
-    `problems` is empty on a pass. `fidelity`, `runtime` and `ran_precision` say what the verdict
-    rests on, `gate` how it was judgement, `probes` the inputs and why each is there.
-    `pooled_noise_ratio` is error / noise over all probes, `repeated_noise_ratio` that of what
-    returns on near copies of an input (both root mean square). `trace` is the error over the
-    blocks, where it was asked for or the check failed; `first_bad_block` the first to leave the
-    noise.
+    `precision` names the scheme; `problems` is empty on a pass. `gates` are the results that the
+    verdict stands on, `gate` the limits in words. `fidelity`, `runtime`, `device`, `weight_type`,
+    `compute_type` and `ran_precision` say what ran; `other_precision` are the operations that
+    computed in another type. `probes` are the inputs and why each is there.
+    `pooled_noise_ratio` is error / noise over all probes, `repeated_noise_ratio` that of the
+    systematic error (both root mean square). `trace` is the error over the blocks, where it was
+    asked for or the check failed; `first_bad_block` the first to leave the noise. `details` is
+    the traceback or standard error of a converter or runner that failed.
     """
 
     target: str
     path: str
-    precision: Precision
+    precision: str
     verdict: Verdict
     problems: tuple[str, ...]
     gate: str = ""
-    sha256: str = ""
-    size_bytes: int = 0
+    sha256: OptionalSha256 = ""
+    size_bytes: Count = 0
     fidelity: Fidelity | None = None
     runtime: str = ""
     ran_precision: str = ""
-    max_abs_error: float | None = None
-    noise_floor: float | None = None
-    noise_ratio: float | None = None
-    snr_db: float | None = None
+    max_abs_error: Figure | None = None
+    noise_floor: Figure | None = None
+    noise_ratio: Figure | None = None
+    snr_db: Figure | None = None
     lowering: tuple[LayerLowering, ...] = ()
-    operators: Mapping[str, int] | None = None
+    operators: Mapping[str, Count] | None = None
     custom_operators: tuple[str, ...] = ()
     probes: Mapping[str, str] | None = None
     comparisons: tuple[Comparison, ...] = ()
-    pooled_noise_ratio: float | None = None
-    repeated_noise_ratio: float | None = None
+    pooled_noise_ratio: Figure | None = None
+    repeated_noise_ratio: Figure | None = None
     second_opinion: Opinion | None = None
     trace: tuple[BlockError, ...] = ()
     first_bad_block: str | None = None
+    gates: tuple[GateResult, ...] = ()
+    weight_type: str = ""
+    compute_type: str = ""
+    device: str = ""
+    other_precision: tuple[str, ...] = ()
+    details: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class Report:
     checks: tuple[Check, ...]
     command: str
     toolchain: Mapping[str, str]
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
 
     def save(self, folder: Path) -> None:
         write_json(self, folder / FILE_NAME)

@@ -11,8 +11,9 @@ from pathlib import Path
 from slide_deploy.artifacts.manifest import FILE_NAME, Artifact, Manifest, find_manifest, toolchain
 from slide_deploy.errors import ArtifactError, CheckpointError
 from slide_deploy.parity.expectation import load_expectations
-from slide_deploy.utils.files import sha256_of
-from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy, check_artifact
+from slide_deploy.utils.hashing import sha256_of
+from slide_deploy.verification.check import check_artifact
+from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
 from slide_deploy.verification.record import Check, Report, overall
 
 __all__ = ["record_problems", "verify_recorded"]
@@ -28,12 +29,12 @@ def verify_recorded(
     Raises CheckpointError where there is nothing to verify, and ArtifactError where manifest
     or golden vectors are missing or unreadable.
     """
-    artifacts = [found for path in paths for found in _artifacts(path)]
+    artifacts = [artifact for path in paths for artifact in _artifacts(path)]
     checks: list[Check] = []
     for path, manifest, record in artifacts:
-        subject = _subject(path.parent, manifest, record)
-        found = tuple(record_problems(path, record))
-        checks.append(check_artifact(path, subject, record, policy, progress, found))
+        reference = _reference(path.parent, manifest, record)
+        known = tuple(record_problems(path, record))
+        checks.append(check_artifact(path, reference, record, policy, progress, known))
     manifest = artifacts[0][1]
     return Report(
         verdict=overall(tuple(checks)),
@@ -75,7 +76,7 @@ def _artifacts(path: Path) -> list[tuple[Path, Manifest, Artifact]]:
     return [(path, manifest, entry)]
 
 
-def _subject(folder: Path, manifest: Manifest, record: Artifact) -> Reference:
+def _reference(folder: Path, manifest: Manifest, record: Artifact) -> Reference:
     golden = folder / record.golden
     if not golden.is_file():
         raise ArtifactError(
@@ -91,6 +92,6 @@ def _subject(folder: Path, manifest: Manifest, record: Artifact) -> Reference:
         name=str(manifest.model.get("name", "model")),
         source=manifest.source,
         reference=REFERENCE,
-        specs=lambda extent: (record.inputs, record.outputs),
-        expect=lambda extent, precision: expectations,
+        specs=lambda axes: (record.inputs, record.outputs),
+        expect=lambda axes, precision: expectations,
     )

@@ -1,4 +1,4 @@
-"""Run an artifact from disk in a fresh process (see `worker`), and bring back what it said."""
+"""Run an artifact from disk in a fresh process (see `runner_worker`), and bring back its result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 @dataclass(frozen=True)
 class RunResult:
-    """What an artifact did: outputs per probe and name, and what ran it."""
+    """What an artifact did: outputs per probe and name, and what ran it (see `Session`)."""
 
     outputs: Mapping[str, Mapping[str, np.ndarray]]
     inputs: tuple[TensorSpec, ...]
@@ -40,6 +40,10 @@ class RunResult:
     runtime: str
     precision: str
     fidelity: Fidelity
+    weight_type: str
+    compute_type: str
+    device: str = ""
+    other_precision: tuple[str, ...] = ()
 
 
 def read_artifact(
@@ -69,6 +73,10 @@ def read_artifact(
         runtime=about["runtime"],
         precision=about["precision"],
         fidelity=Fidelity(about["fidelity"]),
+        weight_type=about["weight_type"],
+        compute_type=about["compute_type"],
+        device=about["device"],
+        other_precision=tuple(about["other_precision"]),
     )
 
 
@@ -91,7 +99,7 @@ def trace_artifact(
 def _work(
     target: str, artifact: Path, task: str, given: Mapping[str, Mapping[str, np.ndarray]]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Run the worker; its answer and the arrays it left."""
+    """Start the runner worker; its answer and the arrays it left."""
     with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
         there, made = Path(folder, "given.npz"), Path(folder, "made.safetensors")
         flat = {f"{g}{SEPARATOR}{n}": v for g, values in given.items() for n, v in values.items()}
@@ -117,11 +125,12 @@ def _answer(artifact: Path, done: subprocess.CompletedProcess[str]) -> dict[str,
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ArtifactError(
-            f"the runtime broke down on {artifact.name} (exit {done.returncode}): {last[:200]}",
+            f"the runtime crashed on {artifact.name} (exit {done.returncode}): {last[:200]}",
             "run with --debug for its whole output",
+            done.stderr,
         ) from None
     if "problem" in about:
-        raise ArtifactError(about["problem"], about["hint"])
+        raise ArtifactError(about["problem"], about["hint"], f"{about['details']}{done.stderr}")
     return about
 
 

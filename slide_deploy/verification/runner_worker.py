@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -52,7 +53,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         about = _TASKS[task](registry.runtime(target), Path(artifact), Path(given), Path(made))
     except SlideDeployError as error:
-        about = {"problem": error.message, "hint": error.hint}
+        about = {
+            "problem": error.message,
+            "hint": error.hint,
+            "details": "".join(traceback.format_exception(error)),
+        }
     json.dump(about, sys.stdout)
     return 0
 
@@ -96,12 +101,16 @@ def _run_with(
         "violations": list(session.violations),
         "runtime": session.runtime,
         "precision": session.precision,
+        "weight_type": session.weight_type or session.precision,
+        "compute_type": session.compute_type or session.precision,
+        "device": session.device,
+        "other_precision": list(session.other_precision),
         "fidelity": runtime.fidelity(),
     }
 
 
 def _trace(runtime: Runtime, artifact: Path, given: Path, made: Path) -> dict[str, Any]:
-    """Errors of the model's blocks on one input: see parity.trace."""
+    """Errors of the model's blocks on one input: see parity.block_trace."""
     content = _nested(given)
     floors = content["noise"]
     references = [

@@ -131,7 +131,7 @@ def test_float16_is_judged_by_its_noise_power(exported, target):
     report, _ = exported("micro_official", target, Options(precision=Precision.FLOAT16))
     (check,) = report.checks
     assert report.verdict is Verdict.PASS, check.problems
-    assert check.precision is Precision.FLOAT16
+    assert check.precision == Precision.FLOAT16
     assert 40 < check.snr_db < 100
     full, _ = exported("micro_official", target, Options(batch=2))
     assert check.size_bytes < full.checks[0].size_bytes

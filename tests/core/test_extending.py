@@ -67,3 +67,45 @@ def test_a_third_partys_family_and_target_are_proved(
     assert all(check["operators"] for check in report["checks"])
     assert manifest["model"]["family"] == "tiny-slide"
     assert (out / "weights.pt2").is_file()
+
+
+JUDGE = """
+import numpy as np, torch
+from slide_deploy.parity.comparison import compare, gate_results
+from slide_deploy.parity.probes import make_probes
+from slide_deploy.quantization.catalog import scheme_named, scheme_of
+from slide_deploy.reference import expectations, run_module
+from slide_deploy.types import TensorSpec
+
+torch.manual_seed(0)
+scheme = scheme_named("bf16")
+assert scheme is scheme_named("brain") is scheme_of("bfloat16")
+model = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.GELU(), torch.nn.Linear(64, 8)).eval()
+outputs = (TensorSpec("y", (4, 8)),)
+probes = make_probes((TensorSpec("x", (4, 16)),))
+expected = expectations(model, outputs, probes, precision="bfloat16")
+for e in expected:
+    assert 20 < e.noise["y"].scheme_snr_db < 60, e.noise
+
+def judged(module):
+    made = {e.probe: run_module(module, outputs, e.inputs) for e in expected}
+    found = [
+        c
+        for e in expected
+        for c in compare(e, {"y": made[e.probe]["y"].astype(np.float32)}, scheme.gates)
+    ]
+    (result,) = gate_results(scheme.gates, found, {}, {})
+    return result
+
+rendered = judged(scheme.render(model))
+assert rendered.passed and abs(rendered.measured) < 1e-6, rendered
+with torch.no_grad():
+    model[2].weight[0] *= 1.5
+wrong = judged(scheme.render(model))
+assert not wrong.passed and wrong.measured > wrong.limit == 6.0, wrong
+print(wrong.basis)
+"""
+
+
+def test_a_third_partys_precision_scheme_judges(python: Python) -> None:
+    assert python("-c", JUDGE).strip() == "against PyTorch's own bfloat16"

@@ -135,8 +135,8 @@ def test_the_raw_figures_are_enough_to_judge_again(bench: Bench) -> None:
     assert ratios == [c.noise_ratio for c in seen.judgement.comparisons]
     power_of = [sum(f.size * rms(f) ** 2 for f in seen.figures) for rms in (_error, _noise)]
     assert (power_of[0] / power_of[1]) ** 0.5 == pytest.approx(seen.judgement.pooled_ratio)
-    assert seen.judgement.repeated_ratio is not None
-    assert seen.judgement.repeated_ratio <= SYSTEMATIC_MULTIPLE
+    assert seen.judgement.systematic_ratio is not None
+    assert seen.judgement.systematic_ratio <= SYSTEMATIC_MULTIPLE
 
 
 def _error(figure: Figure) -> float:

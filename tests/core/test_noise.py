@@ -46,39 +46,39 @@ def test_a_value_that_is_not_finite_is_never_within_the_noise(bad: float) -> Non
     assert pooled_ratios(expected, _outputs(a=np.array([[bad, 0.0]])))["y"] == np.inf
 
 
-ECHOED = ("a", "a echo 1", "a echo 2", "a echo 3", "a echo 4")
+COPIES = ("a", *(f"a perturbed copy {number}" for number in range(1, 5)))
 
 
-def _echoed(noise: float, mistake: float, values: int = 1000) -> float:
-    """The repeated ratio of rounding `noise` and a `mistake`, where PyTorch's noise is 1e-6."""
+def _systematic(noise: float, mistake: float, values: int = 1000) -> float:
+    """The systematic ratio of rounding `noise` and a `mistake`, where PyTorch's noise is 1e-6."""
     rng = np.random.default_rng(0)
     wrong = mistake * rng.standard_normal((1, values))
     reference = np.zeros((1, values))
-    expected = tuple(_expectation(probe, reference, 1e-6) for probe in (*ECHOED, "b"))
+    expected = tuple(_expectation(probe, reference, 1e-6) for probe in (*COPIES, "b"))
     made = {e.probe: wrong + noise * rng.standard_normal((1, values)) for e in expected}
     return systematic_ratios(expected, _outputs(**made))["y"]
 
 
 @pytest.mark.parametrize("values", [1, 2, 10, 1000])
 @pytest.mark.parametrize("noise", [0.0, 1e-6, 2.5e-6])
-def test_rounding_does_not_return_on_echoes(noise: float, values: int) -> None:
-    assert _echoed(noise, 0.0, values) < 0.5
+def test_rounding_does_not_recur_on_perturbed_copies(noise: float, values: int) -> None:
+    assert _systematic(noise, 0.0, values) < 0.5
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-6, 2e-6])
-def test_a_mistake_of_the_size_of_the_noise_returns_on_echoes(noise: float) -> None:
-    assert _echoed(noise, 1e-6) == pytest.approx(1, abs=0.2)
+def test_a_mistake_of_the_size_of_the_noise_recurs_on_perturbed_copies(noise: float) -> None:
+    assert _systematic(noise, 1e-6) == pytest.approx(1, abs=0.2)
 
 
-def test_without_echoes_nothing_is_repeated() -> None:
+def test_without_perturbed_copies_nothing_is_systematic() -> None:
     expected = (_expectation("a", np.zeros((1, 2)), 1e-6),)
     assert systematic_ratios(expected, _outputs(a=np.zeros((1, 2)))) == {}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_is_no_rounding(bad: float) -> None:
-    expected = tuple(_expectation(probe, np.zeros((1, 2)), 1e-6) for probe in ECHOED)
-    outputs = _outputs(**{probe: np.array([[bad, 0.0]]) for probe in ECHOED})
+    expected = tuple(_expectation(probe, np.zeros((1, 2)), 1e-6) for probe in COPIES)
+    outputs = _outputs(**{probe: np.array([[bad, 0.0]]) for probe in COPIES})
     assert systematic_ratios(expected, outputs)["y"] == np.inf
 
 

@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from slide_deploy.utils import files
+from slide_deploy.utils import staging
 
 folder, deadline = Path(sys.argv[1]), int(sys.argv[2])
 calls = 0
@@ -30,11 +30,11 @@ def dying(function):
         return function(*arguments, **named)
     return call
 
-files._sync = dying(files._sync)
-files._swap_names = dying(files._swap_names)
-files.os.replace = dying(files.os.replace)
-files.shutil.rmtree = dying(files.shutil.rmtree)
-with files.staged_folder(folder) as scratch:
+staging._sync = dying(staging._sync)
+staging._swap_names = dying(staging._swap_names)
+staging.os.replace = dying(staging.os.replace)
+staging.shutil.rmtree = dying(staging.shutil.rmtree)
+with staging.staged_folder(folder) as scratch:
     (scratch / "model.onnx").write_text("new")
     (scratch / "model_openvino_model").mkdir()
     for part in ("model.xml", "model.bin"):

@@ -241,8 +241,8 @@ def with_manifest(artifact: CopyOf) -> Callable[..., Path]:
 @pytest.fixture
 def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Artifacts that stay as they are run once for all tests that ask for this."""
-    from slide_deploy.utils.files import sha256_of
-    from slide_deploy.verification import judge as verification
+    from slide_deploy.utils.hashing import sha256_of
+    from slide_deploy.verification import check as verification
 
     read = verification.read_artifact
 
@@ -298,7 +298,7 @@ def test_a_manifest_that_is_none_is_one_clear_error(
 def test_an_edited_hash_does_not_hide_a_changed_weight(
     with_manifest: Callable[..., Path], verify: Callable[..., Any], weight: float
 ) -> None:
-    from slide_deploy.utils.files import sha256_of
+    from slide_deploy.utils.hashing import sha256_of
 
     path = with_manifest("onnx", lambda manifest, entry: None)
     change_weight(path, weight)

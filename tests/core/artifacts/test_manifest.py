@@ -19,7 +19,7 @@ from slide_deploy.artifacts.manifest import (
 )
 from slide_deploy.errors import ArtifactError
 from slide_deploy.types import Precision, TensorSpec
-from slide_deploy.utils.files import sha256_of
+from slide_deploy.utils.hashing import sha256_of
 
 ARTIFACT = Artifact(
     target="onnx",
@@ -132,3 +132,12 @@ def test_an_export_beside_a_broken_manifest_changes_nothing(
     with pytest.raises(ArtifactError, match=r"manifest\.json"):
         write("torchscript")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("version", [True, "1", 1.5, 2, None])
+def test_another_schema_version_is_refused(tmp_path: Path, version: object) -> None:
+    MANIFEST.save(tmp_path)
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({**content, "schema_version": version}))
+    with pytest.raises(ArtifactError, match=r"manifest\.json"):
+        find_manifest(tmp_path)

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from slide_deploy import fuse, load
 from slide_deploy.errors import AmbiguousModel, ArchitectureError, CheckpointError, UnknownName
 from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig
+from slide_deploy.packaging.preprocessing import preset
 from slide_deploy.types import TensorSpec
 
 TinyFile = Callable[..., Path]
@@ -66,6 +67,18 @@ def test_golden_models_are_recognised(golden: Path, name: str) -> None:
     model = load(golden / f"{name}.pth")
     found = {key: getattr(model.config, key) for key in facts}
     assert (model.family, model.source.weights, found) == ("slide-swin", weights, facts)
+
+
+def test_a_training_config_tells_the_preprocessing(golden: Path) -> None:
+    model = load(golden / "micro_official.pth")
+    height, width = map(int, model.inputs[0].shape[2:])
+    assert model.preprocessing == preset("imagenet", (height, width))
+    assert model.labels is None
+
+
+def test_a_bare_state_dict_tells_no_preprocessing(golden: Path) -> None:
+    model = load(golden / "micro_shifted_bare.pth")
+    assert model.preprocessing is None
 
 
 @pytest.mark.parametrize("name", SWINS)

@@ -16,17 +16,20 @@ from slide_deploy.parity.comparison import (
     Tolerance,
     compare,
     constant_outputs,
+    gate_results,
 )
 from slide_deploy.parity.expectation import Expectation, Noise
+from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import Precision
 
 NOISE = 1e-6
+FLOAT32 = scheme_named("float32").gates
 REFERENCE = np.array([[0.5, -2.0, 1.0]])
 
 
 def expecting(reference: np.ndarray = REFERENCE, probe: str = "p", **noise: Any) -> Expectation:
     figures = Noise(
-        **{"floor": NOISE, "rms": NOISE / 3, "half_floor": 1e-3, "half_snr_db": 60.0, **noise}
+        **{"floor": NOISE, "rms": NOISE / 3, "scheme_error": 1e-3, "scheme_snr_db": 60.0, **noise}
     )
     return Expectation(probe, "why", {}, {"y": reference}, {"y": figures})
 
@@ -35,7 +38,7 @@ def judge(
     output: np.ndarray | None, precision: Precision = Precision.FLOAT32, **noise: Any
 ) -> Comparison:
     outputs = {} if output is None else {"y": output}
-    (found,) = compare(expecting(**noise), outputs, precision)
+    (found,) = compare(expecting(**noise), outputs, scheme_named(precision).gates)
     return found
 
 
@@ -62,7 +65,7 @@ def test_beyond_ten_times_the_noise_fails(share: float, sign: int) -> None:
 @given(decibels=st.floats(10, 90))
 def test_float16_is_judged_by_its_noise_power(decibels: float) -> None:
     noise = np.linalg.norm(REFERENCE) * 10 ** (-decibels / 20)
-    found = judge(off_by(noise), Precision.FLOAT16, half_snr_db=60.0)
+    found = judge(off_by(noise), Precision.FLOAT16, scheme_snr_db=60.0)
     assert found.snr_db == pytest.approx(decibels, abs=1)
     if abs(decibels - 50) > 1:
         assert found.passed is (decibels > 50)
@@ -101,7 +104,7 @@ def test_infinite_noise_is_no_gate() -> None:
 
 @pytest.mark.parametrize("half", [-math.inf, math.nan])
 def test_a_float16_reference_that_overflows_is_no_gate(half: float) -> None:
-    assert not judge(off_by(1.0), Precision.FLOAT16, half_snr_db=half).passed
+    assert not judge(off_by(1.0), Precision.FLOAT16, scheme_snr_db=half).passed
 
 
 def test_nan_noise_is_no_gate() -> None:
@@ -110,13 +113,13 @@ def test_nan_noise_is_no_gate() -> None:
 
 def test_a_reference_that_is_no_number_fails() -> None:
     reference = np.array([[math.nan, 1.0, 2.0]])
-    (found,) = compare(expecting(reference), {"y": REFERENCE.astype(np.float32)}, Precision.FLOAT32)
+    (found,) = compare(expecting(reference), {"y": REFERENCE.astype(np.float32)}, FLOAT32)
     assert not found.passed
 
 
 def test_without_a_float16_expectation_float16_fails() -> None:
-    found = judge(off_by(0.0), Precision.FLOAT16, half_floor=None, half_snr_db=None)
-    assert "no float16 expectation" in found.problem
+    found = judge(off_by(0.0), Precision.FLOAT16, scheme_error=None, scheme_snr_db=None)
+    assert "no expectation at this precision" in found.problem
 
 
 @pytest.mark.parametrize(
@@ -131,26 +134,26 @@ def test_without_a_float16_expectation_float16_fails() -> None:
     ids=str,
 )
 def test_a_users_tolerance_replaces_the_gate(tolerance: Tolerance, passes: bool) -> None:
-    (found,) = compare(expecting(), {"y": off_by(1e-3)}, Precision.FLOAT32, tolerance)
+    (found,) = compare(expecting(), {"y": off_by(1e-3)}, FLOAT32, tolerance)
     assert found.passed is passes
 
 
 @pytest.mark.parametrize("tolerance", [Tolerance(atol=math.inf), Tolerance(rtol=math.nan)], ids=str)
 def test_a_tolerance_that_is_no_number_lets_nothing_pass(tolerance: Tolerance) -> None:
-    (found,) = compare(expecting(), {"y": off_by(1e3)}, Precision.FLOAT32, tolerance)
+    (found,) = compare(expecting(), {"y": off_by(1e3)}, FLOAT32, tolerance)
     assert not found.passed
 
 
 def test_another_top_class_fails_where_it_is_clear() -> None:
     output = np.array([[1.2, -2.0, 0.9]], np.float32)
-    (found,) = compare(expecting(), {"y": output}, Precision.FLOAT32, Tolerance(atol=1.0))
+    (found,) = compare(expecting(), {"y": output}, FLOAT32, Tolerance(atol=1.0))
     assert "top-1 differs" in found.problem
 
 
 def test_a_near_tie_decides_nothing() -> None:
     reference = np.array([[1.0, 1.0 + NOISE, 0.0]])
     output = np.array([[1.0 + 2 * NOISE, 1.0, 0.0]], np.float32)
-    (found,) = compare(expecting(reference), {"y": output}, Precision.FLOAT32)
+    (found,) = compare(expecting(reference), {"y": output}, FLOAT32)
     assert (found.passed, found.near_ties, found.top1_decided) == (True, 1, 0)
 
 
@@ -159,3 +162,47 @@ def test_an_output_that_never_changes_is_found() -> None:
     same = REFERENCE.astype(np.float32)
     assert list(constant_outputs(expected, {"a": {"y": same}, "b": {"y": same}})) == ["y"]
     assert list(constant_outputs(expected, {"a": {"y": same}, "b": {"y": same + 1}})) == []
+
+
+def test_a_gate_tells_its_worst_figure_and_where_it_was() -> None:
+    expected = (expecting(probe="a"), expecting(probe="b"))
+    made = {"a": off_by(2 * NOISE), "b": off_by(-5 * NOISE)}
+    comparisons = [c for e in expected for c in compare(e, {"y": made[e.probe]}, FLOAT32)]
+    largest, pooled, systematic = gate_results(FLOAT32, comparisons, {"y": 3.5}, {"y": 0.4})
+    assert (largest.probe, largest.output, largest.unit, largest.limit) == ("b", "y", "× noise", 10)
+    assert largest.measured == pytest.approx(5, rel=0.1)
+    assert (pooled.measured, pooled.passed, pooled.probe) == (3.5, False, "")
+    assert (systematic.measured, systematic.passed) == (0.4, True)
+
+
+def test_a_gate_with_nothing_to_measure_has_no_result() -> None:
+    comparisons = compare(expecting(), {"y": off_by(0.0)}, FLOAT32)
+    assert [r.kind for r in gate_results(FLOAT32, comparisons, {}, {})] == ["max_error"]
+
+
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize(
+    "output",
+    [None, REFERENCE, np.full((1, 3), np.nan, np.float32)],
+    ids=["missing", "dtype", "nan"],
+)
+def test_an_output_that_is_no_answer_is_beyond_every_gate(
+    output: np.ndarray | None, precision: Precision
+) -> None:
+    gates = scheme_named(precision).gates[:1]
+    (result,) = gate_results(gates, [judge(output, precision)], {}, {})
+    assert (result.measured, result.passed) == (math.inf, False)
+
+
+def test_a_float16_figure_is_the_loss_in_decibels() -> None:
+    noise = np.linalg.norm(REFERENCE) * 10 ** (-55 / 20)
+    found = judge(off_by(noise), Precision.FLOAT16)
+    assert found.measured == {"snr_loss": pytest.approx(5, abs=1)}
+
+
+def test_a_tolerance_is_a_gate() -> None:
+    tolerance = Tolerance(atol=1e-4)
+    found = compare(expecting(), {"y": off_by(1e-3)}, FLOAT32, tolerance)
+    (result,) = gate_results([tolerance.gate], found, {}, {})
+    assert result.measured == pytest.approx(9e-4, rel=0.01)
+    assert (result.passed, result.limit, result.basis) == (False, 0, str(tolerance))

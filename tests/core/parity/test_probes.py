@@ -85,17 +85,17 @@ def test_a_patchwork_has_a_quarter_of_each_kind() -> None:
     assert steps.std() < 0.8 * natural.std()  # neighbours are alike, unlike those of white noise
 
 
-def test_echoes_are_the_first_probe_but_for_rounding() -> None:
+def test_perturbed_copies_are_the_first_probe_but_for_rounding() -> None:
     first, *others = make_probes((IMAGE,))
-    echoes = [probe for probe in others if source(probe.name) == first.name]
-    assert len(echoes) == 4
-    for echo in echoes:
-        change = echo.inputs["image"] - first.inputs["image"]
+    copies = [probe for probe in others if source(probe.name) == first.name]
+    assert len(copies) == 4
+    for copy in copies:
+        change = copy.inputs["image"] - first.inputs["image"]
         assert (change != 0).mean() > 0.99
         assert np.abs(change).max() < 10 * PERTURBATION * np.abs(first.inputs["image"]).max()
 
 
-def test_integers_have_no_echoes() -> None:
+def test_integers_have_no_perturbed_copies() -> None:
     probes = make_probes((TensorSpec("index", (1, 4), "int64"),))
     assert [source(probe.name) for probe in probes] == [probe.name for probe in probes]
 
@@ -109,3 +109,8 @@ def test_impulses_touch_corners_borders_and_the_middle() -> None:
     impulses = named("impulses")
     lit = {(int(r), int(c)) for r, c in np.argwhere(impulses[0, 0])}
     assert lit == {(r, c) for r in (0, 4, 7) for c in (0, 4, 8)}
+
+
+@pytest.mark.parametrize("name", ["normal perturbed copy 2", "normal echo 2", "normal"])
+def test_a_copy_belongs_to_its_probe_under_its_old_name_too(name: str) -> None:
+    assert source(name) == "normal"

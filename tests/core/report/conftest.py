@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
 
 from slide_deploy.artifacts.manifest import SourceRecord
 from slide_deploy.parity.comparison import Comparison
+from slide_deploy.parity.gates import Gate, GateResult, gates_text
+from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import Fidelity, Precision, Verdict
 from slide_deploy.verification.record import BlockError, Check, Opinion, Report, overall
 
 PROBES = {"normal": "every weight takes part", "zeros": "biases alone"}
-GATE = "error ≤ 10 × the model's own float32 noise, per probe and output"
+GATE = scheme_named("float32").gates[0]
+
+
+def result(gate: Gate, measured: float) -> GateResult:
+    return GateResult(
+        **{**asdict(gate), "kind": gate.kind},
+        measured=measured,
+        passed=measured <= gate.limit,
+        output="logits",
+        probe="normal",
+    )
 
 
 def comparison(probe: str, ratio: float, problem: str = "") -> Comparison:
@@ -27,7 +39,8 @@ def passing(target: str, path: str, ratio: float = 1.5) -> Check:
         precision=Precision.FLOAT32,
         verdict=Verdict.PASS,
         problems=(),
-        gate=GATE,
+        gate=gates_text([GATE]),
+        gates=(result(GATE, ratio),),
         sha256="ab" * 32,
         size_bytes=570_518,
         fidelity=Fidelity.NATIVE,
@@ -59,6 +72,24 @@ def failing(target: str, path: str) -> Check:
     )
 
 
+def float16(target: str, path: str, loss: float = 2.5) -> Check:
+    """Judged by its loss of signal-to-noise ratio; in multiples of float32 noise it is far off."""
+    (gate,) = scheme_named("float16").gates
+    check = passing(target, path, 3333.0)
+    measured = {gate.kind.value: loss}
+    return replace(
+        check,
+        precision="float16",
+        gate=gates_text([gate]),
+        gates=(result(gate, loss),),
+        comparisons=tuple(replace(c, measured=measured) for c in check.comparisons),
+        weight_type="float16",
+        compute_type="float16",
+        device="CPU",
+        other_precision=("mil::add sum_3",),
+    )
+
+
 def not_run(target: str, path: str) -> Check:
     return Check(
         target=target,
@@ -84,7 +115,9 @@ def report_of(*checks: Check) -> Report:
 @pytest.fixture
 def sample() -> SimpleNamespace:
     """The makers of this file."""
-    return SimpleNamespace(passing=passing, failing=failing, not_run=not_run, report=report_of)
+    return SimpleNamespace(
+        passing=passing, failing=failing, float16=float16, not_run=not_run, report=report_of
+    )
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 
 from slide_deploy.errors import OutputError, UsageError
 from slide_deploy.report.formats import check_report_paths, save_reports, write_report
+from slide_deploy.utils.records import to_json
 from slide_deploy.verification.record import read_report
 
 
@@ -48,7 +49,8 @@ def test_a_place_that_cannot_be_written_is_said(passed, tmp_path):
 def test_hostile_text_can_be_written_in_every_format(hostile, tmp_path):
     for suffix in ("html", "xml", "md", "json"):
         write_report(hostile, tmp_path / f"r.{suffix}")
-    assert read_report(tmp_path / "r.json") == hostile
+    # UTF-8 has no lone surrogates: they are written as question marks.
+    assert to_json(read_report(tmp_path / "r.json")) == to_json(hostile)
 
 
 def test_beside_artifacts_lie_json_and_a_page(passed, tmp_path):

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from slide_deploy.parity.gates import GateKind
 from slide_deploy.report.chart import dot_plot
 from slide_deploy.report.html import render
 
@@ -98,13 +99,33 @@ def test_a_report_of_nothing_is_a_page(sample):
 
 
 def test_the_gate_is_drawn_only_where_it_judged(sample):
-    own = replace(sample.passing("onnx", "a.onnx"), gate="atol 1e-4, rtol 0 (given by the user)")
+    passing = sample.passing("onnx", "a.onnx")
+    (gate,) = passing.gates
+    tolerance = replace(gate, kind=GateKind.TOLERANCE, limit=0.0, measured=-1e-5, unit="")
+    own = replace(passing, gates=(tolerance,))
     source = render(sample.report(own))
     assert "gate 10×" not in source
     assert "not judged by this multiple" in source
     both = render(sample.report(own, sample.passing("coreml", "a.mlpackage")))
     assert "gate 10×" in both
     assert "a gate of their own" in both
+
+
+def test_float16_has_a_chart_in_decibels_against_its_own_limit(sample):
+    source = render(sample.report(sample.float16("onnx", "a.onnx")))
+    text = Page(source).text
+    assert "gate 10 dB" in text
+    assert "onnx, normal: 2.5 dB" in source
+    assert "2.5 ≤ 10 dB" in text
+    assert "gate 10×" not in text
+    assert "mil::add sum_3" in text
+
+
+def test_a_loss_that_is_not_finite_is_drawn(sample):
+    for loss in (math.inf, math.nan, -math.inf, -9e9):
+        source = render(sample.report(sample.float16("onnx", "a.onnx", loss)))
+        assert "onnx, normal: not finite" in source
+        assert "nan" not in re.findall(r'transform="([^"]*)"', source)
 
 
 def test_values_that_a_log_axis_cannot_hold_are_drawn_at_its_edges(sample):

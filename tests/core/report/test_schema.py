@@ -10,9 +10,11 @@ import pytest
 
 from slide_deploy.artifacts.manifest import Artifact, Manifest, SourceRecord
 from slide_deploy.parity.comparison import Comparison
+from slide_deploy.parity.gates import GateResult
 from slide_deploy.types import LayerLowering, TensorSpec
 from slide_deploy.utils.records import to_json
 from slide_deploy.verification.record import BlockError, Check, Opinion, Report, read_report
+from tests.schemas import PUBLISHED, generated
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -24,12 +26,32 @@ def schema(package: str, name: str) -> dict:
 REPORT = schema("slide_deploy.report", "report.schema.json")
 MANIFEST = schema("slide_deploy", "manifest.schema.json")
 
-IN_REPORTS = (Check, LayerLowering, Comparison, Opinion, BlockError)
+IN_REPORTS = (Check, LayerLowering, Comparison, GateResult, Opinion, BlockError)
 IN_MANIFESTS = (SourceRecord, Artifact, LayerLowering, TensorSpec)
 
 
 def validate(text: str, against: dict) -> None:
     jsonschema.Draft202012Validator(against).validate(json.loads(text))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.name)
+def test_the_published_schema_is_that_of_the_records(path):
+    assert json.loads(path.read_text(encoding="utf-8")) == generated(path), "run `make schemas`"
+
+
+@pytest.mark.parametrize("schema", [REPORT, MANIFEST], ids=["report", "manifest"])
+def test_every_number_has_a_form_for_what_is_not_finite(schema):
+    def walk(node, parent):
+        if isinstance(node, dict):
+            if node.get("type") == "number":
+                assert {"enum": ["NaN", "Infinity", "-Infinity"]} in parent, "annotate it as Figure"
+            for value in node.values():
+                walk(value, node)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value, node)
+
+    walk(schema, None)
 
 
 @pytest.mark.parametrize("published", [REPORT, MANIFEST])
@@ -41,10 +63,7 @@ def test_it_is_a_schema(published):
     ("part", "record"),
     [
         (REPORT, Report),
-        *(
-            (REPORT["$defs"][r.__name__], r)
-            for r in (Check, LayerLowering, Comparison, Opinion, BlockError)
-        ),
+        *((REPORT["$defs"][r.__name__], r) for r in IN_REPORTS),
         (REPORT["$defs"]["SourceRecord"], SourceRecord),
         (MANIFEST, Manifest),
         *(
@@ -66,7 +85,7 @@ def test_reports_hold_to_it_and_come_back(report, request, tmp_path):
     text = to_json(original)
     validate(text, REPORT)
     (tmp_path / "report.json").write_text(text, encoding="utf-8")
-    assert read_report(tmp_path / "report.json") == original
+    assert to_json(read_report(tmp_path / "report.json")) == text
 
 
 def test_what_export_writes_holds_to_it(tmp_path):

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from slide_deploy.parity.gates import GateKind
 from slide_deploy.report import text as words
 
 
@@ -43,12 +45,23 @@ def test_top1_names_near_ties(sample):
     assert words.top1_text(check) == "4 of 4 rows agree, 2 near-ties not counted"
 
 
-def test_the_gate_is_read_from_the_words_that_verification_uses():
-    from slide_deploy.types import Precision, Verdict
-    from slide_deploy.verification.judge import VerificationPolicy, _gate
-    from slide_deploy.verification.record import Check
+def test_a_row_shows_the_figure_that_judged_it(sample):
+    assert words.gate_text(sample.passing("onnx", "a.onnx")) == "1.5 ≤ 10 × noise"
+    assert words.gate_text(sample.failing("onnx", "a.onnx")) == "8.75e+06 > 10 × noise"
+    assert words.gate_text(sample.float16("onnx", "a.onnx")) == "2.5 ≤ 10 dB"
+    assert words.gate_text(sample.not_run("onnx", "a.onnx")) == "–"
 
-    for precision, multiple in ((Precision.FLOAT32, 10.0), (Precision.FLOAT16, None)):
-        gate = _gate(precision, VerificationPolicy())
-        check = Check("onnx", "a.onnx", precision, Verdict.PASS, (), gate=gate)
-        assert words.gate_multiple(check) == multiple
+
+def test_the_first_gate_that_failed_decides(sample):
+    check = sample.passing("onnx", "a.onnx")
+    (largest,) = check.gates
+    pooled = replace(largest, kind=GateKind.POOLED_ERROR, limit=3.0, measured=3.5, passed=False)
+    assert words.gate_text(replace(check, gates=(largest, pooled))) == "3.5 > 3 × noise"
+
+
+def test_every_gate_tells_what_it_stands_on(sample):
+    (line,) = words.gates_text(sample.float16("onnx", "a.onnx"))
+    assert line == (
+        "loss of signal-to-noise ratio per probe and output: 2.5 ≤ 10 dB "
+        "(probe normal, output logits; against PyTorch's own float16)"
+    )

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slide_deploy.errors import OutputError
-from slide_deploy.utils import files
-from slide_deploy.utils.files import remove, sha256_of, size_of, staged, staged_folder
+from slide_deploy.utils import staging
+from slide_deploy.utils.files import remove, size_of
+from slide_deploy.utils.hashing import sha256_of
+from slide_deploy.utils.staging import staged, staged_folder
 
 
 def write(path: Path, kind: str, text: str) -> None:
@@ -53,7 +55,7 @@ def test_an_earlier_output_is_replaced(tmp_path: Path, kind: str) -> None:
 def test_folders_are_replaced_where_the_system_cannot_exchange_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(files.sys, "platform", "plan9")
+    monkeypatch.setattr(staging.sys, "platform", "plan9")
     write(tmp_path / "out", kind, "old")
     with staged(tmp_path / "out") as scratch:
         write(scratch, kind, "new")

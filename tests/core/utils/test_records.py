@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from slide_deploy.errors import ArtifactError
 from slide_deploy.types import Precision, TensorSpec
-from slide_deploy.utils.records import read_json, rebuild, to_json, write_json
+from slide_deploy.utils.records import (
+    Count,
+    Figure,
+    Sha256,
+    read_json,
+    rebuild,
+    to_json,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -24,13 +32,21 @@ class Record:
 
     name: str
     count: int
-    ratio: float
+    ratio: Figure
     precision: Precision
     inputs: tuple[TensorSpec, ...]
     note: str | None = None
-    error: float | None = None
+    error: Figure | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = 1
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """Fields with constraints."""
+
+    sha256: Sha256
+    count: Count
 
 
 plain = st.recursive(
@@ -99,10 +115,43 @@ def test_a_file_comes_back_as_it_went(tmp_path: Path) -> None:
     assert read_json(Record, tmp_path / "record.json", 1) == some()
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_in_json_becomes_null(value: float) -> None:
+NOT_FINITE = [(math.nan, "NaN"), (math.inf, "Infinity"), (-math.inf, "-Infinity")]
+
+
+@pytest.mark.parametrize(("value", "name"), NOT_FINITE)
+def test_what_is_no_number_in_json_is_written_by_name(value: float, name: str) -> None:
     written = json.loads(to_json(some(ratio=value, facts={"x": [value]})))
-    assert (written["ratio"], written["facts"]) == (None, {"x": [None]})
+    assert (written["ratio"], written["facts"]) == (name, {"x": [name]})
+
+
+@pytest.mark.parametrize(("value", "name"), NOT_FINITE)
+def test_a_figure_that_is_not_finite_comes_back(value: float, name: str) -> None:
+    back = rebuild(Record, json.loads(to_json(some(ratio=value, error=value))))
+    assert [repr(back.ratio), repr(back.error)] == [repr(value)] * 2
+
+
+def test_null_is_read_as_earlier_versions_meant_it() -> None:
+    back = rebuild(Record, {**json.loads(to_json(some())), "ratio": None, "error": None})
+    assert math.isnan(back.ratio)
+    assert back.error is None
+
+
+@pytest.mark.parametrize("text", ["\udcff", "a\ud800b"])
+def test_text_that_is_not_utf8_is_written_as_question_marks(text: str) -> None:
+    back = rebuild(Record, json.loads(to_json(some(name=text))))
+    assert back.name == text.encode("utf-8", "replace").decode()
+
+
+@pytest.mark.parametrize("text", ["", "0" * 63, "0" * 65, "G" * 64, "0" * 64 + "\n"])
+def test_what_is_not_a_sha256_is_refused(text: str) -> None:
+    assert rebuild(Hashed, {"sha256": "0" * 64, "count": 0}) == Hashed("0" * 64, 0)
+    with pytest.raises(ValueError, match="sha256"):
+        rebuild(Hashed, {"sha256": text, "count": 0})
+
+
+def test_a_negative_count_is_refused() -> None:
+    with pytest.raises(ValueError, match="count"):
+        rebuild(Hashed, {"sha256": "0" * 64, "count": -1})
 
 
 def test_an_earlier_file_survives_a_record_that_cannot_be_written(tmp_path: Path) -> None:
@@ -122,10 +171,23 @@ def test_an_earlier_file_survives_a_record_that_cannot_be_written(tmp_path: Path
         {"name": None},
         {"name": 3},
         {"ratio": "0.5"},
+        {"ratio": "nan"},
+        {"ratio": "inf"},
+        {"ratio": True},
+        {"ratio": []},
+        {"ratio": 10**400},
+        {"error": "NaN "},
+        {"error": False},
+        {"note": 1},
         {"precision": "float7"},
         {"inputs": {}},
         {"inputs": [1]},
+        {"inputs": "ab"},
         {"inputs": [{"name": "x"}]},
+        {"inputs": [{"name": "x", "shape": [1], "other": 1}]},
+        {"inputs": [{"name": "x", "shape": [True]}]},
+        {"inputs": [{"name": "x", "shape": [1.5]}]},
+        {"inputs": [{"name": "x", "shape": "ab"}]},
         {"facts": []},
         {"unknown": 1},
         {"schema_version": 2},
@@ -156,7 +218,19 @@ def test_a_missing_field_is_an_artifact_error(tmp_path: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"null", b'"x"', b"1", b"\xff\xfe", b"[" * 100_000], ids=str
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"1",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"schema_version": ' + b"9" * 5000,
+    ],
+    ids=str,
 )
 def test_what_is_no_record_is_an_artifact_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "record.json"

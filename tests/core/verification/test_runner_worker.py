@@ -66,3 +66,15 @@ def test_an_output_that_holds_no_numbers_is_refused_by_name(run) -> None:
     answer, made = run({"y": np.array(["cat"], dtype=object)})
     assert "model.fake puts out what is not an array of numbers" in str(answer["problem"])
     assert not made.exists()
+
+
+def test_a_failure_brings_its_traceback(run) -> None:
+    answer, _ = run({"y": np.array(["cat"], dtype=object)})
+    assert "Traceback (most recent call last)" in str(answer["details"])
+    assert "in _run_with" in str(answer["details"])
+
+
+def test_a_runtime_that_tells_one_precision_tells_both_types(run) -> None:
+    answer, _ = run({"y": np.zeros(1)})
+    assert (answer["weight_type"], answer["compute_type"]) == ("float32", "float32")
+    assert (answer["device"], answer["other_precision"]) == ("", [])

@@ -20,7 +20,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     """The captured graph as it is; names of inputs and outputs go along as an extra file."""
     import torch  # inside: `slide-deploy targets` imports this file where torch may be missing
 
-    if options.precision is Precision.FLOAT16:
+    if options.precision == Precision.FLOAT16:
         capture = capture.in_half()
     about = {
         "inputs": [dataclasses.asdict(spec) for spec in capture.inputs],

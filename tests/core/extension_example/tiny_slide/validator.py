@@ -50,6 +50,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
             Watched(module).run(*tensors(feeds))
         yield from found
 
+    precision = "float16" if torch.float16 in _dtypes(program) else "float32"
     return Session(
         inputs=inputs,
         outputs=outputs,
@@ -60,8 +61,11 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
             if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload)
         ),
         runtime=f"torch {torch.__version__.split('+')[0]} export",
-        precision="float16" if torch.float16 in _dtypes(program) else "float32",
+        precision=precision,
         values=values,
+        weight_type=precision,
+        compute_type=precision,
+        device="CPU",
     )
 
 

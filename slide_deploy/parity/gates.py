@@ -1,0 +1,69 @@
+"""Gates as data: the largest figure that passes, and what an artifact measured against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from slide_deploy.utils.records import Figure
+
+__all__ = ["EACH_COMPARISON", "MEANING", "Gate", "GateKind", "GateResult", "gates_text"]
+
+
+class GateKind(StrEnum):
+    """What a gate measures; each figure passes where it is at most the limit."""
+
+    MAX_ERROR = "max_error"
+    POOLED_ERROR = "pooled_error"
+    SYSTEMATIC_ERROR = "systematic_error"
+    SNR_LOSS = "snr_loss"
+    TOLERANCE = "tolerance"
+
+
+MEANING = {
+    GateKind.MAX_ERROR: "error per probe and output",
+    GateKind.POOLED_ERROR: "root mean square error over all probes",
+    GateKind.SYSTEMATIC_ERROR: "root mean square error that recurs on perturbed copies of an input",
+    GateKind.SNR_LOSS: "loss of signal-to-noise ratio per probe and output",
+    GateKind.TOLERANCE: "error beyond the tolerance, per probe and output",
+}
+
+# These judge one output on one probe; the others judge one output over several probes.
+EACH_COMPARISON = (GateKind.MAX_ERROR, GateKind.SNR_LOSS, GateKind.TOLERANCE)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A limit on one figure, in `unit`; `basis` names what the limit stands on."""
+
+    kind: GateKind
+    limit: float
+    unit: str
+    basis: str
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """The worst figure of one artifact under one gate, and the output and probe that gave it.
+
+    `measured` is infinite where nothing could be measured; `probe` is empty for a gate over
+    several probes.
+    """
+
+    kind: GateKind
+    limit: Figure
+    measured: Figure
+    unit: str
+    basis: str
+    passed: bool
+    output: str = ""
+    probe: str = ""
+
+
+def gates_text(gates: Sequence[Gate]) -> str:
+    """All limits, then what they stand on, as one line."""
+    limits = "; ".join(
+        f"{MEANING[gate.kind]} ≤ {gate.limit:g} {gate.unit}".rstrip() for gate in gates
+    )
+    return f"{limits} ({', '.join(dict.fromkeys(gate.basis for gate in gates))})"

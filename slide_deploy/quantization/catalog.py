@@ -1,0 +1,45 @@
+"""Finds schemes by the files that exist in this folder, and third parties' by entry points."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
+
+from slide_deploy import quantization
+from slide_deploy.errors import UnknownName
+from slide_deploy.quantization.scheme import Scheme
+
+__all__ = ["scheme_named", "scheme_of", "schemes"]
+
+
+@cache
+def schemes() -> tuple[Scheme, ...]:
+    """Every known scheme; a module of this folder is one where it defines `SCHEME`."""
+    names = sorted(module.name for module in pkgutil.iter_modules(quantization.__path__))
+    modules = (importlib.import_module(f"{quantization.__name__}.{name}") for name in names)
+    own = [module.SCHEME for module in modules if hasattr(module, "SCHEME")]
+    others = [entry.load() for entry in entry_points(group="slide_deploy.schemes")]
+    return (*own, *others)
+
+
+def scheme_named(name: str) -> Scheme:
+    """The scheme of that name or alias; UnknownName, with the nearest one, if there is none."""
+    # In reverse, so that a name of ours cannot be taken over.
+    known = {
+        own: scheme
+        for scheme in reversed(schemes())
+        for own in (*scheme.aliases, scheme.short_name, scheme.name)
+    }
+    if name.lower() not in known:
+        raise UnknownName("precision", name, known)
+    return known[name.lower()]
+
+
+def scheme_of(weight_type: str) -> Scheme:
+    """The scheme of an artifact whose weights have that type; UnknownName if there is none."""
+    for scheme in schemes():
+        if scheme.weights == weight_type:
+            return scheme
+    raise UnknownName("weight type", weight_type, [scheme.weights for scheme in schemes()])

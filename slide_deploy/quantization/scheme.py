@@ -1,0 +1,39 @@
+"""What a precision scheme says: number types, how PyTorch renders it, how it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from slide_deploy.parity.gates import EACH_COMPARISON, Gate
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Scheme"]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One precision; a file in `quantization/` defines it as `SCHEME`.
+
+    `name` stands in manifests and reports, `short_name` and `aliases` are accepted beside it.
+    `weights` and `activations` are number types. `render` gives a copy of a float32 module that
+    rounds as the scheme does, which is the noise that `GateKind.SNR_LOSS` is measured against;
+    None for float32 itself, whose noise every expectation has. Raises ValueError without a gate
+    that judges each output on each probe.
+    """
+
+    name: str
+    short_name: str
+    aliases: tuple[str, ...]
+    weights: str
+    activations: str
+    needs_calibration: bool
+    render: Callable[[nn.Module], nn.Module] | None
+    gates: tuple[Gate, ...]
+
+    def __post_init__(self) -> None:
+        if not any(gate.kind in EACH_COMPARISON for gate in self.gates):
+            raise ValueError(f"scheme {self.name} has no gate that judges each output and probe")

@@ -1,0 +1,182 @@
+"""Check one artifact on disk: run it in a fresh process, judge it, record the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from slide_deploy import registry
+from slide_deploy.artifacts.manifest import Artifact
+from slide_deploy.errors import ArtifactError, MissingLibrary, UsageError
+from slide_deploy.parity.block_trace import BlockError, BlockReference, first_bad_block
+from slide_deploy.parity.expectation import Expectation
+from slide_deploy.parity.gates import gates_text
+from slide_deploy.protocols import Runtime
+from slide_deploy.quantization.catalog import scheme_named, scheme_of
+from slide_deploy.types import DynamicAxes, Precision, Verdict
+from slide_deploy.utils.files import size_of
+from slide_deploy.utils.hashing import sha256_of
+from slide_deploy.verification.interface import axes_of, manifest_problems
+from slide_deploy.verification.judge import (
+    Inputs,
+    Judgement,
+    Progress,
+    Reference,
+    VerificationPolicy,
+    compare_all,
+    comparison_problems,
+    judge,
+)
+from slide_deploy.verification.record import Check, Opinion
+from slide_deploy.verification.runner import RunResult, read_artifact, trace_artifact
+
+__all__ = ["check_artifact"]
+
+# ONNX's reference evaluator is slow: by default it gives its opinion on small artifacts.
+SMALL_ARTIFACT = 8_000_000
+
+
+def check_artifact(
+    path: Path,
+    reference: Reference,
+    record: Artifact | None,
+    policy: VerificationPolicy,
+    progress: Progress,
+    known: tuple[str, ...] = (),
+) -> Check:
+    """One artifact's verdict; `record` is its manifest entry, `known` problems found before."""
+    runtime = registry.recognise(path)
+    precision = record.precision if record else Precision.FLOAT32
+    unrun = Check(
+        target=runtime.target,
+        path=path.name,
+        precision=precision,
+        verdict=Verdict.FAIL,
+        problems=known,
+        sha256=sha256_of(path),
+        size_bytes=size_of(path),
+    )
+    try:
+        registry.require(f"reading {runtime.target}", runtime.packages, runtime.extra)
+    except MissingLibrary as error:
+        return replace(unrun, verdict=Verdict.NOT_RUN, problems=(str(error),))
+    try:
+        axes, precision = _identify(path, runtime, record, progress)
+        unrun = replace(unrun, precision=precision)
+        expected = reference.expect(axes, precision)
+        feeds = {expectation.probe: dict(expectation.inputs) for expectation in expected}
+        progress(f"running {path.name}")
+        result = read_artifact(runtime.target, path, feeds)
+    except (ArtifactError, UsageError) as error:
+        return replace(unrun, problems=(*known, str(error)), details=error.details)
+    if record is not None:
+        known = (*known, *manifest_problems(record, runtime, result))
+    judgement = judge(result, expected, reference, axes, precision, policy)
+    check = _judged(unrun, result, expected, judgement, policy)
+    check = replace(check, lowering=record.lowering if record else ())
+    if runtime.second_opinion and (policy.thorough or size_of(path) < SMALL_ARTIFACT):
+        progress(f"asking {runtime.second_opinion} about {path.name}")
+        check = _with_second_opinion(check, runtime, path, expected, policy)
+    if reference.blocks and (policy.trace or judgement.numbers_differ):
+        progress(f"tracing {path.name}")
+        worst = max(judgement.comparisons, key=lambda c: c.noise_ratio)
+        trace = _trace(runtime, path, reference.blocks, feeds[worst.probe], precision)
+        check = replace(check, trace=trace, first_bad_block=first_bad_block(trace))
+    problems = (*known, *check.problems)
+    return replace(check, problems=problems, verdict=Verdict.FAIL if problems else Verdict.PASS)
+
+
+def _identify(
+    path: Path, runtime: Runtime, record: Artifact | None, progress: Progress
+) -> tuple[DynamicAxes, str]:
+    """Dynamic axes and precision, from the manifest or from the file itself."""
+    if record is not None:
+        axes = axes_of(record.inputs, "the manifest's record")
+        return axes, scheme_named(record.precision).name
+    progress(f"opening {path.name}")
+    bare = read_artifact(runtime.target, path, {})
+    return axes_of(bare.inputs, path.name), scheme_of(bare.weight_type).name
+
+
+def _judged(
+    unrun: Check,
+    result: RunResult,
+    expected: tuple[Expectation, ...],
+    judgement: Judgement,
+    policy: VerificationPolicy,
+) -> Check:
+    """The check of an artifact that ran, with the figures of its worst comparison."""
+    worst = max(judgement.comparisons, key=lambda c: c.noise_ratio)
+    return replace(
+        unrun,
+        problems=judgement.problems,
+        gate=gates_text(policy.gates(unrun.precision)),
+        gates=judgement.gates,
+        fidelity=result.fidelity,
+        runtime=result.runtime,
+        ran_precision=result.precision,
+        weight_type=result.weight_type,
+        compute_type=result.compute_type,
+        device=result.device,
+        other_precision=result.other_precision,
+        max_abs_error=worst.max_abs_error,
+        noise_floor=worst.noise_floor,
+        noise_ratio=worst.noise_ratio,
+        snr_db=worst.snr_db,
+        operators=result.operators,
+        custom_operators=result.custom_operators,
+        probes={expectation.probe: expectation.why for expectation in expected},
+        comparisons=judgement.comparisons,
+        pooled_noise_ratio=judgement.pooled_ratio,
+        repeated_noise_ratio=judgement.systematic_ratio,
+    )
+
+
+def _trace(
+    runtime: Runtime,
+    path: Path,
+    blocks: Callable[[Inputs, str], tuple[BlockReference, ...]],
+    inputs: Inputs,
+    precision: str,
+) -> tuple[BlockError, ...]:
+    """The error over the blocks, or nothing where the artifact cannot be taken apart."""
+    try:
+        return trace_artifact(runtime.target, path, inputs, blocks(inputs, precision))
+    except ArtifactError:
+        return ()
+
+
+def _with_second_opinion(
+    check: Check,
+    runtime: Runtime,
+    path: Path,
+    expected: tuple[Expectation, ...],
+    policy: VerificationPolicy,
+) -> Check:
+    # One probe per shape: what is asked is whether two implementations read the same file.
+    asked = {str(e.inputs[next(iter(e.inputs))].shape): e for e in reversed(expected)}
+    chosen = tuple(reversed(asked.values()))
+    feeds = {expectation.probe: dict(expectation.inputs) for expectation in chosen}
+    try:
+        result = read_artifact(runtime.target, path, feeds, second=True)
+    except ArtifactError as error:
+        opinion = Opinion(runtime.second_opinion, Verdict.FAIL, problems=(str(error),))
+        return _disputed(replace(check, details=error.details), opinion)
+    comparisons = compare_all(chosen, result, check.precision, policy)
+    problems = tuple(comparison_problems(comparisons))
+    opinion = Opinion(
+        runtime=result.runtime,
+        verdict=Verdict.FAIL if problems else Verdict.PASS,
+        max_abs_error=max(c.max_abs_error for c in comparisons),
+        noise_ratio=max(c.noise_ratio for c in comparisons),
+        snr_db=min(c.snr_db for c in comparisons),
+        problems=problems,
+    )
+    return _disputed(check, opinion)
+
+
+def _disputed(check: Check, opinion: Opinion) -> Check:
+    """The check with a second opinion, whose problems count as its own."""
+    problems = (*check.problems, *(f"{opinion.runtime}: {p}" for p in opinion.problems))
+    return replace(check, second_opinion=opinion, problems=problems)

@@ -1,0 +1,76 @@
+"""Whether an artifact has the inputs and outputs that the reference and the manifest name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from slide_deploy.artifacts.manifest import Artifact
+from slide_deploy.errors import ArtifactError
+from slide_deploy.protocols import Runtime
+from slide_deploy.quantization.catalog import scheme_named
+from slide_deploy.types import DynamicAxes, TensorSpec, dynamic_axes_of
+from slide_deploy.verification.runner import RunResult
+
+__all__ = ["axes_of", "interface_problems", "manifest_problems"]
+
+Specs = tuple[TensorSpec, ...]
+
+
+def axes_of(inputs: Specs, whose: str) -> DynamicAxes:
+    """The dynamic axes of these inputs; ArtifactError where none has a batch dimension."""
+    axes = dynamic_axes_of(inputs)
+    if isinstance(axes.batch, int) and axes.batch < 1:
+        raise ArtifactError(f"{whose} has no input with a batch dimension", "export again")
+    return axes
+
+
+def interface_problems(
+    result: RunResult, inputs: Specs, outputs: Specs, axes: DynamicAxes
+) -> Iterator[str]:
+    """Names, shapes and types that are not those of the reference."""
+    for kind, found, wanted, undecided in (
+        ("input", result.inputs, inputs, False),
+        ("output", result.output_specs, outputs, axes.any_size),
+    ):
+        if [spec.name for spec in found] != [spec.name for spec in wanted]:
+            names = ", ".join(spec.name for spec in found)
+            yield f"{kind}s are named {names}, not {', '.join(spec.name for spec in wanted)}"
+            continue
+        for have, want in zip(found, wanted, strict=True):
+            if not _agree(have, want, undecided=undecided):
+                yield (
+                    f"{kind} {have.name} is {have.dtype}{list(have.shape)}, "
+                    f"not {want.dtype}{list(want.shape)}"
+                )
+
+
+def manifest_problems(record: Artifact, runtime: Runtime, result: RunResult) -> Iterator[str]:
+    """Statements of the manifest that are not true of the file."""
+    if record.target != runtime.target:
+        yield f"the manifest calls it {record.target}, it is {runtime.target}"
+    if scheme_named(record.precision).weights != result.weight_type:
+        yield f"the manifest says {record.precision}, the file is {result.weight_type}"
+    any_size = dynamic_axes_of(record.inputs).any_size
+    for kind, have, said, undecided in (
+        ("inputs", result.inputs, record.inputs, False),
+        ("outputs", result.output_specs, record.outputs, any_size),
+    ):
+        if [s.name for s in have] != [s.name for s in said] or not all(
+            _agree(*pair, undecided=undecided) for pair in zip(have, said, strict=True)
+        ):
+            yield f"the manifest lists other {kind} than the file has"
+
+
+def _agree(have: TensorSpec, want: TensorSpec, *, undecided: bool) -> bool:
+    """Whether both agree; free dimensions are named as a runtime likes. With `undecided`, it may
+    not be able to tell that a dimension is not free: the size is seen when it runs."""
+    return (
+        have.dtype == want.dtype
+        and len(have.shape) == len(want.shape)
+        and all(
+            isinstance(size, str)
+            if isinstance(wanted, str)
+            else size == wanted or (undecided and isinstance(size, str))
+            for size, wanted in zip(have.shape, want.shape, strict=True)
+        )
+    )

@@ -1,0 +1,50 @@
+"""What a check keeps of a runner that failed."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from slide_deploy.artifacts.manifest import Artifact
+from slide_deploy.types import TensorSpec, Verdict
+from slide_deploy.verification import check as checking
+from slide_deploy.verification.check import check_artifact
+from slide_deploy.verification.judge import VerificationPolicy
+
+SPECS = (TensorSpec("x", (1, 2)),)
+
+
+@pytest.fixture
+def artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"no model")
+    monkeypatch.setattr(checking.registry, "require", lambda *_: None)
+    return path
+
+
+def checked(path: Path, precision: str = "float32"):
+    record = Artifact("onnx", path.name, precision, "", 0, SPECS, SPECS)
+    reference = SimpleNamespace(expect=lambda axes, precision: ())
+    return check_artifact(path, reference, record, VerificationPolicy(), lambda step: None)
+
+
+def test_a_crashed_runner_leaves_its_standard_error(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash = subprocess.CompletedProcess([], -11, stdout="", stderr="first line\nlast line\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: crash)
+    found = checked(artifact)
+    assert found.verdict is Verdict.FAIL
+    assert "crashed on m.onnx (exit -11): last line" in found.problems[0]
+    assert "--debug" in found.problems[0]
+    assert found.details == "first line\nlast line\n"
+
+
+def test_a_precision_that_no_scheme_has_fails(artifact: Path) -> None:
+    found = checked(artifact, "float7")
+    assert found.verdict is Verdict.FAIL
+    assert "unknown precision 'float7'" in found.problems[0]
+    assert found.precision == "float7"
