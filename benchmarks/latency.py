@@ -25,7 +25,6 @@ from slide_deploy import (
     Benchmark,
     TensorSpec,
     benchmark,
-    fold_windows,
     fuse_module,
     lower,
     lowerings,
@@ -38,7 +37,7 @@ from slide_deploy import (
 )
 from slide_deploy.capture import Capture
 from slide_deploy.models.slide_attention import SlideAttention
-from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig, Stage
+from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig, Stage, fold_windows
 
 SWIN_T = SlideSwinConfig(
     image_size=(224, 224),

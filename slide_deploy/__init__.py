@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from slide_deploy.fusion.branches import fuse as fuse_module
     from slide_deploy.fusion.branches import fused_skeleton, replace_attention
     from slide_deploy.loading.custom import load_foreign, wrap
-    from slide_deploy.loading.inspection import count_flops, count_parameters
+    from slide_deploy.loading.flops import count_flops
+    from slide_deploy.loading.inspection import count_parameters
     from slide_deploy.loading.loader import Model, load
     from slide_deploy.loading.loader import save_fused as fuse
     from slide_deploy.lowering.catalog import lowerings
     from slide_deploy.lowering.selection import lower_for as lower
-    from slide_deploy.lowering.windows import fold_windows
     from slide_deploy.parity.comparison import Tolerance
     from slide_deploy.pipeline import export, export_and_verify, reference_of, verify
     from slide_deploy.reference import run_module
@@ -71,7 +71,6 @@ __all__ = [
     "count_parameters",
     "export",
     "export_and_verify",
-    "fold_windows",
     "fuse",
     "fuse_module",
     "fused_skeleton",
@@ -108,11 +107,11 @@ _PLACES = {
     "bench.latency": "Benchmark Timing benchmark=bench",
     "fusion.branches": "fuse_module=fuse fused_skeleton replace_attention",
     "loading.custom": "load_foreign wrap",
-    "loading.inspection": "count_flops count_parameters",
+    "loading.flops": "count_flops",
+    "loading.inspection": "count_parameters",
     "loading.loader": "Model fuse=save_fused load",
     "lowering.catalog": "lowerings",
     "lowering.selection": "lower=lower_for",
-    "lowering.windows": "fold_windows",
     "parity.comparison": "Tolerance",
     "pipeline": "export export_and_verify reference_of verify",
     "reference": "run_module",

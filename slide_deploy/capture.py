@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from slide_deploy.types import SizeSteps, TensorSpec
 
-__all__ = ["Capture"]
+__all__ = ["Capture", "zeros"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,15 @@ class Capture:
     def in_half(self) -> Capture:
         """The same model with float16 weights and arithmetic; inputs and outputs stay float32."""
         return replace(self, module=_HalfPrecision(self.module).eval())
+
+
+def zeros(
+    spec: TensorSpec, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Zeros of a spec's shape, free dimensions as 1; `dtype` is for float32 inputs only."""
+    shape = [1 if isinstance(size, str) else size for size in spec.shape]
+    own: torch.dtype = getattr(torch, spec.dtype)
+    return torch.zeros(shape, dtype=dtype if dtype and own is torch.float32 else own, device=device)
 
 
 def _dimension(name: str, steps: SizeSteps | None) -> Any:

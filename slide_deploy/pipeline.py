@@ -241,7 +241,7 @@ def reference_of(
         specs=specs,
         expect=expect,
         blocks=lambda inputs, precision: block_references(
-            model.module, prepared(inputs), precision
+            model.module, model.block_names(model.module), prepared(inputs), precision
         ),
     )
 

@@ -19,7 +19,7 @@ from slide_deploy.parity.probes import Probe
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import Precision, TensorSpec
 
-__all__ = ["block_names", "block_references", "expectations", "run_module"]
+__all__ = ["block_references", "expectations", "run_module"]
 
 Prepare = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
@@ -78,10 +78,12 @@ def _without_luck(found: tuple[Expectation, ...]) -> tuple[Expectation, ...]:
 
 
 def block_references(
-    module: nn.Module, inputs: Mapping[str, np.ndarray], precision: str
+    module: nn.Module,
+    names: list[str],
+    inputs: Mapping[str, np.ndarray],
+    precision: str,
 ) -> tuple[BlockReference, ...]:
-    """Output of each block of `module` on one input in float64, with the noise of `precision`."""
-    names = block_names(module)
+    """Outputs of the named modules on one input in float64, with the noise of `precision`."""
     exact = _block_outputs(copy.deepcopy(module).double(), names, inputs)
     render = scheme_named(precision).render
     rough = _block_outputs(render(module) if render else module, names, inputs)
@@ -89,27 +91,6 @@ def block_references(
         BlockReference(name, value, noise_floor(rough[name], value))
         for name, value in exact.items()
     )
-
-
-def block_names(module: nn.Module) -> list[str]:
-    """Modules to trace: attentions, norms, MLPs and what else stands beside them.
-
-    Descends through whatever has an attention below it, and through containers.
-    """
-
-    def walk(prefix: str, parent: nn.Module) -> Iterator[str]:
-        for name, child in parent.named_children():
-            path = f"{prefix}{name}"
-            if isinstance(child, (nn.ModuleList, nn.Sequential)) or _holds_attention(child):
-                yield from walk(f"{path}.", child)
-            elif any(True for _ in child.parameters()):
-                yield path
-
-    return list(walk("", module))
-
-
-def _holds_attention(module: nn.Module) -> bool:
-    return any(name.rpartition(".")[2] == "attn" for name, _ in module.named_modules())
 
 
 def _block_outputs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -213,6 +214,41 @@ def test_model_code_never_sees_the_name_of_a_target(module: str) -> None:
             words += [v for f in ("id", "attr", "name", "arg") if (v := getattr(node, f, ""))]
     told = [word for word in words for target in TARGETS if target in word.lower().replace(" ", "")]
     assert told == []
+
+
+@pytest.mark.parametrize("module", below("models"))
+def test_models_know_nothing_of_what_is_done_with_them(module: str) -> None:
+    assert [n for n in own(module) if not within(n, ("errors", "types", "utils", "models"))] in (
+        [],
+        ["slide_deploy"] * (module == "slide_deploy.models.families"),
+    )
+
+
+def family_words() -> set[str]:
+    """Modules and classes of the families, and the names of what only one of them has."""
+    files = [m for m in below("models") if exported(m) and "FAMILY" in (exported(m) or [])]
+    names = {name for module in files for name in exported(module) or []} - {"FAMILY", "Block"}
+    return {m.rpartition(".")[2] for m in files} | names | {"attn_mask", "relative_position_index"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        m
+        for m in sources()
+        if room(m) not in ("models", "validators") and m != "slide_deploy.models"
+    ],
+)
+def test_only_models_name_a_family(module: str) -> None:
+    """What a family needs elsewhere is a hook of `Family`."""
+    told = {
+        value
+        for node in ast.walk(sources()[module])
+        for field in ("id", "attr", "name", "module", "value")
+        if isinstance(value := getattr(node, field, None), str) and len(value) < 100
+    }
+    words = {word for text in told for word in re.findall(r"\w+", text)}
+    assert words & family_words() == set()
 
 
 @pytest.mark.parametrize("module", below("parity"))

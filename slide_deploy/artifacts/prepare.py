@@ -14,7 +14,7 @@ from slide_deploy.capture import Capture
 from slide_deploy.loading.dynamic_size import DynamicSize, dynamic_size_of
 from slide_deploy.loading.loader import Model
 from slide_deploy.lowering.selection import check_name, lower_for
-from slide_deploy.lowering.windows import fold_windows
+from slide_deploy.models.families import simplified
 from slide_deploy.types import LayerLowering, Options, TensorSpec, with_batch
 
 __all__ = ["PreparedModel", "SizeOf", "preparer", "size_of_model", "source_of"]
@@ -49,7 +49,7 @@ def preparer(
     free = (size_of or size_of_model(model))() if options.dynamic_size else None
     inputs = tuple(with_batch(spec, batch) for spec in (free or model).inputs)
     outputs = tuple(with_batch(spec, batch) for spec in (free or model).outputs)
-    fused = fold_windows(model.merged)
+    fused = simplified(model.merged)
     metadata = _metadata(model, inputs, options)
     captures: dict[tuple[str, ...], Capture] = {}
 

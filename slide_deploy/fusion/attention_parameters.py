@@ -1,4 +1,4 @@
-"""The parts of Slide Attention in any module, and the ways in which they may be joined.
+"""The parameters of Slide Attention in any module, and the ways in which they may be joined.
 
 Whoever writes the attention (arXiv 2304.04237, and the variants of the same authors' DAT
 repository) under names of their own still needs these parameters: two projections, shift pairs,
@@ -48,7 +48,7 @@ class AttentionParameters:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A fused attention on (B, H, W, C) in the parts' own precision, and the pairs it merged."""
+    """A fused attention on (B, H, W, C) in the module's precision, and the pairs it merged."""
 
     attention: FusedSlideAttention
     pairs: tuple[str, ...]
@@ -61,7 +61,7 @@ def is_one_hot(weight: Tensor) -> bool:
 
 
 def attention_parameters_of(module: nn.Module) -> AttentionParameters | None:
-    """The parts, where the module's parameters are those of a Slide Attention and no others."""
+    """The module's parameters, where they are those of a Slide Attention and no others."""
     projections: list[nn.Linear | nn.Conv2d] = []
     shifts: dict[str, nn.Conv2d] = {}
     tables: list[Tensor] = []
@@ -87,20 +87,22 @@ def attention_parameters_of(module: nn.Module) -> AttentionParameters | None:
     )
 
 
-def hypotheses(parts: AttentionParameters) -> Iterator[Hypothesis]:
-    """Every attention that the parts can be, the usual ones first."""
-    channels, side = _sizes(parts)
-    for qkv, proj in itertools.permutations(parts.projections):
+def hypotheses(parameters: AttentionParameters) -> Iterator[Hypothesis]:
+    """Every attention that the parameters can form, the usual ones first."""
+    channels, side = _sizes(parameters)
+    for qkv, proj in itertools.permutations(parameters.projections):
         (rows, dim), (out, inner) = qkv.weight.shape[:2], proj.weight.shape[:2]
         if out != dim or rows not in (inner, 3 * inner) or inner % channels or dim % inner:
             continue
         heads = inner // channels
-        if parts.table is not None and parts.table.numel() != heads * side**2:
+        if parameters.table is not None and parameters.table.numel() != heads * side**2:
             continue
         usual = (channels**-0.5, (dim // heads) ** -0.5, 1.0)
-        scales = dict.fromkeys((*parts.scales, *usual))
+        scales = dict.fromkeys((*parameters.scales, *usual))
         orders = (True, False) if rows != inner and heads > 1 else (True,)
-        for (keys, values), head_first, scale in itertools.product(_pairs(parts), orders, scales):
+        for (keys, values), head_first, scale in itertools.product(
+            _pairs(parameters), orders, scales
+        ):
             config = AttentionConfig(
                 dim=dim,
                 heads=heads,
@@ -108,12 +110,12 @@ def hypotheses(parts: AttentionParameters) -> Iterator[Hypothesis]:
                 qkv_bias=qkv.bias is not None,
                 qk_scale=scale,
                 reduction=dim // inner,
-                position_bias=parts.table is not None,
+                position_bias=parameters.table is not None,
                 share_kernel=keys == values,
                 share_qkv=rows == inner,
             )
             pairs = tuple(" + ".join(pair) for pair in dict.fromkeys((keys, values)))
-            state = _state(parts, config, qkv, proj, (keys, values), head_first=head_first)
+            state = _state(parameters, config, qkv, proj, (keys, values), head_first=head_first)
             if state is not None:
                 yield Hypothesis(_built(config, state), pairs)
 
@@ -135,23 +137,23 @@ def _is_shift(layer: nn.Module) -> bool:
     )
 
 
-def _sizes(parts: AttentionParameters) -> tuple[int, int]:
+def _sizes(parameters: AttentionParameters) -> tuple[int, int]:
     """Channels of a head, side of the window."""
-    layer = next(iter(parts.fixed.values()))
+    layer = next(iter(parameters.fixed.values()))
     return layer.in_channels, layer.kernel_size[0]
 
 
-def _pairs(parts: AttentionParameters) -> Iterator[tuple[_Pair, _Pair]]:
+def _pairs(parameters: AttentionParameters) -> Iterator[tuple[_Pair, _Pair]]:
     """Which pair shifts keys and which values: each way that leaves no convolution over."""
-    pairs = list(itertools.product(parts.fixed, parts.learned))
-    everything = {*parts.fixed, *parts.learned}
+    pairs = list(itertools.product(parameters.fixed, parameters.learned))
+    everything = {*parameters.fixed, *parameters.learned}
     for keys, values in itertools.product(pairs, repeat=2):
         if {*keys, *values} == everything:
             yield keys, values
 
 
 def _state(
-    parts: AttentionParameters,
+    parameters: AttentionParameters,
     config: AttentionConfig,
     qkv: nn.Linear | nn.Conv2d,
     proj: nn.Linear | nn.Conv2d,
@@ -160,7 +162,7 @@ def _state(
     head_first: bool,
 ) -> dict[str, Tensor] | None:
     """Weights under the names of this package; None where taps have no common order."""
-    orders = [_taps(parts.fixed[fixed].weight) for fixed, _ in pairs]
+    orders = [_taps(parameters.fixed[fixed].weight) for fixed, _ in pairs]
     if any(order is None or order != orders[0] for order in orders):
         return None
     order = torch.tensor(orders[0]).argsort()
@@ -171,15 +173,15 @@ def _state(
     }
     if qkv.bias is not None:
         state["qkv.bias"] = _rows(qkv.bias, config, head_first=head_first)
-    if parts.table is not None:
-        shape = [size for size in parts.table.shape if size != 1]
+    if parameters.table is not None:
+        shape = [size for size in parameters.table.shape if size != 1]
         turned = shape == [config.taps, config.heads]
-        table = parts.table.reshape(shape).T if turned else parts.table
+        table = parameters.table.reshape(shape).T if turned else parameters.table
         table = table.reshape(config.heads, config.taps)[:, order]
         state["relative_position_bias_table"] = table.reshape(1, config.heads, 1, -1, 1, 1)
     for name, (fixed, learned) in zip(("shift", "shift_v"), pairs, strict=True):
         if name == "shift" or not config.share_kernel:
-            first, second = parts.fixed[fixed], parts.learned[learned]
+            first, second = parameters.fixed[fixed], parameters.learned[learned]
             state[f"{name}.weight"] = _ordered(first.weight + second.weight, order)
             state[f"{name}.bias"] = _ordered(_bias(first) + _bias(second), order)
     return {key: value.detach() for key, value in state.items()}
@@ -203,8 +205,8 @@ def _rows(values: Tensor, config: AttentionConfig, *, head_first: bool) -> Tenso
     """Outputs of the projection as (h, 3, d), which others keep as (3, h, d)."""
     if head_first:
         return values
-    parts_first = values.reshape(3, config.heads, config.head_dim, *values.shape[1:])
-    return parts_first.transpose(0, 1).flatten(0, 2)
+    qkv_first = values.reshape(3, config.heads, config.head_dim, *values.shape[1:])
+    return qkv_first.transpose(0, 1).flatten(0, 2)
 
 
 def _bias(layer: nn.Linear | nn.Conv2d) -> Tensor:

@@ -12,10 +12,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from slide_deploy.errors import ConversionError
+from slide_deploy.models.equivalence import RELATIVE_TOLERANCE, error_on, noise
 from slide_deploy.models.slide_attention import (
     AttentionConfig,
     FusedSlideAttention,
@@ -25,10 +25,8 @@ from slide_deploy.models.slide_attention import (
 )
 
 __all__ = [
-    "RELATIVE_TOLERANCE",
     "ShiftReport",
     "attention_error",
-    "error_on",
     "fuse",
     "fuse_attention",
     "fused_skeleton",
@@ -37,18 +35,16 @@ __all__ = [
     "shift_reports",
 ]
 
-RELATIVE_TOLERANCE = 1e-12
-
 
 def replace_attention(
-    model: nn.Module, form: Callable[[SlideAttention, str], nn.Module]
+    model: nn.Module, replacement: Callable[[SlideAttention, str], nn.Module]
 ) -> nn.Module:
-    """A copy of `model` with every SlideAttention replaced by `form(module, name)`."""
+    """A copy of `model` with every SlideAttention replaced by `replacement(module, name)`."""
     copied = copy.deepcopy(model)
     for name, module in list(copied.named_modules()):
         if isinstance(module, SlideAttention):
             parent, _, own = name.rpartition(".")
-            setattr(copied.get_submodule(parent), own, form(module, name))
+            setattr(copied.get_submodule(parent), own, replacement(module, name))
     return copied
 
 
@@ -61,12 +57,12 @@ def fuse(model: nn.Module) -> nn.Module:
 
 
 def fused_skeleton(model: nn.Module) -> nn.Module:
-    """The fused form's modules without its weights, to load a fused file into."""
+    """The fused model's modules without its weights, to load a fused file into."""
     return replace_attention(model, lambda module, _: FusedSlideAttention(module.config))
 
 
 def fuse_attention(module: SlideAttention, name: str) -> FusedSlideAttention:
-    """The fused form of one module, with the weights summed in float64."""
+    """One module fused, with the weights summed in float64."""
     fused = FusedSlideAttention(module.config).to(module.qkv.weight.dtype)
     state = {
         key: value for key, value in module.state_dict().items() if not key.startswith("dep_conv")
@@ -91,21 +87,11 @@ def _sum(fixed: nn.Conv2d, learned: nn.Conv2d, part: str) -> Tensor:
     return fixed.get_parameter(part).detach().double() + learned.get_parameter(part).detach()
 
 
-def attention_error(module: LocalAttention, form: nn.Module) -> float:
-    """Relative error in float64 of another form of an attention on (B, H, W, C) noise."""
+def attention_error(module: LocalAttention, other: nn.Module) -> float:
+    """`error_on` (B, H, W, C) noise of another formulation of an attention, both in float64."""
     # Larger than the kernel on both axes, and not square: borders, corners and the middle.
     size = 2 * module.config.kernel_size
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, size, size + 1, module.config.dim, dtype=torch.float64, generator=generator)
-    return error_on(x, module, form)
-
-
-def error_on(x: Tensor, module: Callable[[Tensor], Tensor], form: nn.Module) -> float:
-    """max |form(x) − module(x)| / max |module(x)|."""
-    with torch.no_grad():
-        expected = module(x)
-        difference = form(x) - expected
-    return float(difference.abs().max() / expected.abs().max())
+    return error_on(noise((2, size, size + 1, module.config.dim)), module, other)
 
 
 @dataclass(frozen=True)
@@ -121,7 +107,7 @@ class ShiftReport:
 
 
 def shift_reports(model: nn.Module) -> tuple[ShiftReport, ...]:
-    """One report per Slide Attention of `model`, in either form, in forward order."""
+    """One report per Slide Attention of `model`, fused or not, in forward order."""
     reports = []
     for name, module in model.named_modules():
         if isinstance(module, SlideAttention):

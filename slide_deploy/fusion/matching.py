@@ -1,8 +1,8 @@
 """Find whole Slide Attentions in any module, by what they compute and not by their names.
 
-A module whose parameters are those of the attention is held against every attention that they
+A module whose parameters are those of the attention is compared with every attention that they
 can make. One that gives the same outputs takes its place, and is lowered like those of this
-package; where none does, the module stays as it is, and that is said.
+package; where none does, the module stays as it is, and the reason is reported.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from slide_deploy.fusion.attention_parameters import (
     attention_parameters_of,
     hypotheses,
 )
-from slide_deploy.fusion.branches import RELATIVE_TOLERANCE
-from slide_deploy.fusion.pairs import Match, difference, relative_error
+from slide_deploy.fusion.equivalence import difference
+from slide_deploy.fusion.pairs import Match
+from slide_deploy.models.equivalence import RELATIVE_TOLERANCE, noise, relative_error
 from slide_deploy.models.slide_attention import FusedSlideAttention, LocalAttention
 
-__all__ = ["recognise"]
+__all__ = ["match_attentions"]
+
+SUSPECT = "it has the parameters of Slide Attention"
 
 
 class ChannelsFirst(nn.Module):
@@ -50,7 +53,7 @@ class _Call:
     result: Any
 
 
-def recognise(
+def match_attentions(
     module: nn.Module, example: tuple[Tensor, ...]
 ) -> tuple[nn.Module, tuple[Match, ...]]:
     """A copy of `module` with each Slide Attention found in it fused, and what was found.
@@ -64,21 +67,21 @@ def recognise(
         return module, ()
     calls = _calls(exact, candidates, example)
     found: dict[str, Match] = {}
-    forms: dict[str, nn.Module] = {}
-    for name, parts in candidates.items():
-        if any(_is_within(name, other) for other in forms):
+    replacements: dict[str, nn.Module] = {}
+    for name, parameters in candidates.items():
+        if any(_is_within(name, other) for other in replacements):
             continue
-        outcome = _recognised(exact.get_submodule(name), parts, calls[name])
+        outcome = _matched(exact.get_submodule(name), parameters, calls[name])
         if isinstance(outcome, str):
             found[name] = Match(name, "left", outcome)
         else:
-            forms[name], why = outcome
-            found[name] = Match(name, "recognised", why)
-    if forms and (problem := difference(exact, _with(exact, forms), example)):
-        found |= {name: replace(found[name], action="left", why=problem) for name in forms}
-        forms = {}
+            replacements[name], why = outcome
+            found[name] = Match(name, "matched", why)
+    if replacements and (problem := difference(exact, _with(exact, replacements), example)):
+        found |= {name: replace(found[name], action="left", why=problem) for name in replacements}
+        replacements = {}
     dtype = next(module.parameters()).dtype
-    merged = _with(module, {name: form.to(dtype) for name, form in forms.items()})
+    merged = _with(module, {name: own.to(dtype) for name, own in replacements.items()})
     return merged, tuple(entry for entry in found.values() if not _is_around(entry, found))
 
 
@@ -87,8 +90,8 @@ def _candidates(module: nn.Module, name: str) -> Iterator[tuple[str, AttentionPa
     if isinstance(module, LocalAttention):
         return
     ours = any(isinstance(own, LocalAttention) for own in module.modules())
-    if not ours and (parts := attention_parameters_of(module)) is not None:
-        yield name, parts
+    if not ours and (parameters := attention_parameters_of(module)) is not None:
+        yield name, parameters
     for own, child in module.named_children():
         yield from _candidates(child, f"{name}.{own}" if name else own)
 
@@ -127,24 +130,24 @@ def _calls(
     return found
 
 
-def _recognised(
-    module: nn.Module, parts: AttentionParameters, calls: list[_Call]
+def _matched(
+    module: nn.Module, parameters: AttentionParameters, calls: list[_Call]
 ) -> tuple[nn.Module, str] | str:
     """What computes the same as `module`, and what to say of it; else why there is nothing."""
     if not calls:
-        return "it has the parts of Slide Attention, but is not called as a module"
+        return f"{SUSPECT}, but is not called as a module"
     if not all(map(_maps_one_tensor, calls)):
-        return "it has the parts of Slide Attention, but does not map one tensor to one of its size"
+        return f"{SUSPECT}, but does not map one tensor to one of its size"
     seen = [call.arguments[0] for call in calls]
     for first in (True, False):
-        probes = list(_probes(module, parts, seen, channels_first=first))
-        for hypothesis in hypotheses(parts):
-            form = _form(hypothesis, channels_first=first)
-            if all(_agree(form, x, expected) for x, expected in probes):
+        probes = list(_probes(module, parameters, seen, channels_first=first))
+        for hypothesis in hypotheses(parameters):
+            replacement = _as_module(hypothesis, channels_first=first)
+            if all(_agree(replacement, x, expected) for x, expected in probes):
                 merged = " and ".join(hypothesis.pairs)
                 order = "channels first" if first else "channels last"
-                return form, f"{merged} merged, {order}, equal within 1e-12 in float64"
-    return "it has the parts of Slide Attention, but computes something else"
+                return replacement, f"{merged} merged, {order}, equal within 1e-12 in float64"
+    return f"{SUSPECT}, but computes something else"
 
 
 def _maps_one_tensor(call: _Call) -> bool:
@@ -154,22 +157,17 @@ def _maps_one_tensor(call: _Call) -> bool:
     return all(isinstance(v, Tensor) and v.ndim == 4 for v in (x, y)) and x.shape == y.shape
 
 
-def _form(hypothesis: Hypothesis, *, channels_first: bool) -> nn.Module:
+def _as_module(hypothesis: Hypothesis, *, channels_first: bool) -> nn.Module:
     return ChannelsFirst(hypothesis.attention).eval() if channels_first else hypothesis.attention
 
 
 def _probes(
-    module: nn.Module, parts: AttentionParameters, seen: list[Tensor], *, channels_first: bool
+    module: nn.Module, parameters: AttentionParameters, seen: list[Tensor], *, channels_first: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and the module's outputs: noise on a small map, where it takes one, then in the
     shapes it was given, then what it was given."""
-    generator = torch.Generator().manual_seed(0)
-
-    def noise(shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, dtype=torch.float64, generator=generator)
-
     # Larger than the kernel on both axes, and not square: borders, corners and the middle.
-    side = 2 * next(iter(parts.fixed.values())).kernel_size[0]
+    side = 2 * next(iter(parameters.fixed.values())).kernel_size[0]
     width = seen[0].shape[1 if channels_first else -1]
     with torch.no_grad():
         small = (2, width, side, side + 1) if channels_first else (2, side, side + 1, width)
@@ -183,23 +181,23 @@ def _probes(
             yield x, module(x)
 
 
-def _agree(form: nn.Module, x: Tensor, expected: Tensor) -> bool:
-    attention = form.attention if isinstance(form, ChannelsFirst) else form
+def _agree(replacement: nn.Module, x: Tensor, expected: Tensor) -> bool:
+    attention = replacement.attention if isinstance(replacement, ChannelsFirst) else replacement
     assert isinstance(attention, FusedSlideAttention)
-    if x.shape[1 if isinstance(form, ChannelsFirst) else -1] != attention.config.dim:
+    if x.shape[1 if isinstance(replacement, ChannelsFirst) else -1] != attention.config.dim:
         return False
     with torch.no_grad():
-        found = form(x)
-    return found.shape == expected.shape and relative_error(expected, found) <= RELATIVE_TOLERANCE
+        found = replacement(x)
+    return relative_error(expected, found) <= RELATIVE_TOLERANCE
 
 
-def _with(module: nn.Module, forms: dict[str, nn.Module]) -> nn.Module:
+def _with(module: nn.Module, replacements: dict[str, nn.Module]) -> nn.Module:
     """A copy with the named modules replaced, wherever else they are used as well."""
-    if "" in forms:
-        return forms[""]
+    if "" in replacements:
+        return replacements[""]
     copied = copy.deepcopy(module)
-    chosen = {copied.get_submodule(name): form for name, form in forms.items()}
-    for name, own in list(copied.named_modules(remove_duplicate=False)):
-        if own in chosen:
-            copied.set_submodule(name, chosen[own])
+    chosen = {copied.get_submodule(name): own for name, own in replacements.items()}
+    for name, child in list(copied.named_modules(remove_duplicate=False)):
+        if child in chosen:
+            copied.set_submodule(name, chosen[child])
     return copied

@@ -7,8 +7,6 @@ cannot be merged exactly stays as it is, and is reported with the reason.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,11 +14,23 @@ import torch
 from torch import Tensor, fx, nn
 
 from slide_deploy.fusion.attention_parameters import is_one_hot
-from slide_deploy.fusion.branches import RELATIVE_TOLERANCE, fuse
+from slide_deploy.fusion.branches import fuse
+from slide_deploy.fusion.equivalence import beyond_tolerance, difference
+from slide_deploy.fusion.graph import (
+    arguments_of,
+    drop_unused,
+    first_inputs,
+    name_sizes,
+    operator_name,
+    pass_tensors,
+    stored_tensor,
+)
+from slide_deploy.models.equivalence import noise, relative_error
 from slide_deploy.models.slide_attention import SlideAttention
 from slide_deploy.utils.quiet import quiet
+from slide_deploy.utils.text import first_line
 
-__all__ = ["Match", "difference", "fuse_by_structure", "relative_error"]
+__all__ = ["Match", "fuse_by_structure"]
 
 _ATEN = torch.ops.aten
 _CONVOLUTIONS = (_ATEN.conv2d.default, _ATEN.conv2d.padding, _ATEN.convolution.default)
@@ -34,7 +44,7 @@ class Match:
     the module."""
 
     name: str
-    action: Literal["recognised", "fused", "left"]
+    action: Literal["matched", "fused", "left"]
     why: str
 
 
@@ -61,11 +71,11 @@ def fuse_by_structure(
             program = torch.export.export(base, example, dynamic_shapes=dynamic_shapes)
         exported = program.module(check_guards=False)
     except Exception as error:  # whatever the tracer or the module throws
-        why = f"torch.export cannot capture it: {_first_line(error)}"
+        why = f"torch.export cannot capture it: {first_line(error)}"
         return base, (*known, Match("the module", "left", why))
     graph = fx.GraphModule(exported, exported.graph)
-    _name_sizes(graph)
-    _take_tensors(graph)
+    name_sizes(graph)
+    pass_tensors(graph)
     found = _merge_pairs(graph)
     if not any(entry.action == "fused" for entry in found):
         return base, (*known, *found)
@@ -95,7 +105,7 @@ class _Conv:
 def _merge_pairs(graph: fx.GraphModule) -> list[Match]:
     """Merge what can be merged, in place, with float64 sums."""
     convolutions = {node: conv for node in graph.graph.nodes if (conv := _depthwise(graph, node))}
-    one_hot = {c.node for c in convolutions.values() if is_one_hot(_tensor(graph, c.weight))}
+    one_hot = {c.node for c in convolutions.values() if is_one_hot(stored_tensor(graph, c.weight))}
     merged: dict[frozenset[tuple[str, str | None]], str] = {}
     found: list[Match] = []
     met: set[fx.Node] = set()
@@ -121,7 +131,7 @@ def _merge_pairs(graph: fx.GraphModule) -> list[Match]:
             found.append(Match(conv.name, "left", _loose_end(conv.node, convolutions)))
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
-    _drop_unused(graph)
+    drop_unused(graph)
     graph.recompile()
     return list(dict.fromkeys(found))
 
@@ -134,12 +144,12 @@ def _depthwise(graph: fx.GraphModule, node: fx.Node) -> _Conv | None:
     """The node as a depthwise convolution with stored weights, where it is one."""
     if node.target not in _CONVOLUTIONS:
         return None
-    given = _arguments(node)
+    given = arguments_of(node)
     weight, bias = given["weight"], given["bias"]
     stored = all(value is None or value.op == "get_attr" for value in (weight, bias))
     if not stored or given.get("transposed"):
         return None
-    kernel = _tensor(graph, str(weight.target))
+    kernel = stored_tensor(graph, str(weight.target))
     if kernel.ndim != 4 or kernel.shape[1] != 1:
         return None
     geometry = (*(_sizes(given[key], kernel) for key in _GEOMETRY), tuple(kernel.shape))
@@ -148,17 +158,6 @@ def _depthwise(graph: fx.GraphModule, node: fx.Node) -> _Conv | None:
     name = str(stack[-1][0]) if stack and "Conv" in str(stack[-1][1]) else own
     bias_name = None if bias is None else str(bias.target)
     return _Conv(node, name, given["input"], str(weight.target), bias_name, geometry)
-
-
-def _arguments(node: fx.Node) -> dict[str, Any]:
-    """All arguments of an operator by name, its defaults included."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    schema = node.target._schema.arguments
-    values = {argument.name: argument.default_value for argument in schema}
-    values |= {
-        argument.name: value for argument, value in zip(schema, node.args, strict=False)
-    } | node.kwargs
-    return values
 
 
 def _sizes(value: Any, kernel: Tensor) -> Any:
@@ -188,7 +187,7 @@ def _obstacle(
         return "the two read different values"
     if differing:
         return f"the geometries differ: {', '.join(differing)}"
-    if _arguments(node)["alpha"] != 1:
+    if arguments_of(node)["alpha"] != 1:
         return "the sum is weighted (alpha)"
     if node.target is _ATEN.add_.Tensor and len(first.node.users) > 1:
         return "the sum overwrites a value that is used elsewhere"
@@ -201,37 +200,24 @@ def _loose_end(node: fx.Node, convolutions: dict[fx.Node, _Conv]) -> str:
         if user.target not in _ADDITIONS:
             continue
         for other in (a for a in user.args[:2] if isinstance(a, fx.Node) and a is not node):
-            behind = next((n for n in _chain(other) if n in convolutions), None)
+            behind = next((n for n in first_inputs(other) if n in convolutions), None)
             if behind is not None:
-                between = _operator(other)
+                between = operator_name(other)
                 return f"{between} stands between {convolutions[behind].name} and the addition"
         return "what is added to it is no depthwise convolution"
     for user in node.users:
         after = next((n for n in user.users if n.target in _ADDITIONS), None)
         if after is not None:
-            return f"{_operator(user)} stands between it and the addition"
+            return f"{operator_name(user)} stands between it and the addition"
     return "its output goes into no addition"
-
-
-def _chain(node: fx.Node, length: int = 4) -> Iterator[fx.Node]:
-    """What a value was made of, along first arguments."""
-    for _ in range(length):
-        yield node
-        if not node.all_input_nodes:
-            return
-        node = node.all_input_nodes[0]
-
-
-def _operator(node: fx.Node) -> str:
-    return str(node.target).removeprefix("aten.").split(".")[0]
 
 
 def _add_sum(graph: fx.GraphModule, first: _Conv, second: _Conv, number: int) -> str:
     """Store the summed weights in float64; returns the name of what holds them."""
     name = f"fused_shift_{number}"
     holder = nn.Module()
-    biases = [_tensor(graph, bias).double() for bias in (first.bias, second.bias) if bias]
-    weights = [_tensor(graph, conv.weight).double() for conv in (first, second)]
+    biases = [stored_tensor(graph, bias).double() for bias in (first.bias, second.bias) if bias]
+    weights = [stored_tensor(graph, conv.weight).double() for conv in (first, second)]
     holder.weight = nn.Parameter(weights[0] + weights[1], requires_grad=False)
     if biases:
         holder.bias = nn.Parameter(torch.stack(biases).sum(0), requires_grad=False)
@@ -240,31 +226,30 @@ def _add_sum(graph: fx.GraphModule, first: _Conv, second: _Conv, number: int) ->
 
 
 def _pair_difference(graph: fx.GraphModule, name: str, first: _Conv, second: _Conv) -> str:
-    """How both forms of one pair differ on noise of its input's shape; empty where they agree."""
+    """How the merged convolution differs from the pair on noise; empty where they agree."""
     shape = [int(size) if isinstance(size, int) else 2 for size in first.source.meta["val"].shape]
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(shape, dtype=torch.float64, generator=generator)
+    x = noise(shape)
     summed = graph.get_submodule(name)
 
     def run(conv: _Conv, weight: Tensor, bias: Tensor | None) -> Tensor:
-        given = {**_arguments(conv.node), "input": x, "weight": weight, "bias": bias}
+        given = {**arguments_of(conv.node), "input": x, "weight": weight, "bias": bias}
         assert isinstance(conv.node.target, torch._ops.OpOverload)
         result: Tensor = conv.node.target(**given)
         return result
 
     def apart(conv: _Conv) -> Tensor:
-        bias = None if conv.bias is None else _tensor(graph, conv.bias).double()
-        return run(conv, _tensor(graph, conv.weight).double(), bias)
+        bias = None if conv.bias is None else stored_tensor(graph, conv.bias).double()
+        return run(conv, stored_tensor(graph, conv.weight).double(), bias)
 
     with torch.no_grad():
         expected = apart(first) + apart(second)
         together = run(first, summed.get_parameter("weight"), getattr(summed, "bias", None))
-    return _beyond(relative_error(expected, together), "merging the pair")
+    return beyond_tolerance(relative_error(expected, together), "merging the pair")
 
 
 def _replace(graph: fx.GraphModule, node: fx.Node, conv: _Conv, name: str) -> None:
     has_bias = hasattr(graph.get_submodule(name), "bias")
-    given = _arguments(conv.node)
+    given = arguments_of(conv.node)
     with graph.graph.inserting_before(node):
         given["weight"] = graph.graph.get_attr(f"{name}.weight")
         given["bias"] = graph.graph.get_attr(f"{name}.bias") if has_bias else None
@@ -272,93 +257,3 @@ def _replace(graph: fx.GraphModule, node: fx.Node, conv: _Conv, name: str) -> No
     fused.meta = dict(node.meta)
     node.replace_all_uses_with(fused)
     graph.graph.erase_node(node)
-
-
-def difference(base: nn.Module, other: nn.Module, example: tuple[Tensor, ...]) -> str:
-    """How the whole output differs from the module's in float64; empty where it does not."""
-    inputs = tuple(x.double() if x.is_floating_point() else x for x in example)
-    try:
-        with torch.no_grad(), quiet():  # torch warns of its own specs when a graph is copied
-            expected = _tensors(copy.deepcopy(base).double()(*inputs))
-            outputs = _tensors(copy.deepcopy(other).double()(*inputs))
-    except Exception as error:  # a module of any kind: it may not run in float64 at all
-        return f"the whole cannot be checked in float64: {_first_line(error)}"
-    pairs = zip(expected, outputs, strict=True)
-    return _beyond(max(relative_error(*pair) for pair in pairs), "merging the pairs")
-
-
-def _beyond(error: float, doing: str) -> str:
-    return "" if error <= RELATIVE_TOLERANCE else f"{doing} changed the output by {error:.1e}"
-
-
-def relative_error(expected: Tensor, found: Tensor) -> float:
-    """max |found − expected| / max |expected|, 0 where there are no values."""
-    if expected.numel() == 0:
-        return 0.0
-    difference = float((found.double() - expected.double()).abs().max())
-    return difference / max(float(expected.double().abs().max()), torch.finfo(torch.float64).tiny)
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(value)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
-def _name_sizes(graph: fx.GraphModule) -> None:
-    """Ask and use sizes as modules do: operators called directly hide them from torch.jit.trace."""
-    for node in graph.graph.nodes:
-        if node.target is _ATEN.sym_size.int:
-            node.op, node.target = "call_method", "size"
-        elif isinstance(node.target, torch._ops.OpOverload) and any(
-            map(_is_size, node.all_input_nodes)
-        ):
-            name = node.target._schema.name.partition("::")[2]
-            if hasattr(Tensor, name):
-                node.op, node.target = "call_method", name
-            elif hasattr(torch, name):
-                node.target = getattr(torch, name)
-
-
-def _is_size(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), (int, torch.SymInt))
-
-
-def _take_tensors(graph: fx.GraphModule) -> None:
-    """Take and give tensors as they are where no nested value has to be unpacked for it."""
-    codegen = graph.graph._codegen
-    assert isinstance(codegen, fx.graph._PyTreeCodeGen)
-    info = codegen.pytree_info
-    arguments, named = (info.in_spec.child(0), info.in_spec.child(1))
-    result = info.out_spec
-    if result is None or named.num_children or not all(map(_is_leaf, arguments.children())):
-        return
-    output = next(node for node in graph.graph.nodes if node.op == "output")
-    if _is_leaf(result):
-        output.args = (output.args[0][0],)
-    elif result.type is not tuple or not all(map(_is_leaf, result.children())):
-        return
-    graph.graph.set_codegen(fx.graph.CodeGen())
-    graph.recompile()
-
-
-def _is_leaf(spec: Any) -> bool:
-    return bool(spec.is_leaf())
-
-
-def _drop_unused(graph: fx.GraphModule) -> None:
-    """Remove weights that nothing reads any more, which would travel into artifacts."""
-    used = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
-    for name, _ in [*graph.named_parameters(), *graph.named_buffers()]:
-        if name not in used:
-            parent, _, own = name.rpartition(".")
-            delattr(graph.get_submodule(parent), own)
-
-
-def _tensor(graph: fx.GraphModule, name: str) -> Tensor:
-    parent, _, own = name.rpartition(".")
-    value: Tensor = getattr(graph.get_submodule(parent), own)
-    return value.detach()
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:160]}"

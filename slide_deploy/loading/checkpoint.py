@@ -6,13 +6,10 @@ the few harmless names that published training scripts store are mapped to plain
 
 from __future__ import annotations
 
-import io
 import pickle
-import pickletools
 import re
-import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ import torch
 from torch import Tensor
 
 from slide_deploy.errors import CheckpointError, UnsafeCheckpoint
+from slide_deploy.loading.pickle_scan import is_torchscript, unsafe_global
 from slide_deploy.utils.files import check_file
 from slide_deploy.utils.hashing import sha256_of
 
@@ -39,10 +37,6 @@ _STATES = {
 _WRAPPERS = ("module.", "_orig_mod.")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.int32)
 _NAMED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_PLAIN = (
-    *("torch.", "collections.OrderedDict", "numpy.", "_codecs.encode"),
-    *("yacs.config.CfgNode", "argparse.Namespace"),
-)
 
 
 @dataclass(frozen=True)
@@ -98,9 +92,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     states = _states(content)
     for state in states.values():
-        _refuse_odd_weights(path, state)
+        _check_weights(path, state)
     if not states:
-        raise CheckpointError(f"{path} holds no state dict", f"top-level keys are {_some(content)}")
+        raise CheckpointError(
+            f"{path} holds no state dict", f"top-level keys are {_first_keys(content)}"
+        )
     config = content.get("config")
     wrapped = any(key in _STATES for key in content)
     return Checkpoint(
@@ -113,7 +109,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _unpickle(path: Path) -> Any:
-    if _is_torchscript(path):
+    if is_torchscript(path):
         raise CheckpointError(
             f"{path} is a TorchScript archive, not a checkpoint",
             "give the .pth file that it was made from",
@@ -123,7 +119,7 @@ def _unpickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _NAMED_GLOBAL.search(str(error))
-        if wanted := named[1] if named else _foreign_global(path):
+        if wanted := named[1] if named else unsafe_global(path):
             raise UnsafeCheckpoint(
                 f"{path} asks for {wanted} when unpickled; nothing was run",
                 "save the plain state dict: torch.save(model.state_dict(), path)",
@@ -135,59 +131,16 @@ def _unpickle(path: Path) -> Any:
         raise _not_a_checkpoint(path) from error
 
 
-def _foreign_global(path: Path) -> str | None:
-    """The first name that the file's pickle looks up and that is not plain data; reads only.
-
-    For protocols that torch's safe unpickler stops at before it comes to the name.
-    """
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-                data = archive.read(names[0])
-        else:
-            data = path.read_bytes()
-        recent: list[str] = []
-        for opcode, argument, _ in _opcodes(io.BytesIO(data)):
-            if opcode.name in ("GLOBAL", "INST"):
-                name = str(argument).replace(" ", ".")
-            elif opcode.name == "STACK_GLOBAL":
-                name = ".".join(recent[-2:])
-            else:
-                if isinstance(argument, str):
-                    recent.append(argument)
-                continue
-            if not name.startswith(_PLAIN):
-                return name
-    except Exception:  # a broken pickle ends in any error; it is reported as such
-        return None
-    return None
-
-
-def _opcodes(file: io.BytesIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
-    """All of a file's pickles: the format before zip has several, one after another."""
-    while file.read(1):
-        file.seek(-1, io.SEEK_CUR)
-        yield from pickletools.genops(file)
-
-
-def _is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except Exception:  # zipfile also lets struct, Unicode and NotImplemented errors through
-        return False
-
-
 def _not_a_checkpoint(path: Path) -> CheckpointError:
     return CheckpointError(
         f"{path} is not a PyTorch checkpoint, or is truncated", "download or save it again"
     )
 
 
-class _Forgotten:
-    """What a file calls argparse.Namespace: the options of a training script, which nothing here
-    needs. It has no attributes, and whatever the file would set is dropped."""
+class _Discarded:
+    """Stands in for argparse.Namespace, the options of a training script, which are not needed.
+
+    It has no attributes: what the file would set is dropped."""
 
     __slots__ = ()
 
@@ -203,7 +156,7 @@ def _plain_globals() -> list[Any]:
     dtypes = {type(np.dtype(kind)) for kind in "efdbhilBHILq?"}
     return [
         (OrderedDict, "yacs.config.CfgNode"),
-        (_Forgotten, "argparse.Namespace"),
+        (_Discarded, "argparse.Namespace"),
         (scalar, "numpy._core.multiarray.scalar"),
         (scalar, "numpy.core.multiarray.scalar"),
         np.dtype,
@@ -220,7 +173,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise _not_a_checkpoint(path) from error
-    _refuse_odd_weights(path, state)
+    _check_weights(path, state)
     weights = metadata.get("weights", MODEL)
     return Checkpoint(
         path_name=path.name,
@@ -255,7 +208,7 @@ def _unwrapped(state: Mapping[str, Tensor]) -> State:
     return {key: value.detach() for key, value in state.items()}
 
 
-def _refuse_odd_weights(path: Path, state: State) -> None:
+def _check_weights(path: Path, state: State) -> None:
     for name, value in state.items():
         if value.layout is not torch.strided or value.is_meta or value.dtype not in _DTYPES:
             kind = "without values" if value.is_meta else f"{value.dtype}, {value.layout}"
@@ -278,6 +231,6 @@ def _kind(states: Mapping[str, State], config: object, wrapped: bool) -> str:
     return "state dict"
 
 
-def _some(content: Mapping[Any, Any], count: int = 5) -> str:
+def _first_keys(content: Mapping[Any, Any], count: int = 5) -> str:
     names = [repr(key) for key in content][:count]
     return ", ".join(names) + (", …" if len(content) > count else "")

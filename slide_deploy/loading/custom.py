@@ -1,4 +1,4 @@
-"""Models that somebody built themselves, as the `Model` that every other room works with.
+"""Custom models, built by the user's own code, as the `Model` that all other code works with.
 
 A factory is the user's own code, and calling it runs it; the checkpoint beside it is read as
 safely as any other.
@@ -10,9 +10,8 @@ import copy
 import hashlib
 import importlib
 import operator
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,11 +23,18 @@ from torch import Tensor, nn
 from slide_deploy.capture import Capture
 from slide_deploy.errors import ArchitectureError, UsageError
 from slide_deploy.fusion.branches import fuse
-from slide_deploy.fusion.matching import recognise
+from slide_deploy.fusion.matching import match_attentions
 from slide_deploy.fusion.pairs import Match, fuse_by_structure
 from slide_deploy.loading.checkpoint import Checkpoint, Source, State, read_checkpoint
+from slide_deploy.loading.custom_outputs import (
+    FlatOutputs,
+    is_flat,
+    named_tensors,
+    output_specs,
+)
 from slide_deploy.loading.loader import Model
-from slide_deploy.types import TensorSpec, with_batch
+from slide_deploy.types import TensorSpec
+from slide_deploy.utils.text import first_line, first_names
 
 __all__ = ["FAMILY_NAME", "CustomConfig", "load_foreign", "parse_input", "wrap"]
 
@@ -95,12 +101,12 @@ def wrap(
         raise UsageError(f"{name} has no weights", "there is nothing to export: give a model")
     example = Capture(own, specs, (), {}).example
     value = _run(own, example, specs)
-    named = list(_leaves(value, ""))
-    nested = not isinstance(value, Tensor) and not _is_flat(value)
+    named = list(named_tensors(value, ""))
+    nested = not isinstance(value, Tensor) and not is_flat(value)
     if nested:
-        own = _Flat(own).eval()
+        own = FlatOutputs(own).eval()
     _run(copy.deepcopy(own).double(), [_exact(x) for x in example], specs, " in float64")
-    outputs = _outputs(named, {spec.name for spec in specs})
+    outputs = output_specs(named, {spec.name for spec in specs})
     told = tuple(map(_sentence, _found(own, example)))
     return Model(
         name=name,
@@ -125,7 +131,7 @@ def parse_input(text: str) -> TensorSpec:
     sizes = shape.lower().split("x")
     if not name.isidentifier() or not all(s.isascii() and s.isdigit() for s in sizes):
         raise UsageError(
-            f"--input {text[:60]!r} is not an input", "give name:shape, e.g. image:1x3x224x224"
+            f"--input expects name:shape[:dtype], got {text[:60]!r}", "such as image:1x3x224x224"
         )
     spec = TensorSpec(name, tuple(map(int, sizes)), dtype or "float32")
     _check_inputs((spec,))
@@ -133,51 +139,36 @@ def parse_input(text: str) -> TensorSpec:
 
 
 def _found(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[Match, ...]:
-    """Whole attentions, and the shift pairs outside of those that were recognised."""
-    recognised, whole = recognise(module, example)
-    _, pairs = fuse_by_structure(recognised, example)
-    inside = tuple(f"{e.name}.".lstrip(".") for e in whole if e.action == "recognised")
+    """Whole attentions, and the shift pairs outside of those that were matched."""
+    replaced, whole = match_attentions(module, example)
+    _, pairs = fuse_by_structure(replaced, example)
+    inside = tuple(f"{e.name}.".lstrip(".") for e in whole if e.action == "matched")
     return (*whole, *(pair for pair in pairs if not pair.name.startswith(inside)))
 
 
 def _sentence(found: Match) -> str:
-    recognised = found.action == "recognised"
-    action = "recognised as Slide Attention and lowered" if recognised else found.action
-    name = found.name.removeprefix(_Flat.PLACE).lstrip(".") or "the module"
-    return f"{name}: {action}, {found.why}".replace(f"{_Flat.PLACE}.", "")
+    matched = found.action == "matched"
+    action = "recognised as Slide Attention and lowered" if matched else found.action
+    name = found.name.removeprefix(FlatOutputs.PLACE).lstrip(".") or "the module"
+    return f"{name}: {action}, {found.why}".replace(f"{FlatOutputs.PLACE}.", "")
 
 
 def _merged(module: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
     """Every whole attention fused, and the user's own outputs: names are then the user's."""
-    merged = fuse(recognise(module, example)[0])
-    return merged.get_submodule(_Flat.PLACE) if isinstance(merged, _Flat) else merged
+    merged = fuse(match_attentions(module, example)[0])
+    return merged.get_submodule(FlatOutputs.PLACE) if isinstance(merged, FlatOutputs) else merged
 
 
 def _finished(capture: Capture, *, nested: bool) -> nn.Module:
     if nested:
-        capture = replace(capture, module=_Flat(capture.module).eval())
+        capture = replace(capture, module=FlatOutputs(capture.module).eval())
     return fuse_by_structure(capture.module, capture.example, capture.dynamic_shapes)[0]
-
-
-class _Flat(nn.Module):
-    """A module whose outputs are a plain tuple, whatever they were nested in."""
-
-    # No name that a user's own module would have: it is taken out of what is told.
-    PLACE = "whole_module_of_the_user"
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.add_module(self.PLACE, model)
-
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        values = tuple(value for _, value in _leaves(self.get_submodule(self.PLACE)(*inputs), ""))
-        return values[0] if len(values) == 1 else values
 
 
 def _image(size: tuple[int, int] | None) -> TensorSpec:
     if size is None:
         raise UsageError(
-            "a model of one's own works on inputs that only its owner knows",
+            "the inputs of a custom model are not known",
             "pass --image-size HxW for one image, or --input name:shape for each input",
         )
     return TensorSpec("image", (1, 3, *size))
@@ -187,7 +178,7 @@ def _check_inputs(inputs: tuple[TensorSpec, ...]) -> None:
     names = [spec.name for spec in inputs]
     if not inputs or len(set(names)) < len(names):
         raise UsageError(
-            f"inputs {', '.join(names) or '(none)'} are not of different names",
+            f"Input names must be unique; got {', '.join(names) or 'none'}",
             "give each input once, in the order of the forward method",
         )
     for spec in inputs:
@@ -207,7 +198,7 @@ def _built(factory: str) -> nn.Module:
     place, _, attribute = factory.partition(":")
     if not place or not attribute:
         raise UsageError(
-            f"--model {factory!r} names no factory", "give package.module:name, e.g. my.net:build"
+            f"--model expects package.module:function, got {factory!r}", "such as my.net:build"
         )
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -216,14 +207,14 @@ def _built(factory: str) -> nn.Module:
         make = operator.attrgetter(attribute)(importlib.import_module(place))
     except Exception as error:  # importing runs the user's code, which may fail in any way
         raise UsageError(
-            f"--model {factory} cannot be imported: {_told(error)}",
+            f"--model {factory} cannot be imported: {first_line(error)}",
             "the current folder and PYTHONPATH are searched; --debug shows the traceback",
         ) from error
     try:
         module = make()
     except Exception as error:
         raise UsageError(
-            f"--model {factory}() failed: {_told(error)}",
+            f"--model {factory}() failed: {first_line(error)}",
             "it is called without arguments; --debug shows the traceback",
         ) from error
     if not isinstance(module, nn.Module):
@@ -243,10 +234,7 @@ def _load_strictly(checkpoint: Checkpoint, module: nn.Module, state: State, fact
         raise ArchitectureError(f"{checkpoint.path_name}: {lines[-1][:200]}", hint) from error
     for keys, what in ((missing, "lacks"), (unexpected, "has keys that the model does not:")):
         if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise ArchitectureError(
-                f"{checkpoint.path_name} {what} {', '.join(keys[:3])}{more}", hint
-            )
+            raise ArchitectureError(f"{checkpoint.path_name} {what} {first_names(keys)}", hint)
 
 
 def _run(
@@ -258,51 +246,9 @@ def _run(
     except Exception as error:  # the user's own forward
         given = ", ".join(f"{s.name} {'x'.join(map(str, s.shape))} {s.dtype}" for s in specs)
         raise UsageError(
-            f"the model does not run on {given}{where}: {_told(error)}",
+            f"the model does not run on {given}{where}: {first_line(error)}",
             "give its inputs in order with --input name:shape[:dtype]",
         ) from error
-
-
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Tensors in whatever a model returns, with the names they go by."""
-    if isinstance(value, Tensor):
-        yield name or "output", value
-    elif isinstance(value, Mapping):
-        for key, entry in value.items():
-            yield from _leaves(entry, f"{name}_{key}" if name else str(key))
-    elif isinstance(value, (list, tuple)):
-        for index, entry in enumerate(value):
-            yield from _leaves(entry, f"{name or 'output'}_{index}" if index else name)
-    elif value is not None:
-        raise UsageError(
-            f"the model returns a {type(value).__name__} among its outputs",
-            "return tensors, or lists, tuples and dicts of them",
-        )
-
-
-def _outputs(named: list[tuple[str, Tensor]], taken: set[str]) -> tuple[TensorSpec, ...]:
-    specs: list[TensorSpec] = []
-    for name, value in named:
-        own = re.sub(r"\W", "_", name)
-        own = own if own.isidentifier() else f"output_{own}"
-        while own in taken:
-            own += "_out"
-        taken = taken | {own}
-        dtype = str(value.dtype).removeprefix("torch.")
-        if dtype != "float32" or not value.ndim or value.shape[0] != 1:
-            raise UsageError(
-                f"output {own} is {dtype}{list(value.shape)}",
-                "outputs must be float32 with the batch as first dimension: return the scores, "
-                "not what is picked by them",
-            )
-        specs.append(with_batch(TensorSpec(own, tuple(value.shape)), 1))
-    if not specs:
-        raise UsageError("the model returns no tensor", "return what it computes")
-    return tuple(specs)
-
-
-def _is_flat(value: Any) -> bool:
-    return type(value) is tuple and all(isinstance(entry, Tensor) for entry in value)
 
 
 def _exact(value: Tensor) -> Tensor:
@@ -315,7 +261,3 @@ def _digest(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:160]}"

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from slide_deploy.capture import zeros
 from slide_deploy.errors import UsageError
 from slide_deploy.loading.loader import Model
 from slide_deploy.types import HEIGHT, WIDTH, SizeSteps, TensorSpec
+from slide_deploy.utils.text import first_line
 
 __all__ = ["DynamicSize", "dynamic_size_of", "sized"]
 
@@ -78,12 +80,11 @@ def _outputs(model: Model, other: tuple[int, int]) -> tuple[TensorSpec, ...]:
     inputs = [sized(spec, other) for spec in model.inputs]
     try:
         with torch.no_grad():
-            made = model.module(*(_zeros(spec) for spec in inputs))
+            made = model.module(*(zeros(spec) for spec in inputs))
     except Exception as error:  # a module of any kind
-        first = (str(error).strip().splitlines() or [""])[0][:160]
         raise UsageError(
             f"height and width cannot be free: {model.name} does not run on "
-            f"{other[0]}x{other[1]}: {type(error).__name__}: {first}",
+            f"{other[0]}x{other[1]}: {first_line(error)}",
             HINT,
         ) from error
     values = (made,) if isinstance(made, Tensor) else made
@@ -105,7 +106,3 @@ def _compared(spec: TensorSpec, found: tuple[int, ...]) -> tuple[int | str, ...]
         size if size == own else f"{spec.name}_{names.get(axis, axis)}"
         for axis, (size, own) in enumerate(zip(spec.shape, found, strict=True))
     )
-
-
-def _zeros(spec: TensorSpec) -> Tensor:
-    return torch.zeros(tuple(map(int, spec.shape)), dtype=getattr(torch, spec.dtype))

@@ -1,4 +1,4 @@
-"""From a file to a model: recognise the family, build it, load every weight or say why not."""
+"""Load a checkpoint: find its family, build the model, load every weight or say why not."""
 
 from __future__ import annotations
 
@@ -19,18 +19,15 @@ from slide_deploy.errors import ArchitectureError, CheckpointError, SlideDeployE
 from slide_deploy.fusion.branches import fuse, fused_skeleton
 from slide_deploy.loading.checkpoint import Checkpoint, Source, State, read_checkpoint
 from slide_deploy.models.families import families, family_named
-from slide_deploy.models.family import Family, InferredConfig
+from slide_deploy.models.family import Family, InferredConfig, block_names
 from slide_deploy.models.features import features_only, stage_specs, unused_weights
 from slide_deploy.packaging.preprocessing import Preprocessing, of_training_config
 from slide_deploy.types import TensorSpec
 from slide_deploy.utils.records import rebuild
 from slide_deploy.utils.staging import staged
+from slide_deploy.utils.text import first_line, first_names
 
 __all__ = ["Finish", "Merge", "Model", "load", "save_fused"]
-
-# Buffers that the architecture determines; checkpoints may carry them or not.
-_DERIVED = ("relative_position_index", "attn_mask")
-
 
 Merge = Callable[[nn.Module], nn.Module]
 Finish = Callable[[Capture], nn.Module]
@@ -44,12 +41,12 @@ def _as_it_is(capture: Capture) -> nn.Module:
 class Model:
     """A model read from a file, in float32 and eval mode.
 
-    `module` is the training form, or the fused form where the file holds nothing else
+    `module` is the unfused model, or the fused one where the file holds nothing else
     (`fused`). `notes` tell the user what was assumed. With `features` its outputs are the maps
-    of its stages, where otherwise a classifier ends it. `merge` makes a copy of a training form
+    of its stages, where otherwise a classifier ends it. `merge` makes a copy of an unfused model
     with its Slide Attentions fused; `finish` makes the last change to what is captured, when these
-    have their forms. `preprocessing` makes its input of a picture and `labels` name its classes,
-    where these are known.
+    are lowered; `block_names` lists the modules that a failure is traced to. `preprocessing` makes
+    its input of a picture and `labels` name its classes, where these are known.
     """
 
     name: str
@@ -65,12 +62,13 @@ class Model:
     features: bool = False
     merge: Merge = fuse
     finish: Finish = _as_it_is
+    block_names: Callable[[nn.Module], list[str]] = block_names
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
 
     @property
     def merged(self) -> nn.Module:
-        """The fused form; `module` where the file holds nothing else."""
+        """The fused model; `module` where the file holds nothing else."""
         return self.module if self.fused else self.merge(self.module)
 
 
@@ -96,15 +94,15 @@ def load(
         family = _family_of(checkpoint, state)
         state = {family.prefix + key: value for key, value in state.items()}
     with _sizes_of(checkpoint):
-        recognised = (
+        inferred = (
             _from_metadata(checkpoint, family, image_size)
             if "family" in checkpoint.metadata
             else family.recognise(state, checkpoint.config, image_size)
         )
-        module = family.build(recognised.config).eval()
-        inputs = (family.input_spec(recognised.config),)
-        outputs = family.output_specs(recognised.config)
-    notes = recognised.notes
+        module = family.build(inferred.config).eval()
+        inputs = (family.input_spec(inferred.config),)
+        outputs = family.output_specs(inferred.config)
+    notes = inferred.notes
 
     fused = any(key.endswith(".shift.weight") for key in state)
     if fused:
@@ -117,19 +115,20 @@ def load(
     if features:
         module = features_only(module, checkpoint.path_name)
         outputs, spare = stage_specs(module, inputs), unused_weights(module, inputs)
-    _load_every_weight(checkpoint, module, state, spare, given_size=image_size is not None)
+    _load_every_weight(checkpoint, family, module, state, spare, given_size=image_size is not None)
     return Model(
         name=Path(checkpoint.path_name).stem,
         source=source,
         kind=checkpoint.kind,
         family=family.name,
-        config=recognised.config,
+        config=inferred.config,
         module=module.requires_grad_(False),
         inputs=inputs,
         outputs=outputs,
         fused=fused,
         notes=notes,
         features=features,
+        block_names=family.block_names,
         preprocessing=_preprocessing_of(checkpoint, inputs[0]),
     )
 
@@ -142,7 +141,8 @@ def save_fused(model: Model, path: Path) -> None:
     """
     from safetensors.torch import save
 
-    if model.family not in {family.name for family in families()}:
+    family = {family.name: family for family in families()}.get(model.family)
+    if family is None:
         raise UsageError(
             f"{model.name} is of no known family: its fused weights could not be loaded again",
             "export it instead; every artifact has the merged weights",
@@ -151,7 +151,7 @@ def save_fused(model: Model, path: Path) -> None:
     state = {
         key: value.contiguous()
         for key, value in model.merged.state_dict().items()
-        if not key.endswith(_DERIVED)
+        if not key.endswith((*family.derived, *family.derived_from_size))
     }
     metadata = {
         "format": "pt",
@@ -180,10 +180,8 @@ def _sizes_of(checkpoint: Checkpoint) -> Iterator[None]:
     except SlideDeployError:
         raise
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0][:160]
         raise ArchitectureError(
-            f"{checkpoint.path_name} gives sizes that no model has "
-            f"({type(error).__name__}: {reason})",
+            f"{checkpoint.path_name} gives sizes that no model has ({first_line(error)})",
             "is the config that of these weights, and the state dict whole?",
         ) from error
 
@@ -221,6 +219,7 @@ def _from_metadata(
 
 def _load_every_weight(
     checkpoint: Checkpoint,
+    family: Family,
     module: nn.Module,
     state: State,
     spare: frozenset[str],
@@ -230,27 +229,27 @@ def _load_every_weight(
     """Load strictly, but for `spare` weights, which may be missing; buffers that the architecture
     determines must agree where they are there."""
     own = module.state_dict()
+    derived = (*family.derived, *family.derived_from_size)
     where = f"{checkpoint.path_name} ({checkpoint.kind})"
-    needed = [key for key in own if key not in spare and not key.endswith(_DERIVED)]
+    needed = [key for key in own if key not in spare and not key.endswith(derived)]
     if missing := [key for key in needed if key not in state]:
         raise ArchitectureError(
-            f"{where} lacks {_listed(missing)}", "is it the whole model's state dict?"
+            f"{where} lacks {first_names(missing)}", "is it the whole model's state dict?"
         )
-    extra = [key for key in state if key not in own and not key.endswith(_DERIVED)]
+    extra = [key for key in state if key not in own and not key.endswith(derived)]
     if extra:
         raise ArchitectureError(
-            f"{where} has keys that its architecture does not: {_listed(extra)}",
+            f"{where} has keys that its architecture does not: {first_names(extra)}",
             "is the config that of these weights?",
         )
     for key, value in state.items():
         expected = own.get(key)
-        derived = key.endswith(_DERIVED)
-        if derived and given_size and key.endswith("attn_mask"):
-            continue  # another image size was asked for: the masks are made for it
+        if given_size and key.endswith(family.derived_from_size):
+            continue  # the model is built for the size that was asked for
         if (
             expected is None
             or expected.shape != value.shape
-            or (derived and not torch.equal(expected, value.to(expected.dtype)))
+            or (key.endswith(derived) and not torch.equal(expected, value.to(expected.dtype)))
         ):
             has = "nothing" if expected is None else tuple(expected.shape)
             raise ArchitectureError(
@@ -261,7 +260,7 @@ def _load_every_weight(
     weights = {
         key: value.float() if value.is_floating_point() else value
         for key, value in state.items()
-        if not key.endswith(_DERIVED)
+        if not key.endswith(derived)
     }
     for key, value in weights.items():
         if not bool(torch.isfinite(value).all()):
@@ -269,8 +268,3 @@ def _load_every_weight(
                 f"{where}: {key} has values beyond float32", "save the weights as float32"
             )
     module.load_state_dict(weights, strict=False)
-
-
-def _listed(keys: list[str], count: int = 3) -> str:
-    more = f" and {len(keys) - count} more" if len(keys) > count else ""
-    return ", ".join(keys[:count]) + more

@@ -1,1 +1,1 @@
-"""Equal forms of Slide Attention, one per file; none of them knows a target."""
+"""Lowerings: equal formulations of Slide Attention, one per file; none of them knows a target."""

@@ -1,4 +1,4 @@
-"""Finds forms by the files that exist in this folder."""
+"""Finds lowerings by the files that exist in this folder."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ CANONICAL = "depthwise"
 
 @cache
 def lowerings() -> tuple[Lowering, ...]:
-    """Every form, by name; a module of this folder is one where it defines `LOWERING`."""
+    """Every lowering, by name; a module of this folder is one where it defines `LOWERING`."""
     names = (module.name for module in pkgutil.iter_modules(lowering.__path__))
     modules = (importlib.import_module(f"{lowering.__name__}.{name}") for name in names)
     found = (module.LOWERING for module in modules if hasattr(module, "LOWERING"))
-    return tuple(sorted(found, key=lambda form: form.name))
+    return tuple(sorted(found, key=lambda known: known.name))
 
 
 def lowering_named(name: str) -> Lowering:
-    """The form of that name; UnknownName, with the nearest one, if there is none."""
-    known = {form.name: form for form in lowerings()}
+    """The lowering of that name; UnknownName, with the nearest one, if there is none."""
+    known = {own.name: own for own in lowerings()}
     if name not in known:
         raise UnknownName("lowering", name, known)
     return known[name]

@@ -1,4 +1,4 @@
-"""The canonical form: one depthwise convolution of multiplier k², as fusion yields it.
+"""The canonical lowering: one depthwise convolution of multiplier k², as fusion yields it.
 
     key_{c,j}(p) = b[c,j] + Σ_δ w[c,j,δ] k_c(p+δ)
 
@@ -21,8 +21,6 @@ def build(module: FusedSlideAttention) -> nn.Module:
 
 LOWERING = Lowering(
     name="depthwise",
-    summary="one depthwise convolution with multiplier k²; always available",
-    memory="k² shifted copies of k, then of v",
     build=build,
     any_size=True,
 )

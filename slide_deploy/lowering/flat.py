@@ -126,7 +126,5 @@ def build(module: FusedSlideAttention) -> nn.Module:
 
 LOWERING = Lowering(
     name="flat",
-    summary="shifts as contiguous windows of a token sequence, normalised last",
-    memory="q, padded k and v, and the k² logits; one window's product at a time",
     build=build,
 )

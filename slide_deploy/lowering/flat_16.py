@@ -1,4 +1,4 @@
-"""The flat form with 16 slots for 9 taps: products as wide as a vector register.
+"""The flat lowering with 16 slots for 9 taps: products as wide as a vector register.
 
 The identity is that of `flat.py`; a head's logits have a multiple of 16 columns. Spare columns
 repeat taps, which then share their weight (`repeat_taps`). It trades memory for speed: the logits
@@ -24,7 +24,5 @@ def build(module: FusedSlideAttention) -> nn.Module:
 
 LOWERING = Lowering(
     name="flat-16",
-    summary="the flat form with a multiple of 16 slots for its taps",
-    memory="as flat, with 16 slots for 9 taps",
     build=build,
 )

@@ -67,7 +67,5 @@ def build(module: FusedSlideAttention) -> nn.Module:
 
 LOWERING = Lowering(
     name="im2col",
-    summary="unfold, then the learned kernel on the gathered neighbourhoods (a baseline)",
-    memory="k² gathered and k² mixed copies of k, then of v",
     build=build,
 )

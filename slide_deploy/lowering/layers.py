@@ -1,4 +1,4 @@
-"""Layers that forms are made of: linear maps, 1×1 convolutions, and exact shifts."""
+"""Layers that lowerings are made of: linear maps, 1×1 convolutions, and exact shifts."""
 
 from __future__ import annotations
 

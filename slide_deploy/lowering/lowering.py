@@ -1,4 +1,4 @@
-"""What an equal form of Slide Attention offers: a name, a builder, and what it costs."""
+"""What a lowering of Slide Attention offers: a name and a builder."""
 
 from __future__ import annotations
 
@@ -14,22 +14,19 @@ __all__ = ["ImpossibleLowering", "Lowering"]
 
 
 class ImpossibleLowering(SlideDeployError):
-    """A form that cannot express the module it was asked for; the message says why."""
+    """A lowering that cannot express the module it was asked for; the message says why."""
 
 
 @dataclass(frozen=True)
 class Lowering:
-    """One equal form; a file in `lowering/` defines it as `LOWERING`.
+    """One equal formulation of Slide Attention; a file in `lowering/` defines it as `LOWERING`.
 
     `build` makes the module, (B, H, W, C) → (B, H, W, C) like the one it replaces, in that
     one's number format: weights are folded in float64 and rounded once. It raises
-    ImpossibleLowering, saying why, where the form cannot express the module. `memory` says in a
-    few words what the form keeps alive; `lowering.memory` counts it. `any_size` says that its
-    trace holds for maps of any height and width.
+    ImpossibleLowering, saying why, where the lowering cannot express the module. `any_size` says
+    that its trace holds for maps of any height and width.
     """
 
     name: str
-    summary: str
-    memory: str
     build: Callable[[FusedSlideAttention], nn.Module]
     any_size: bool = False

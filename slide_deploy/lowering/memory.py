@@ -26,7 +26,7 @@ __all__ = ["low_memory", "peak_bytes"]
 
 
 def low_memory(name: str, config: AttentionConfig, resolution: tuple[int, int]) -> str:
-    """Name of the form with the smallest peak; to be passed to `lower` as it is."""
+    """Name of the lowering with the smallest peak; to be passed to `lower` as it is."""
     with torch.device("meta"):
         fused = FusedSlideAttention(config)
     shape = (1, *resolution, config.dim)
@@ -36,9 +36,9 @@ def low_memory(name: str, config: AttentionConfig, resolution: tuple[int, int]) 
 def _peaks(
     fused: FusedSlideAttention, shape: tuple[int, ...], known: Iterable[Lowering]
 ) -> Iterator[tuple[int, str]]:
-    for form in known:
+    for lowering in known:
         try:
-            yield peak_bytes(form.build(fused), shape), form.name
+            yield peak_bytes(lowering.build(fused), shape), lowering.name
         except ImpossibleLowering:
             continue
 

@@ -1,4 +1,4 @@
-"""Replace the fused attentions of a model by equal forms, each checked before it is kept."""
+"""Replace the fused attentions of a model by lowerings, each checked before it is kept."""
 
 from __future__ import annotations
 
@@ -9,51 +9,53 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from slide_deploy.capture import zeros
 from slide_deploy.errors import ConversionError
-from slide_deploy.fusion.branches import RELATIVE_TOLERANCE, attention_error
+from slide_deploy.fusion.branches import attention_error
 from slide_deploy.lowering.catalog import lowering_named
 from slide_deploy.lowering.lowering import ImpossibleLowering
+from slide_deploy.models.equivalence import RELATIVE_TOLERANCE
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
 from slide_deploy.types import TensorSpec
 
 __all__ = ["Choice", "Choose", "always", "attentions", "lower", "resolutions"]
 
 Choose = Callable[[str, AttentionConfig, tuple[int, int]], str]
-"""Name of the form for an attention, from the module's name, its sizes and its map (H, W)."""
+"""Name of the lowering for an attention, from the module's name, its sizes and its map (H, W)."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which form one attention got: its name in the model, its map (H, W), and the form."""
+    """Which lowering one attention got: its name in the model, its map (H, W), and the lowering."""
 
     name: str
     resolution: tuple[int, int]
-    form: str
+    lowering: str
 
 
-def always(form: str) -> Choose:
-    """The same form for every attention; UnknownName if there is none of that name."""
-    known = lowering_named(form).name
+def always(lowering: str) -> Choose:
+    """The same lowering for every attention; UnknownName if there is none of that name."""
+    known = lowering_named(lowering).name
     return lambda name, config, resolution: known
 
 
 def lower(
     model: nn.Module, inputs: Sequence[TensorSpec], choose: Choose
 ) -> tuple[nn.Module, tuple[Choice, ...]]:
-    """A copy of a fused `model` with every attention in the form that `choose` names.
+    """A copy of a fused `model` with every attention in the lowering that `choose` names.
 
-    `inputs` are the model's, to find each attention's resolution. Raises UnknownName for a
-    form nobody knows, ImpossibleLowering for one that cannot express the module, ConversionError
-    where a form is not equal to the module it replaces. The model itself stays as it is.
+    `inputs` are the model's, to find each attention's resolution. Raises UnknownName for a name
+    that no lowering has, ImpossibleLowering for one that cannot express the module, ConversionError
+    where a lowering is not equal to the module it replaces. The model itself stays as it is.
     """
     lowered = copy.deepcopy(model)
     choices = []
     for name, (module, resolution) in attentions(model, inputs).items():
         choice = Choice(name, resolution, choose(name, module.config, resolution))
-        form = _equal_form(module, choice)
+        replaced = _checked(module, choice)
         if not name:
-            return form, (choice,)
-        lowered.set_submodule(name, form)
+            return replaced, (choice,)
+        lowered.set_submodule(name, replaced)
         choices.append(choice)
     return lowered, tuple(choices)
 
@@ -84,7 +86,7 @@ def _resolutions(shadow: nn.Module, inputs: Sequence[TensorSpec]) -> dict[str, t
             module.register_forward_pre_hook(record(name))
     weight = next(shadow.parameters())
     with torch.no_grad():
-        shadow(*(_zeros(spec, weight) for spec in inputs))
+        shadow(*(zeros(spec, dtype=weight.dtype, device=weight.device) for spec in inputs))
     return found
 
 
@@ -100,27 +102,22 @@ def attentions(
     return found
 
 
-def _zeros(spec: TensorSpec, like: Tensor) -> Tensor:
-    shape = [1 if isinstance(size, str) else size for size in spec.shape]
-    dtype = like.dtype if spec.dtype == "float32" else getattr(torch, spec.dtype)
-    return torch.zeros(shape, dtype=dtype, device=like.device)
-
-
-def _equal_form(module: FusedSlideAttention, choice: Choice) -> nn.Module:
-    """The chosen form of `module`, checked in float64 and rounded once to its dtype."""
+def _checked(module: FusedSlideAttention, choice: Choice) -> nn.Module:
+    """The chosen lowering of `module`, checked in float64 and rounded once to its dtype."""
     exact = copy.deepcopy(module).double()
     try:
-        form = lowering_named(choice.form).build(exact)
+        built = lowering_named(choice.lowering).build(exact)
     except ImpossibleLowering as error:
         raise ImpossibleLowering(
-            f"{choice.name or 'the module'} cannot take the form {choice.form}: {error.message}",
+            f"{choice.name or 'the module'} cannot be lowered as {choice.lowering}: "
+            f"{error.message}",
             error.hint or "choose another with --lowering, or leave it at auto",
         ) from error
-    difference = attention_error(exact, form)
+    difference = attention_error(exact, built)
     if not difference <= RELATIVE_TOLERANCE:
         raise ConversionError(
-            f"the form {choice.form} changed the output of {choice.name or 'the module'} "
+            f"the lowering {choice.lowering} changed the output of {choice.name or 'the module'} "
             f"by {difference:.1e} relative",
             "choose another with --lowering, and please report it",
         )
-    return form.to(module.qkv.weight.dtype).train(module.training)
+    return built.to(module.qkv.weight.dtype).train(module.training)

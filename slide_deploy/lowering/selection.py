@@ -1,7 +1,7 @@
-"""Which form each attention gets, and why: asked for, tuned here, or measured before.
+"""Which lowering each attention gets, and why: asked for, tuned here, or measured before.
 
 An explicit name wins. `auto` takes what `tune` found on this machine for these shapes, else the
-table in `defaults.json`, measured per runtime and processor family; a form that cannot express
+table in `defaults.json`, measured per runtime and processor family; a lowering that cannot express
 a module gives way to the canonical one. `low-memory` takes the smallest peak.
 """
 
@@ -34,7 +34,7 @@ AUTO, LOW_MEMORY = "auto", "low-memory"
 
 @dataclass(frozen=True)
 class _Chosen:
-    form: str
+    lowering: str
     why: str
 
 
@@ -50,10 +50,10 @@ def lower_for(
     *,
     any_size: bool = False,
 ) -> tuple[nn.Module, tuple[LayerLowering, ...]]:
-    """A fused `model` in the forms that suit `runtime`, and what each layer got and why.
+    """A fused `model` in the lowerings that suit `runtime`, and what each layer got and why.
 
-    `tuned` maps `shape_key`s to the forms that were fastest here; with `any_size` the forms must
-    hold for maps of any height and width. Raises UnknownName for a form nobody knows,
+    `tuned` maps `shape_key`s to the lowerings that were fastest here; with `any_size` they must
+    hold for maps of any height and width. Raises UnknownName for a lowering nobody knows,
     ImpossibleLowering where one was asked for by name that a module, or any size, cannot take.
     """
     chosen: dict[str, _Chosen] = {}
@@ -61,21 +61,21 @@ def lower_for(
 
     def choose(name: str, config: AttentionConfig, resolution: tuple[int, int]) -> str:
         chosen[name] = strategy(name, config, resolution)
-        return chosen[name].form
+        return chosen[name].lowering
 
     lowered, choices = lower(model, inputs, choose)
-    return lowered, tuple(LayerLowering(c.name, c.form, chosen[c.name].why) for c in choices)
+    return lowered, tuple(LayerLowering(c.name, c.lowering, chosen[c.name].why) for c in choices)
 
 
 def check_name(asked: str) -> None:
-    """Raise UnknownName unless `asked` is a form's name, `auto` or `low-memory`."""
-    known = [AUTO, LOW_MEMORY, *(form.name for form in lowerings())]
+    """Raise UnknownName unless `asked` is a lowering's name, `auto` or `low-memory`."""
+    known = [AUTO, LOW_MEMORY, *(own.name for own in lowerings())]
     if asked not in known:
         raise UnknownName("lowering", asked, known)
 
 
 def shape_key(config: AttentionConfig, resolution: tuple[int, int]) -> str:
-    """What decides how fast a form is: the module's sizes and its map, as text."""
+    """What decides how fast a lowering is: the module's sizes and its map, as text."""
     return json.dumps([list(vars(config).values()), list(resolution)])
 
 
@@ -94,9 +94,9 @@ def _of_any_size(asked: str) -> _Strategy:
     if asked in (AUTO, LOW_MEMORY):
         return lambda *_: _Chosen(CANONICAL, "height and width are free")
     if not lowering_named(asked).any_size:
-        fitting = ", ".join(form.name for form in lowerings() if form.any_size)
+        fitting = ", ".join(own.name for own in lowerings() if own.any_size)
         raise ImpossibleLowering(
-            f"the form {asked} is made for maps of one height and width",
+            f"the lowering {asked} is made for maps of one height and width",
             f"choose {fitting}, or leave --dynamic-size out",
         )
     return lambda *_: _Chosen(asked, "asked for")
@@ -110,9 +110,11 @@ def _strategy(asked: str, runtime: str, tuned: Mapping[str, str]) -> _Strategy:
         return lambda *_: _Chosen(asked, "asked for")
 
     def automatic(name: str, config: AttentionConfig, resolution: tuple[int, int]) -> _Chosen:
-        form = tuned.get(shape_key(config, resolution))
-        known = {form.name for form in lowerings()}
-        wanted = _Chosen(form, "tuned on this machine") if form in known else _by_table(runtime)
+        fastest = tuned.get(shape_key(config, resolution))
+        known = {own.name for own in lowerings()}
+        wanted = (
+            _Chosen(fastest, "tuned on this machine") if fastest in known else _by_table(runtime)
+        )
         return _possible(wanted, config)
 
     return automatic
@@ -136,7 +138,7 @@ def _table() -> Any:
 def _possible(wanted: _Chosen, config: AttentionConfig) -> _Chosen:
     try:
         with torch.device("meta"):
-            lowering_named(wanted.form).build(FusedSlideAttention(config))
+            lowering_named(wanted.lowering).build(FusedSlideAttention(config))
     except ImpossibleLowering as error:
-        return _Chosen(CANONICAL, f"{wanted.form} is impossible here: {error.message}")
+        return _Chosen(CANONICAL, f"{wanted.lowering} is impossible here: {error.message}")
     return wanted

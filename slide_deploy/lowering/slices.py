@@ -83,7 +83,5 @@ def build(module: FusedSlideAttention) -> nn.Module:
 
 LOWERING = Lowering(
     name="slices",
-    summary="shifts as slices of a padded map (a baseline)",
-    memory="one window of k or v at a time",
     build=build,
 )

@@ -4,7 +4,7 @@
     out_c(p)   = Σ_j a_j(p) · (b[c,j] + Σ_δ w[c,j,δ] v_c(p+δ))
 
 The position bias is part of each convolution's bias. One shifted copy of k or v lives at a
-time, so the form needs little memory; its k² convolutions are small, and there are 2k² of them.
+time, so the lowering needs little memory; its k² convolutions are small, and there are 2k² of them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,5 @@ def build(module: FusedSlideAttention) -> nn.Module:
 
 LOWERING = Lowering(
     name="tap-by-tap",
-    summary="k² depthwise convolutions of multiplier 1 each for keys and values",
-    memory="one shifted copy of k or v at a time",
     build=build,
 )

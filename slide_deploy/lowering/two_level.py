@@ -9,7 +9,7 @@ k and v:
     U_dy(p)    = Σ_dx v_dx,c(p) · Σ_j w[c,j,dy,dx] a_j(p−dy)
 
 A shift is a depthwise one-hot convolution, a sum over c or j a grouped 1×1 convolution, so
-the form is made of 1×1 convolutions on NCHW maps, products and one softmax: no gather, no
+the lowering is made of 1×1 convolutions on NCHW maps, products and one softmax: no gather, no
 strided slice. A head has a multiple of 16 slots for its k² taps, for runtimes that store
 channels in blocks; spare slots repeat taps, which then share their weight (`repeat_taps`).
 
@@ -141,7 +141,5 @@ def build(module: FusedSlideAttention) -> nn.Module:
 
 LOWERING = Lowering(
     name="two-level",
-    summary="row and column shifts as one-hot convolutions, sums as grouped 1×1 convolutions",
-    memory="k copies of k, v and q, and 16 slots for 9 taps",
     build=build,
 )

@@ -1,20 +1,34 @@
-"""What families share in reading an architecture off a bare state dict."""
+"""What families share: sizes read from a state dict and checked, inputs and outputs named."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
+from slide_deploy.types import TensorSpec
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["block_counts", "given_size", "head_classes", "with_given"]
+__all__ = [
+    "block_counts",
+    "check_heads",
+    "check_kernel",
+    "class_specs",
+    "given_size",
+    "head_classes",
+    "image_sizes",
+    "image_spec",
+    "reading_keys",
+    "training_size",
+    "with_given",
+]
 
 Config = TypeVar("Config", bound="DataclassInstance")
 
@@ -47,6 +61,57 @@ def head_classes(state: Mapping[str, Tensor]) -> int:
     return 0 if head is None else head.shape[0]
 
 
+@contextmanager
+def reading_keys(name: str) -> Iterator[None]:
+    """ArchitectureError where the code inside misses a key of the model `name`, or its shape."""
+    try:
+        yield
+    except (KeyError, IndexError, ValueError) as error:
+        raise ArchitectureError(
+            f"keys of a {name} are missing or misshapen: {error}",
+            "is it the whole model's state dict?",
+        ) from error
+
+
+def check_heads(heads: Sequence[int], dims: Sequence[int], first: int = 0) -> None:
+    """ArchitectureError unless each stage's heads divide its channels; `first` numbers stages."""
+    for stage, (count, dim) in enumerate(zip(heads, dims, strict=True), start=first):
+        if dim % count:
+            raise ArchitectureError(
+                f"{count} heads do not divide the {dim} channels of stage {stage}"
+            )
+
+
+def check_kernel(size: int, name: str = "kernel size") -> None:
+    """ArchitectureError unless the window's side is odd."""
+    if size % 2 == 0:
+        raise ArchitectureError(f"{name} {size} is not odd")
+
+
+def image_spec(config: Any) -> TensorSpec:
+    """The input of a model of images: `image`, (1, channels, height, width)."""
+    return TensorSpec("image", (1, config.in_channels, *config.image_size))
+
+
+def class_specs(config: Any) -> tuple[TensorSpec, ...]:
+    """The output: `logits` of each class, or without classes the pooled `features`."""
+    if config.num_classes:
+        return (TensorSpec("logits", (1, config.num_classes)),)
+    return (TensorSpec("features", (1, config.features)),)
+
+
+def image_sizes(size: Any) -> tuple[int, int]:
+    """(height, width) of one number or two."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def training_size(config: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    """(height, width) from the `DATA.IMG_SIZE` that Swin-like training scripts store."""
+    size = ((config or {}).get("DATA") or {}).get("IMG_SIZE")
+    return None if size is None else image_sizes(size)
+
+
 def given_size(
     config: Mapping[str, Any] | None, image_size: tuple[int, int] | None, why: str
 ) -> tuple[int, int]:
@@ -54,24 +119,23 @@ def given_size(
     if image_size is not None:
         return image_size
     if config is not None and (size := config.get("image_size")) is not None:
-        height, width = (size, size) if isinstance(size, int) else size
-        return int(height), int(width)
+        return image_sizes(size)
     raise AmbiguousModel(
         f"the checkpoint does not tell the image size: {why}",
         "pass --image-size, e.g. --image-size 224",
     )
 
 
-def with_given(recognised: Config, config: Mapping[str, Any] | None) -> Config:
-    """`recognised` with what the file's config says by the fields' own names.
+def with_given(inferred: Config, config: Mapping[str, Any] | None) -> Config:
+    """`inferred` with what the file's config says by the fields' own names.
 
     This is how a training script states what no shape tells (`{"model": …, "config": {"heads":
     [...], "qk_scale": 0.2}}`). The image size is not taken from here: `given_size` decides it.
     """
-    names = {field.name for field in dataclasses.fields(recognised)} - {"image_size"}
+    names = {field.name for field in dataclasses.fields(inferred)} - {"image_size"}
     given = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in (config or {}).items()
         if name in names
     }
-    return dataclasses.replace(recognised, **given)
+    return dataclasses.replace(inferred, **given)

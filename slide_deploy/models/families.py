@@ -7,11 +7,13 @@ import pkgutil
 from functools import cache
 from importlib.metadata import entry_points
 
+from torch import nn
+
 from slide_deploy import models
 from slide_deploy.errors import UnknownName
 from slide_deploy.models.family import Family
 
-__all__ = ["families", "family_named"]
+__all__ = ["families", "family_named", "simplified"]
 
 
 @cache
@@ -30,3 +32,13 @@ def family_named(name: str) -> Family:
     if name not in known:
         raise UnknownName("model family", name, known)
     return known[name]
+
+
+def simplified(module: nn.Module) -> nn.Module:
+    """An equal copy of a fused module in which each family has simplified what it knows.
+
+    A custom model may hold blocks of a family too, so every family is asked.
+    """
+    for family in families():
+        module = family.simplify(module)
+    return module

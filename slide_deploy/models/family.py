@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from slide_deploy.types import TensorSpec
 
-__all__ = ["Family", "InferredConfig"]
+__all__ = ["Family", "InferredConfig", "block_names"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,31 @@ class InferredConfig:
 
     config: Any
     notes: tuple[str, ...] = ()
+
+
+def block_names(module: nn.Module) -> list[str]:
+    """Modules whose outputs a failure is traced to: attentions, norms, MLPs and their siblings.
+
+    Descends into containers, and into every module that has one named `attn` inside.
+    """
+
+    def walk(prefix: str, parent: nn.Module) -> Iterator[str]:
+        for name, child in parent.named_children():
+            path = f"{prefix}{name}"
+            if isinstance(child, (nn.ModuleList, nn.Sequential)) or _holds_attention(child):
+                yield from walk(f"{path}.", child)
+            elif any(True for _ in child.parameters()):
+                yield path
+
+    return list(walk("", module))
+
+
+def _holds_attention(module: nn.Module) -> bool:
+    return any(name.rpartition(".")[2] == "attn" for name, _ in module.named_modules())
+
+
+def _unchanged(module: nn.Module) -> nn.Module:
+    return module
 
 
 @dataclass(frozen=True)
@@ -30,6 +55,12 @@ class Family:
     AmbiguousModel, naming the option, where neither tells. `config_type` is a frozen
     dataclass of JSON values and tuples, so that it travels as a file's metadata. `prefix` is
     what the module's own names have in front of the checkpoint's.
+
+    `simplify` gives an equal copy of a fused model that is easier to export. It is called with
+    models of every family and returns those that it does not know as they are. `derived` are the
+    names of buffers that the architecture determines: a checkpoint may lack them, else they must
+    agree. Those of `derived_from_size` also depend on the image size, and are not compared where
+    the user gives another one. `block_names` lists the modules that a failure is traced to.
     """
 
     name: str
@@ -42,3 +73,7 @@ class Family:
     input_spec: Callable[[Any], TensorSpec]
     output_specs: Callable[[Any], tuple[TensorSpec, ...]]
     prefix: str = ""
+    simplify: Callable[[nn.Module], nn.Module] = _unchanged
+    derived: tuple[str, ...] = ()
+    derived_from_size: tuple[str, ...] = ()
+    block_names: Callable[[nn.Module], list[str]] = block_names

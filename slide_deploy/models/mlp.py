@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["Mlp"]
+__all__ = ["Mlp", "classifier"]
 
 
 class Mlp(nn.Module):
@@ -18,3 +18,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
+
+
+def classifier(features: int, classes: int) -> nn.Module:
+    """The last layer, (B, features) → (B, classes); without classes the features themselves."""
+    return nn.Linear(features, classes) if classes else nn.Identity()

@@ -7,7 +7,6 @@ epsilon of each LayerNorm: 1e-6 around the blocks, 1e-5 after patch embedding an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from slide_deploy.errors import ArchitectureError
+from slide_deploy.models.config_inference import (
+    block_counts,
+    check_heads,
+    check_kernel,
+    head_classes,
+    reading_keys,
+)
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 
 __all__ = [
@@ -24,7 +30,6 @@ __all__ = [
     "PyramidConfig",
     "SpatialReductionAttention",
     "read_sizes",
-    "training_image_size",
 ]
 
 EPSILON = 1e-6
@@ -51,6 +56,11 @@ class PyramidConfig:
     qkv_bias: bool = True
     qk_scale: float | None = None
 
+    @property
+    def features(self) -> int:
+        """Channels of the last stage."""
+        return self.embed_dims[-1]
+
     def resolution(self, stage: int) -> tuple[int, int]:
         """Height and width of the feature map that a stage works on."""
         raise NotImplementedError
@@ -65,11 +75,9 @@ class PyramidConfig:
     def check(self) -> None:
         """Raise ArchitectureError where the sizes cannot work together."""
         height, width = self.image_size
-        for stage, (dim, heads) in enumerate(zip(self.embed_dims, self.heads, strict=True)):
-            if dim % heads:
-                raise ArchitectureError(
-                    f"{heads} heads do not divide the {dim} channels of stage {stage + 1}"
-                )
+        check_heads(self.heads, self.embed_dims, first=1)
+        check_kernel(self.kernel_size)
+        for stage in range(len(self.depths)):
             smallest = 1 if stage < self.slide_stages else self.sr_ratios[stage]
             if min(self.resolution(stage)) < smallest:
                 rows, columns = self.resolution(stage)
@@ -78,8 +86,6 @@ class PyramidConfig:
                     f"map, which is smaller than {smallest}x{smallest}",
                     "give a larger --image-size",
                 )
-        if self.kernel_size % 2 == 0:
-            raise ArchitectureError(f"kernel size {self.kernel_size} is not odd")
 
 
 class PatchEmbed(nn.Module):
@@ -158,8 +164,8 @@ def read_sizes(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], tuple[str, 
     Heads of a spatial-reduction stage leave no trace in its weights: they are taken to be
     as wide as the slide stages', as in every published PVT and PVTv2.
     """
-    try:
-        depths = _depths(state)
+    with reading_keys("Slide-PVT"):
+        depths = block_counts(state, r"block(\d+)\.(\d+)\.")
         attentions = [f"block{stage}.0.attn" for stage in range(1, len(depths) + 1)]
         slide = [name for name in attentions if f"{name}.dep_conv.weight" in state]
         dims = [state[f"{name}.proj.weight"].shape[0] for name in attentions]
@@ -167,45 +173,23 @@ def read_sizes(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], tuple[str, 
         head_dim = kernels // side**2
         hidden = [state[f"block{s + 1}.0.mlp.fc1.weight"].shape[0] for s in range(len(depths))]
         slide_heads = [state[f"{n}.relative_position_bias_table"].shape[1] for n in slide]
-    except (KeyError, ValueError) as error:
-        raise ArchitectureError(
-            f"keys of a Slide-PVT are missing or misshapen: {error}",
-            "is it the whole model's state dict?",
-        ) from error
     if head_dim == 0 or any(dim % head_dim for dim in dims):
         raise ArchitectureError(
             f"heads of {head_dim} channels do not divide stages of {', '.join(map(str, dims))}",
             "save the model's config with it: write the file with `slide-deploy fuse`",
         )
-    head = state.get("head.weight")
     reduced = [state.get(f"{name}.sr.weight") for name in attentions]
     sizes = {
         "embed_dims": tuple(dims),
-        "depths": tuple(depths),
+        "depths": depths,
         "heads": (*slide_heads, *(dim // head_dim for dim in dims[len(slide) :])),
         "mlp_ratios": tuple(count / dim for count, dim in zip(hidden, dims, strict=True)),
         "sr_ratios": tuple(1 if weight is None else weight.shape[-1] for weight in reduced),
         "slide_stages": len(slide),
-        "num_classes": 0 if head is None else head.shape[0],
+        "num_classes": head_classes(state),
         "kernel_size": side,
         "in_channels": state["patch_embed1.proj.weight"].shape[1],
         "qkv_bias": f"{slide[0]}.qkv.bias" in state,
     }
     notes = [f"qk_scale taken as d^-0.5 and heads as {head_dim} channels wide in every stage"]
     return sizes, tuple(notes)
-
-
-def _depths(state: Mapping[str, Tensor]) -> list[int]:
-    found = (re.match(r"block(\d+)\.(\d+)\.", key) for key in state)
-    blocks = {(int(match[1]), int(match[2])) for match in found if match}
-    stages = max(stage for stage, _ in blocks)
-    return [sum(1 for own, _ in blocks if own == stage) for stage in range(1, stages + 1)]
-
-
-def training_image_size(config: Mapping[str, Any] | None) -> tuple[int, int] | None:
-    """(height, width) from the `DATA.IMG_SIZE` that Swin-like training scripts store."""
-    size = ((config or {}).get("DATA") or {}).get("IMG_SIZE")
-    if size is None:
-        return None
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)

@@ -36,12 +36,21 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.errors import ArchitectureError
-from slide_deploy.models.config_inference import block_counts, given_size, head_classes, with_given
+from slide_deploy.models.config_inference import (
+    block_counts,
+    check_heads,
+    check_kernel,
+    class_specs,
+    given_size,
+    head_classes,
+    image_spec,
+    reading_keys,
+    with_given,
+)
 from slide_deploy.models.family import Family, InferredConfig
-from slide_deploy.models.mlp import Mlp
+from slide_deploy.models.mlp import Mlp, classifier
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.models.stripe_attention import StripeAttention
-from slide_deploy.types import TensorSpec
 
 __all__ = [
     "FAMILY",
@@ -82,6 +91,11 @@ class SlideCSwinConfig:
         """Channels of a stage: twice as many as in the one before."""
         return self.embed_dim << stage
 
+    @property
+    def features(self) -> int:
+        """Channels of the last stage."""
+        return self.dim(len(self.depths) - 1)
+
     def resolution(self, stage: int) -> tuple[int, int]:
         """Height and width of the feature map that a stage works on."""
         height, width = ((size - 3) // 4 + 1 for size in self.image_size)
@@ -111,18 +125,14 @@ class SlideCSwinConfig:
                 f"{stages} stages, but {len(self.heads)} numbers of heads "
                 f"and {len(self.split_sizes)} split sizes"
             )
+        check_heads(self.heads, [self.dim(stage) for stage in range(stages)])
         for stage, heads in enumerate(self.heads):
-            if self.dim(stage) % heads:
-                raise ArchitectureError(
-                    f"{heads} heads do not divide the {self.dim(stage)} channels of stage {stage}"
-                )
             branches = 1 if stage < self.slide_stages else len(self.stripes(stage))
             if heads % branches:
                 raise ArchitectureError(
                     f"{heads} heads of stage {stage} cannot be shared by two branches"
                 )
-        if self.kernel_size % 2 == 0:
-            raise ArchitectureError(f"kernel size {self.kernel_size} is not odd")
+        check_kernel(self.kernel_size)
 
 
 class Block(nn.Module):
@@ -225,10 +235,8 @@ class SlideCSwin(nn.Module):
             self.add_module(f"stage{stage + 1}", blocks)
             if stage < stages - 1:
                 self.add_module(f"merge{stage + 1}", Merge(config.dim(stage)))
-        features = config.dim(stages - 1)
-        self.norm = nn.LayerNorm(features)
-        classes = config.num_classes
-        self.head = nn.Linear(features, classes) if classes else nn.Identity()
+        self.norm = nn.LayerNorm(config.features)
+        self.head = classifier(config.features, config.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.norm(self._maps(x)[-1]).mean(dim=(1, 2)))
@@ -280,20 +288,15 @@ def _recognise(
     config: Mapping[str, Any] | None,
     image_size: tuple[int, int] | None,
 ) -> InferredConfig:
-    try:
+    with reading_keys("Slide-CSwin"):
         embed_dim, in_channels, _, _ = state["stage1_conv_embed.0.weight"].shape
         depths = block_counts(state, r"stage(\d+)\.(\d+)\.")
         table = state["stage1.0.attn.relative_position_bias_table"]
         hidden = state["stage1.0.mlp.fc1.weight"].shape[0]
         kernel_size = state["stage1.0.attn.dep_conv.weight"].shape[-1]
-    except (KeyError, ValueError) as error:
-        raise ArchitectureError(
-            f"keys of a Slide-CSwin are missing or misshapen: {error}",
-            "is it the whole model's state dict?",
-        ) from error
     stages = range(len(depths))
     size = given_size(config, image_size, "nothing in a Slide-CSwin's weights depends on it")
-    recognised = SlideCSwinConfig(
+    inferred = SlideCSwinConfig(
         image_size=size,
         embed_dim=embed_dim,
         depths=depths,
@@ -310,11 +313,11 @@ def _recognise(
         "qk_scale": "qk_scale taken as d^-0.5",
         "heads": "heads of the stages without Slide Attention taken to double from stage to stage",
         "split_sizes": "split sizes taken as the published models' "
-        f"({', '.join(map(str, recognised.split_sizes))})",
+        f"({', '.join(map(str, inferred.split_sizes))})",
     }
     open_fields = [note for field, note in assumed.items() if field not in (config or {})]
     notes = (f"not in the file: {'; '.join(open_fields)}",) if open_fields else ()
-    return InferredConfig(with_given(recognised, config), notes)
+    return InferredConfig(with_given(inferred, config), notes)
 
 
 def _heads(state: Mapping[str, Tensor], stage: int, first: int) -> int:
@@ -333,10 +336,6 @@ FAMILY = Family(
     recognises=_recognises,
     recognise=_recognise,
     build=SlideCSwin,
-    input_spec=lambda config: TensorSpec("image", (1, config.in_channels, *config.image_size)),
-    output_specs=lambda config: (
-        TensorSpec("logits", (1, config.num_classes))
-        if config.num_classes
-        else TensorSpec("features", (1, config.dim(len(config.depths) - 1))),
-    ),
+    input_spec=image_spec,
+    output_specs=class_specs,
 )

@@ -36,12 +36,21 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.errors import ArchitectureError
-from slide_deploy.models.config_inference import block_counts, given_size, head_classes, with_given
+from slide_deploy.models.config_inference import (
+    block_counts,
+    check_heads,
+    check_kernel,
+    class_specs,
+    given_size,
+    head_classes,
+    image_spec,
+    reading_keys,
+    with_given,
+)
 from slide_deploy.models.family import Family, InferredConfig
-from slide_deploy.models.mlp import Mlp
+from slide_deploy.models.mlp import Mlp, classifier
 from slide_deploy.models.neighborhood_attention import NeighborhoodAttention
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
-from slide_deploy.types import TensorSpec
 
 __all__ = ["FAMILY", "SlideNat", "SlideNatConfig", "slide_nat_mini", "slide_nat_s", "slide_nat_t"]
 
@@ -71,6 +80,11 @@ class SlideNatConfig:
         """Channels of a stage: twice as many as in the one before."""
         return self.embed_dim << stage
 
+    @property
+    def features(self) -> int:
+        """Channels of the last stage."""
+        return self.dim(len(self.depths) - 1)
+
     def resolution(self, stage: int) -> tuple[int, int]:
         """Height and width of the feature map that a stage works on."""
         height, width = self.image_size
@@ -86,14 +100,9 @@ class SlideNatConfig:
             raise ArchitectureError(
                 f"{len(self.depths)} stages, but {len(self.heads)} numbers of heads"
             )
-        for stage, heads in enumerate(self.heads):
-            if self.dim(stage) % heads:
-                raise ArchitectureError(
-                    f"{heads} heads do not divide the {self.dim(stage)} channels of stage {stage}"
-                )
-        for name in ("kernel_size", "neighborhood"):
-            if (size := getattr(self, name)) % 2 == 0:
-                raise ArchitectureError(f"{name} {size} is not odd")
+        check_heads(self.heads, [self.dim(stage) for stage in range(len(self.heads))])
+        check_kernel(self.kernel_size)
+        check_kernel(self.neighborhood, "neighborhood")
 
 
 class Tokenizer(nn.Module):
@@ -183,12 +192,10 @@ class SlideNat(nn.Module):
         super().__init__()
         config.check()
         self.config = config
-        features = config.dim(len(config.depths) - 1)
         self.patch_embed = Tokenizer(config)
         self.levels = nn.ModuleList(Level(config, stage) for stage in range(len(config.depths)))
-        self.norm = nn.LayerNorm(features)
-        classes = config.num_classes
-        self.head = nn.Linear(features, classes) if classes else nn.Identity()
+        self.norm = nn.LayerNorm(config.features)
+        self.head = classifier(config.features, config.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.norm(self._maps(x)[-1]).mean(dim=(1, 2)))
@@ -243,7 +250,7 @@ def _recognise(
     config: Mapping[str, Any] | None,
     image_size: tuple[int, int] | None,
 ) -> InferredConfig:
-    try:
+    with reading_keys("Slide-NAT"):
         embed_dim = state["patch_embed.proj.1.weight"].shape[0]
         in_channels = state["patch_embed.proj.0.weight"].shape[1]
         depths = block_counts(state, r"levels\.(\d+)\.blocks\.(\d+)\.")
@@ -257,12 +264,7 @@ def _recognise(
                 heads.append(state[f"{attention}.relative_position_bias_table"].shape[1])
         hidden = state["levels.0.blocks.0.mlp.fc1.weight"].shape[0]
         kernel_size = state["levels.0.blocks.0.attn.dep_conv.weight"].shape[-1]
-    except (KeyError, IndexError) as error:
-        raise ArchitectureError(
-            f"keys of a Slide-NAT are missing or misshapen: {error}",
-            "is it the whole model's state dict?",
-        ) from error
-    recognised = SlideNatConfig(
+    inferred = SlideNatConfig(
         image_size=given_size(config, image_size, "nothing in a Slide-NAT's weights depends on it"),
         embed_dim=embed_dim,
         depths=depths,
@@ -277,7 +279,7 @@ def _recognise(
         layer_scale="levels.0.blocks.0.gamma1" in state,
     )
     notes = () if "qk_scale" in (config or {}) else ("not in the file: qk_scale taken as d^-0.5",)
-    return InferredConfig(with_given(recognised, config), notes)
+    return InferredConfig(with_given(inferred, config), notes)
 
 
 FAMILY = Family(
@@ -286,10 +288,6 @@ FAMILY = Family(
     recognises=_recognises,
     recognise=_recognise,
     build=SlideNat,
-    input_spec=lambda config: TensorSpec("image", (1, config.in_channels, *config.image_size)),
-    output_specs=lambda config: (
-        TensorSpec("logits", (1, config.num_classes))
-        if config.num_classes
-        else TensorSpec("features", (1, config.dim(len(config.depths) - 1))),
-    ),
+    input_spec=image_spec,
+    output_specs=class_specs,
 )

@@ -30,17 +30,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
+from slide_deploy.models.config_inference import class_specs, image_spec, training_size
 from slide_deploy.models.family import Family, InferredConfig
-from slide_deploy.models.mlp import Mlp
+from slide_deploy.models.mlp import Mlp, classifier
 from slide_deploy.models.pyramid import (
     EPSILON,
     Block,
     PatchEmbed,
     PyramidConfig,
     read_sizes,
-    training_image_size,
 )
-from slide_deploy.types import TensorSpec
 
 __all__ = [
     "FAMILY",
@@ -126,8 +125,7 @@ class SlidePvt(nn.Module):
             channels = dim
         self.norm = nn.LayerNorm(channels, eps=EPSILON)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, channels))
-        classes = config.num_classes
-        self.head = nn.Linear(channels, classes) if classes else nn.Identity()
+        self.head = classifier(config.features, config.num_classes)
 
     def position(self, stage: int) -> Tensor:
         """Position embeddings of a stage's map, (1, H, W, C), the class token's left out."""
@@ -237,7 +235,7 @@ def _recognise(
     """Sizes from key names and shapes; of a training configuration only the image size."""
     sizes, notes = read_sizes(state)
     patch = state["patch_embed1.proj.weight"].shape[-1]
-    trained = training_image_size(config) or _trained_size(state, patch, image_size)
+    trained = training_size(config) or _trained_size(state, patch, image_size)
     text = "x".join(map(str, trained))
     if image_size not in (None, trained):
         notes = (*notes, f"position embeddings taken as those of {text} images and resized")
@@ -276,10 +274,6 @@ FAMILY = Family(
     recognises=_recognises,
     recognise=_recognise,
     build=SlidePvt,
-    input_spec=lambda config: TensorSpec("image", (1, config.in_channels, *config.image_size)),
-    output_specs=lambda config: (
-        TensorSpec("logits", (1, config.num_classes))
-        if config.num_classes
-        else TensorSpec("features", (1, config.embed_dims[-1])),
-    ),
+    input_spec=image_spec,
+    output_specs=class_specs,
 )

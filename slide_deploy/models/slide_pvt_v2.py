@@ -29,17 +29,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slide_deploy.errors import AmbiguousModel, ArchitectureError
+from slide_deploy.errors import ArchitectureError
+from slide_deploy.models.config_inference import (
+    class_specs,
+    given_size,
+    image_spec,
+    training_size,
+)
 from slide_deploy.models.family import Family, InferredConfig
+from slide_deploy.models.mlp import classifier
 from slide_deploy.models.pyramid import (
     EPSILON,
     Block,
     PatchEmbed,
     PyramidConfig,
     read_sizes,
-    training_image_size,
 )
-from slide_deploy.types import TensorSpec
 
 __all__ = [
     "FAMILY",
@@ -105,8 +110,7 @@ class SlidePvtV2(nn.Module):
             self.add_module(f"block{number}", _blocks(config, stage))
             self.add_module(f"norm{number}", nn.LayerNorm(dim, eps=EPSILON))
             channels = dim
-        classes = config.num_classes
-        self.head = nn.Linear(channels, classes) if classes else nn.Identity()
+        self.head = classifier(config.features, config.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.forward_features(x)[-1].mean(dim=(2, 3)))
@@ -197,12 +201,8 @@ def _recognise(
             "its global stages reduce by pooling to 7x7 (PVTv2's linear variant)",
             "no Slide-PVTv2 of the paper is of this kind: export it as a module of your own",
         )
-    size = image_size or training_image_size(config)
-    if size is None:
-        raise AmbiguousModel(
-            "the checkpoint does not tell the image size: nothing in a PVTv2 depends on it",
-            "pass --image-size, e.g. --image-size 224",
-        )
+    trained = image_size or training_size(config)
+    size = given_size(None, trained, "nothing in a PVTv2 depends on it")
     return InferredConfig(SlidePvtV2Config(image_size=size, **sizes), notes)
 
 
@@ -212,10 +212,6 @@ FAMILY = Family(
     recognises=_recognises,
     recognise=_recognise,
     build=SlidePvtV2,
-    input_spec=lambda config: TensorSpec("image", (1, config.in_channels, *config.image_size)),
-    output_specs=lambda config: (
-        TensorSpec("logits", (1, config.num_classes))
-        if config.num_classes
-        else TensorSpec("features", (1, config.embed_dims[-1])),
-    ),
+    input_spec=image_spec,
+    output_specs=class_specs,
 )

@@ -6,8 +6,8 @@ implementation. Feature maps travel as (B, H, W, C).
 
 from __future__ import annotations
 
+import copy
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +15,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slide_deploy.errors import AmbiguousModel, ArchitectureError
+from slide_deploy.errors import ArchitectureError
+from slide_deploy.models.config_inference import (
+    block_counts,
+    check_heads,
+    check_kernel,
+    class_specs,
+    given_size,
+    head_classes,
+    image_sizes,
+    image_spec,
+    reading_keys,
+)
 from slide_deploy.models.family import Family, InferredConfig
-from slide_deploy.models.mlp import Mlp
+from slide_deploy.models.folded_window_attention import folded
+from slide_deploy.models.mlp import Mlp, classifier
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.models.window_attention import WindowAttention, shift_mask
-from slide_deploy.types import TensorSpec
 
 __all__ = [
     "FAMILY",
     "Block",
     "SlideSwin",
     "SlideSwinConfig",
+    "fold_windows",
     "slide_swin_b",
     "slide_swin_s",
     "slide_swin_t",
@@ -52,6 +64,11 @@ class SlideSwinConfig:
     qk_scale: float | None = None
     ape: bool = False
     patch_norm: bool = True
+
+    @property
+    def features(self) -> int:
+        """Channels of the last stage."""
+        return self.embed_dim * 2 ** (len(self.depths) - 1)
 
     def resolution(self, stage: int) -> tuple[int, int]:
         """Height and width of the feature map that a stage works on."""
@@ -81,17 +98,8 @@ class SlideSwinConfig:
                     f"which windows of {window} do not tile",
                     "give --image-size the size that the model was trained for",
                 )
-        for stage, heads in enumerate(self.heads):
-            if (self.embed_dim * 2**stage) % heads:
-                raise ArchitectureError(
-                    f"{heads} heads do not divide the {self.embed_dim * 2**stage} "
-                    f"channels of stage {stage}",
-                    "is the config that of these weights?",
-                )
-        if self.kernel_size % 2 == 0:
-            raise ArchitectureError(
-                f"kernel size {self.kernel_size} is not odd", "is the config that of these weights?"
-            )
+        check_heads(self.heads, [self.embed_dim * 2**stage for stage in range(len(self.heads))])
+        check_kernel(self.kernel_size)
 
 
 class PatchEmbed(nn.Module):
@@ -194,16 +202,14 @@ class SlideSwin(nn.Module):
         super().__init__()
         config.check()
         self.config = config
-        features = config.embed_dim * 2 ** (len(config.depths) - 1)
         self.patch_embed = PatchEmbed(config)
         self.absolute_pos_embed: nn.Parameter | None = None
         if config.ape:
             rows, columns = config.resolution(0)
             self.absolute_pos_embed = nn.Parameter(torch.zeros(1, rows * columns, config.embed_dim))
         self.layers = nn.ModuleList(Stage(config, stage) for stage in range(len(config.depths)))
-        self.norm = nn.LayerNorm(features)
-        classes = config.num_classes
-        self.head = nn.Linear(features, classes) if classes else nn.Identity()
+        self.norm = nn.LayerNorm(config.features)
+        self.head = classifier(config.features, config.num_classes)
 
     @property
     def fixes_size(self) -> str:
@@ -265,6 +271,19 @@ def slide_swin_b(num_classes: int = 1000) -> SlideSwin:
     return _published(128, 18, (4, 8, 16, 32), num_classes)
 
 
+def fold_windows(model: nn.Module) -> nn.Module:
+    """A copy of `model` with every window attention folded; the model itself stays as it is.
+
+    Raises ConversionError where a folded one is not equal to the module that it replaces.
+    """
+    copied = copy.deepcopy(model)
+    for name, block in copied.named_modules():
+        if isinstance(block, Block) and isinstance(block.attn, WindowAttention):
+            block.attn = folded(block.attn, block.attn_mask, f"{name}.attn")
+            block.attn_mask = None
+    return copied
+
+
 def _recognises(state: Mapping[str, Tensor]) -> bool:
     return "layers.0.blocks.0.attn.dep_conv.weight" in state and "patch_embed.proj.weight" in state
 
@@ -287,7 +306,7 @@ def _from_training_config(
         swin, slide = config["MODEL"]["SWIN"], config["MODEL"]["SLIDE"]
         size = config["DATA"]["IMG_SIZE"]
         return SlideSwinConfig(
-            image_size=image_size or _pair(size),
+            image_size=image_size or image_sizes(size),
             embed_dim=int(swin["EMBED_DIM"]),
             depths=tuple(map(int, swin["DEPTHS"])),
             heads=tuple(map(int, swin["NUM_HEADS"])),
@@ -310,16 +329,11 @@ def _from_training_config(
         ) from error
 
 
-def _pair(size: Any) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)
-
-
 def _from_state(state: Mapping[str, Tensor], image_size: tuple[int, int] | None) -> InferredConfig:
     """Sizes from key names and shapes alone."""
-    try:
+    with reading_keys("Slide-Swin"):
         embed_dim, in_channels, patch_size, _ = state["patch_embed.proj.weight"].shape
-        depths = _depths(state)
+        depths = block_counts(state, r"layers\.(\d+)\.blocks\.(\d+)\.")
         heads, kernels, windows = [], set(), {}
         for stage in range(len(depths)):
             attention = f"layers.{stage}.blocks.0.attn"
@@ -334,29 +348,18 @@ def _from_state(state: Mapping[str, Tensor], image_size: tuple[int, int] | None)
             state[f"layers.{stage}.blocks.0.mlp.fc1.weight"].shape[0]
             for stage in range(len(depths))
         ]
-    except (KeyError, ValueError) as error:
-        raise ArchitectureError(
-            f"keys of a Slide-Swin are missing or misshapen: {error}",
-            "is it the whole model's state dict?",
-        ) from error
-    head = state.get("head.weight")
     found, notes = _image_size(state, patch_size, depths, windows)
-    if image_size is None and found is None:
-        raise AmbiguousModel(
-            "the checkpoint does not tell the image size: no window stage and no position "
-            "embedding fixes it",
-            "pass --image-size, e.g. --image-size 224",
-        )
     if image_size is not None:
         notes = ()
+    why = "no window stage and no position embedding fixes it"
     config = SlideSwinConfig(
-        image_size=image_size or found or (0, 0),
+        image_size=given_size(None, image_size or found, why),
         embed_dim=embed_dim,
-        depths=tuple(depths),
+        depths=depths,
         heads=tuple(heads),
         slide_stages=len(depths) - len(windows),
         window_size=max(windows.values(), default=7),
-        num_classes=0 if head is None else head.shape[0],
+        num_classes=head_classes(state),
         kernel_size=max(kernels),
         patch_size=patch_size,
         in_channels=in_channels,
@@ -377,15 +380,8 @@ def _mlp_ratio(hidden: list[int], embed_dim: int) -> float:
     return (lowest + min((h + 1) / width for h, width in zip(hidden, widths, strict=True))) / 2
 
 
-def _depths(state: Mapping[str, Tensor]) -> list[int]:
-    found = (re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", key) for key in state)
-    blocks = {(int(match[1]), int(match[2])) for match in found if match}
-    stages = 1 + max(stage for stage, _ in blocks)
-    return [sum(1 for own, _ in blocks if own == stage) for stage in range(stages)]
-
-
 def _image_size(
-    state: Mapping[str, Tensor], patch: int, depths: list[int], windows: Mapping[int, int]
+    state: Mapping[str, Tensor], patch: int, depths: tuple[int, ...], windows: Mapping[int, int]
 ) -> tuple[tuple[int, int] | None, tuple[str, ...]]:
     """Image size, square, from what fixes a stage's map; with a note where it is assumed."""
     if (embedding := state.get("absolute_pos_embed")) is not None:
@@ -426,10 +422,9 @@ FAMILY = Family(
     recognises=_recognises,
     recognise=_recognise,
     build=SlideSwin,
-    input_spec=lambda config: TensorSpec("image", (1, config.in_channels, *config.image_size)),
-    output_specs=lambda config: (
-        TensorSpec("logits", (1, config.num_classes))
-        if config.num_classes
-        else TensorSpec("features", (1, config.embed_dim * 2 ** (len(config.depths) - 1))),
-    ),
+    input_spec=image_spec,
+    output_specs=class_specs,
+    simplify=fold_windows,
+    derived=("relative_position_index",),
+    derived_from_size=("attn_mask",),
 )

@@ -20,6 +20,7 @@ from slide_deploy.artifacts.manifest import find_manifest
 from slide_deploy.errors import UsageError
 from slide_deploy.loading.loader import Model
 from slide_deploy.models.families import families
+from slide_deploy.models.family import block_names
 from slide_deploy.models.slide_cswin import SlideCSwin, SlideCSwinConfig
 from slide_deploy.models.slide_nat import SlideNat, SlideNatConfig
 from slide_deploy.models.slide_pvt import SlidePvt, SlidePvtConfig
@@ -27,7 +28,6 @@ from slide_deploy.models.slide_pvt_v2 import SlidePvtV2, SlidePvtV2Config
 from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig
 from slide_deploy.parity.block_trace import BlockReference
 from slide_deploy.pipeline import reference_of
-from slide_deploy.reference import block_names
 from slide_deploy.types import Precision, Verdict
 from slide_deploy.verification.record import Check
 from slide_deploy.verification.runner import read_artifact

@@ -116,7 +116,7 @@ def test_what_is_not_recognised_keeps_its_rank_six_which_core_ml_refuses(
     assert "only supports tensors with rank <= 5" in coreml.problems[0]
     whole, pair = pairs()
     assert whole == (
-        "the module: left, it has the parts of Slide Attention, but computes something else"
+        "the module: left, it has the parameters of Slide Attention, but computes something else"
     )
     assert pair.startswith("dep_conv + dep_conv1: fused")
     gc.collect()
@@ -169,6 +169,6 @@ def test_what_cannot_be_merged_is_exported_as_it_is_and_said_so(
     done = export(run_cli, "unfusable_detector", weights, "1x3x16x16", "onnx", "torchscript")
     assert done.code == 0, done.out + done.err
     whole, pair = pairs()
-    assert whole.startswith("mixer: left, it has the parts of Slide Attention")
+    assert whole.startswith("mixer: left, it has the parameters of Slide Attention")
     assert pair.startswith("mixer.warps + mixer.rolls: left, mixer.warps pads its input")
     assert "pads its input" in " ".join(done.out.split())

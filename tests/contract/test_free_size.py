@@ -122,7 +122,7 @@ def test_what_fixes_the_size_is_named(name: str, why: str, run_cli: Any, in_tmp:
 def test_a_form_made_for_one_size_is_refused(run_cli: Any, in_tmp: Path) -> None:
     given = (LONE, "--image-size", "8x12", "-t", "onnx", "--dynamic-size", "--lowering", "flat")
     run_cli("export", *given).refused(
-        2, "the form flat is made for maps of one height and width", "choose depthwise"
+        2, "the lowering flat is made for maps of one height and width", "choose depthwise"
     )
 
 

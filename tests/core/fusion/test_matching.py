@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slide_deploy.fusion.matching import recognise
+from slide_deploy.fusion.matching import match_attentions
 from slide_deploy.fusion.pairs import Match
 from slide_deploy.models.slide_attention import (
     AttentionConfig,
@@ -107,7 +107,7 @@ def maps(module: Theirs) -> Tensor:
 def outcome(module: nn.Module, x: Tensor) -> tuple[nn.Module, tuple[Match, ...]]:
     """Recognise, and hold the result against the module, which must stay as it was."""
     before = {key: value.clone() for key, value in module.state_dict().items()}
-    merged, found = recognise(module, (x,))
+    merged, found = match_attentions(module, (x,))
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
     torch.testing.assert_close(merged(x), module(x), rtol=1e-4, atol=1e-5)
     assert not any(own.training for own in merged.modules())
@@ -141,7 +141,7 @@ WAYS: dict[str, dict[str, Any]] = {
 def test_an_attention_is_recognised_whichever_way_it_is_written(way: str, scrambled: Any) -> None:
     module = scrambled(Theirs(**WAYS[way]))
     merged, (found,) = outcome(module, maps(module))
-    assert found.action == "recognised", found.why
+    assert found.action == "matched", found.why
     (attention,) = attentions(merged)
     assert attention.config.share_qkv is module.share_qkv
     assert attention.config.share_kernel is (module.values == "shared")
@@ -201,14 +201,14 @@ class Around(nn.Module):
 def test_it_is_recognised_inside_of_what_only_adds_to_it(scrambled: Any) -> None:
     module = scrambled(Around(Theirs(), lambda m, x: x + m.attention(x) * m.again(x)))
     merged, found = outcome(module, maps(module.attention))
-    assert [(entry.name, entry.action) for entry in found] == [("attention", "recognised")]
+    assert [(entry.name, entry.action) for entry in found] == [("attention", "matched")]
     assert merged.attention is merged.again
 
 
 def test_other_weights_beside_it_stay_as_they_are(scrambled: Any) -> None:
     module = scrambled(nn.Sequential(nn.Conv2d(3, DIM, 1), Theirs(), nn.BatchNorm2d(DIM)))
     merged, found = outcome(module, torch.randn(1, 3, 5, 6))
-    assert [(entry.name, entry.action) for entry in found] == [("1", "recognised")]
+    assert [(entry.name, entry.action) for entry in found] == [("1", "matched")]
     assert torch.equal(merged[0].weight, module[0].weight)
 
 
@@ -243,9 +243,9 @@ def test_a_module_that_knows_one_size_is_asked_at_that_size(scrambled: Any) -> N
 
     module = scrambled(Around(Theirs(logits=lambda x: x.reshape(1, HEADS, 9, 5, 6)), strict))
     _, (found,) = outcome(module, maps(module.attention))
-    assert found.action == "recognised"
+    assert found.action == "matched"
 
 
 def test_modules_of_this_package_are_left_to_their_own_fusion(scrambled: Any) -> None:
     module = scrambled(nn.Sequential(SlideAttention(AttentionConfig(dim=4, heads=2))))
-    assert recognise(module, (torch.randn(1, 5, 5, 4),)) == (module, ())
+    assert match_attentions(module, (torch.randn(1, 5, 5, 4),)) == (module, ())

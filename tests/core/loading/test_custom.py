@@ -67,7 +67,7 @@ def test_a_factory_and_weights_make_a_model(own: Path, factory: str) -> None:
 @pytest.mark.parametrize(
     ("factory", "said"),
     [
-        ("theirs", "names no factory"),
+        ("theirs", "expects package.module:function"),
         ("nowhere:Net", "No module named 'nowhere'"),
         ("theirs:Nothing", "has no attribute 'Nothing'"),
         ("theirs:broken", "RuntimeError: no such file: weights.bin"),

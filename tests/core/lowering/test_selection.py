@@ -82,7 +82,7 @@ def test_a_form_that_cannot_express_the_module_gives_way_and_says_so(
     monkeypatch.setattr(
         choice,
         "lowering_named",
-        lambda name: type(impossible)(name, "", "", refuse),
+        lambda name: type(impossible)(name, refuse),
     )
     form, why = forms_of("auto")
     assert form == CANONICAL

@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import slide_deploy
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
 from slide_deploy.fusion.branches import fuse, fused_skeleton
-from slide_deploy.loading.inspection import count_flops, count_parameters
+from slide_deploy.loading.flops import count_flops
+from slide_deploy.loading.inspection import count_parameters
 from slide_deploy.models.neighborhood_attention import NeighborhoodAttention
 from slide_deploy.models.slide_nat import (
     FAMILY,

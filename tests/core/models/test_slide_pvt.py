@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
 from slide_deploy.fusion.branches import fuse, fused_skeleton
-from slide_deploy.loading.inspection import count_flops, count_parameters
+from slide_deploy.loading.flops import count_flops
+from slide_deploy.loading.inspection import count_parameters
 from slide_deploy.loading.loader import load, save_fused
 from slide_deploy.models.slide_pvt import (
     FAMILY,

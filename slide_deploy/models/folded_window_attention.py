@@ -1,12 +1,12 @@
-"""Window attention with its constants folded: nothing is looked up or scaled when it runs.
+"""Window attention with its constants folded, so that nothing is looked up or scaled when it runs.
 
-    softmax_j((s·q_i)·(k_j + b_k) + B_ij + M_ij) does not feel b_k, which adds the same to all j
+    softmax_j((s·q_i)·(k_j + b_k) + B_ij + M_ij) does not depend on b_k: it adds the same to all j
     Σ_j a_ij (v_j + b_v) = Σ_j a_ij v_j + b_v, so that proj can hold b_v, as proj(b_v)
 
 The scale s goes into q's projection; the position bias B leaves its table (a gather) and is
 added to the mask M of shifted windows once. q, k and v are projected apart, so that each is
-transposed by the product that takes it. Exact, fewer operators for every runtime, and Core ML's
-Neural Engine has no gather.
+transposed by the product that takes it. The result is exact and has fewer operators, none of them a
+gather.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.errors import ConversionError
-from slide_deploy.fusion.branches import RELATIVE_TOLERANCE, error_on
-from slide_deploy.lowering.folding import Projection
-from slide_deploy.lowering.layers import linear
-from slide_deploy.models.slide_swin import Block
+from slide_deploy.models.equivalence import RELATIVE_TOLERANCE, error_on, noise
 from slide_deploy.models.window_attention import (
     WindowAttention,
     cyclic_shift,
@@ -28,7 +25,7 @@ from slide_deploy.models.window_attention import (
     unpartition,
 )
 
-__all__ = ["FoldedWindowAttention", "fold_windows"]
+__all__ = ["FoldedWindowAttention", "folded"]
 
 
 class FoldedWindowAttention(nn.Module):
@@ -50,11 +47,10 @@ class FoldedWindowAttention(nn.Module):
         if attention.qkv.bias is not None:
             bias_q, _, bias_v = attention.qkv.bias.chunk(3)
             bias_q, bias_proj = bias_q * attention.scale, attention.proj(bias_v)
-        dtype = weight_q.dtype
-        self.query = linear(Projection(weight_q * attention.scale, bias_q), dtype)
-        self.key = linear(Projection(weight_k, None), dtype)
-        self.value = linear(Projection(weight_v, None), dtype)
-        self.proj = linear(Projection(attention.proj.weight, bias_proj), dtype)
+        self.query = _linear(weight_q * attention.scale, bias_q)
+        self.key = _linear(weight_k, None)
+        self.value = _linear(weight_v, None)
+        self.proj = _linear(attention.proj.weight, bias_proj)
 
         bias = attention.bias()
         if mask is not None:
@@ -72,7 +68,7 @@ class FoldedWindowAttention(nn.Module):
         k = self._by_head(self.key(windows)).permute(0, 2, 3, 1)
         v = self._by_head(self.value(windows)).permute(0, 2, 1, 3)
         if self.groups > self.heads:
-            q, v = (part.reshape(-1, self.groups, tokens, depth) for part in (q, v))
+            q, v = (x.reshape(-1, self.groups, tokens, depth) for x in (q, v))
             k = k.reshape(-1, self.groups, depth, tokens)
         out = (q @ k + self.bias).softmax(dim=-1) @ v
         if self.groups > self.heads:
@@ -87,30 +83,29 @@ class FoldedWindowAttention(nn.Module):
 
 
 @torch.no_grad()
-def fold_windows(model: nn.Module) -> nn.Module:
-    """A copy of `model` with every window attention folded; the model itself stays as it is.
+def folded(attention: WindowAttention, mask: Tensor | None, name: str) -> FoldedWindowAttention:
+    """The attention with its constants folded; it takes no mask.
 
-    Raises ConversionError where one is not equal in float64 to the module it replaces.
+    Raises ConversionError, with the module's `name`, where it is not equal in float64 to the module
+    that it replaces.
     """
-    folded = copy.deepcopy(model)
-    for name, block in folded.named_modules():
-        if isinstance(block, Block) and isinstance(block.attn, WindowAttention):
-            block.attn = _folded(block.attn, block.attn_mask, name)
-            block.attn_mask = None
-    return folded
-
-
-def _folded(attention: WindowAttention, mask: Tensor | None, name: str) -> nn.Module:
     exact = copy.deepcopy(attention).double()
     exact_mask = None if mask is None else mask.double()
-    folded = FoldedWindowAttention(exact, exact_mask)
-    generator = torch.Generator().manual_seed(0)
-    shape = (2, *attention.resolution, attention.dim)
-    x = torch.randn(shape, dtype=torch.float64, generator=generator)
-    difference = error_on(x, lambda x: exact(x, exact_mask), folded)
-    if not difference <= RELATIVE_TOLERANCE:
+    result = FoldedWindowAttention(exact, exact_mask)
+    x = noise((2, *attention.resolution, attention.dim))
+    error = error_on(x, lambda x: exact(x, exact_mask), result)
+    if not error <= RELATIVE_TOLERANCE:
         raise ConversionError(
-            f"folding the constants of {name}.attn changed its output by {difference:.1e} relative",
+            f"folding the constants of {name} changed its output by {error:.1e} relative",
             "please report it, with the checkpoint's sizes",
         )
-    return folded.to(attention.qkv.weight.dtype).train(attention.training)
+    return result.to(attention.qkv.weight.dtype).train(attention.training)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    out, width = weight.shape
+    # On the meta device no weights are drawn, only to be replaced.
+    layer = nn.Linear(width, out, bias=bias is not None, device="meta")
+    state = {"weight": weight.contiguous()} | ({} if bias is None else {"bias": bias})
+    layer.load_state_dict(state, assign=True)
+    return layer.requires_grad_(False)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from slide_deploy.errors import ConversionError
-from slide_deploy.lowering import windows
-from slide_deploy.lowering.windows import FoldedWindowAttention, fold_windows
+from slide_deploy.models import folded_window_attention
+from slide_deploy.models.folded_window_attention import FoldedWindowAttention
+from slide_deploy.models.slide_swin import fold_windows
 
 
 @pytest.mark.parametrize("shifts", [True, False])
@@ -36,6 +37,6 @@ def test_a_wrong_fold_is_refused(make_model, monkeypatch: pytest.MonkeyPatch) ->
             super().__init__(*given)
             self.bias[0, 0, 1] += 1e-6
 
-    monkeypatch.setattr(windows, "FoldedWindowAttention", Wrong)
+    monkeypatch.setattr(folded_window_attention, "FoldedWindowAttention", Wrong)
     with pytest.raises(ConversionError, match=r"layers\.1\.blocks\.0\.attn"):
         fold_windows(make_model())

@@ -1,0 +1,62 @@
+"""What a file's pickle would look up, read without unpickling anything."""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["is_torchscript", "unsafe_global"]
+
+_PLAIN = (
+    *("torch.", "collections.OrderedDict", "numpy.", "_codecs.encode"),
+    *("yacs.config.CfgNode", "argparse.Namespace"),
+)
+
+
+def unsafe_global(path: Path) -> str | None:
+    """The first name that the file's pickle looks up and that is not plain data, if there is one.
+
+    torch's safe unpickler does not name it where it stops at the pickle's protocol.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+                data = archive.read(names[0])
+        else:
+            data = path.read_bytes()
+        recent: list[str] = []
+        for opcode, argument, _ in _opcodes(io.BytesIO(data)):
+            if opcode.name in ("GLOBAL", "INST"):
+                name = str(argument).replace(" ", ".")
+            elif opcode.name == "STACK_GLOBAL":
+                name = ".".join(recent[-2:])
+            else:
+                if isinstance(argument, str):
+                    recent.append(argument)
+                continue
+            if not name.startswith(_PLAIN):
+                return name
+    except Exception:  # a broken pickle may raise anything; the caller reports it as broken
+        return None
+    return None
+
+
+def _opcodes(file: io.BytesIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
+    """The operations of all pickles of a file: the format before zip has several in a row."""
+    while file.read(1):
+        file.seek(-1, io.SEEK_CUR)
+        yield from pickletools.genops(file)
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether the file is an archive that `torch.jit.save` wrote."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except Exception:  # zipfile also lets struct, Unicode and NotImplemented errors through
+        return False

@@ -1,0 +1,45 @@
+"""Whether two formulations of one computation are equal in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["RELATIVE_TOLERANCE", "error_on", "noise", "relative_error"]
+
+# Exact rewritings differ by float64's rounding alone: some units of 2.2e-16.
+RELATIVE_TOLERANCE = 1e-12
+
+
+def noise(shape: Sequence[int]) -> Tensor:
+    """The same normal noise on every call, float64."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(tuple(shape), dtype=torch.float64, generator=generator)
+
+
+def relative_error(expected: Tensor, found: Tensor) -> float:
+    """max |found − expected| / max |expected|, in float64.
+
+    Infinity where the shapes differ. Where `expected` is all zeros there is no scale: the error
+    is 0 if `found` is all zeros too, else infinity. NaN where one of them has NaN.
+    """
+    if expected.shape != found.shape:
+        return math.inf
+    if expected.numel() == 0:
+        return 0.0
+    expected, found = expected.double(), found.double()
+    error, scale = float((found - expected).abs().max()), float(expected.abs().max())
+    if scale == 0:
+        return 0.0 if error == 0 else math.inf
+    return error / scale
+
+
+def error_on(
+    x: Tensor, module: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor]
+) -> float:
+    """`relative_error` of the output of `other` for `x`, compared with that of `module`."""
+    with torch.no_grad():
+        return relative_error(module(x), other(x))
