@@ -211,7 +211,7 @@ def reference_of(
             model.outputs,
             _probes(model, extent, images),
             precision=precision,
-            on_probe=lambda name: progress(f"reference on {name}"),
+            on_probe=lambda name: progress(f"running the reference: {name}"),
             prepare=prepared,
         )
 
