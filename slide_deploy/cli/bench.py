@@ -21,12 +21,10 @@ def bench(
     calls: Annotated[int, typer.Option(min=1, help="Calls per artifact and round.")] = 5,
     warmup: Annotated[int, typer.Option(min=0, help="Calls before timing.")] = 5,
     chart: Annotated[
-        Path | None,
-        typer.Option(help="Draw a bar chart (.png or .svg).", rich_help_panel=cli.REPORTS),
+        Path | None, cli.report_option(help="Draw a bar chart (.png or .svg).")
     ] = None,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Write the figures as JSON.", rich_help_panel=cli.REPORTS),
+        Path | None, cli.report_option("--json", help="Write the figures as JSON.")
     ] = None,
 ) -> None:
     """Time artifacts through their own runtimes, in turn, so that ratios between them hold."""

@@ -17,10 +17,7 @@ __all__ = ["fuse"]
 def fuse(
     model: cli.ModelFile,
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="A .safetensors file to write.", rich_help_panel=cli.OUTPUT
-        ),
+        Path, cli.output_option("--output", "-o", help="A .safetensors file to write.")
     ],
     weights: cli.WeightsOption = None,
     image_size: cli.ImageSize = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,43 +11,22 @@ import typer
 
 from slide_deploy.errors import UsageError
 
+# fmt: off
 __all__ = [
-    "Against",
-    "Artifacts",
-    "AsJson",
-    "Atol",
-    "Baseline",
-    "Batch",
-    "DeploymentTarget",
-    "Dynamic",
-    "DynamicSize",
-    "Factory",
-    "Features",
-    "Half",
-    "ImageSize",
-    "Images",
-    "Inputs",
-    "LoweringName",
-    "ModelFile",
-    "Opset",
-    "Output",
-    "PrecisionName",
-    "Quiet",
-    "Reports",
-    "Rtol",
-    "Targets",
-    "Thorough",
-    "Threads",
-    "Trace",
-    "Verbose",
-    "Weights",
-    "WeightsOption",
-    "chosen_precision",
-    "parse_size",
+    "Against", "Artifacts", "AsJson", "Atol", "Baseline", "Batch", "DeploymentTarget",
+    "Dynamic", "DynamicSize", "Factory", "Features", "Half", "ImageSize", "Images", "Inputs",
+    "LoweringName", "ModelFile", "Opset", "Output", "PrecisionName", "Quiet", "Reports",
+    "Rtol", "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights", "WeightsOption",
+    "chosen_precision", "parse_size",
 ]
+# fmt: on
 
-MODEL, OUTPUT, NUMERICS = "Model", "Output", "Numerics"
-VERIFICATION, REPORTS = "Verification", "Reports"
+# One per panel of `--help`.
+_model = partial(typer.Option, rich_help_panel="Model")
+output_option = partial(typer.Option, rich_help_panel="Output")
+_numerics = partial(typer.Option, rich_help_panel="Numerics")
+_verification = partial(typer.Option, rich_help_panel="Verification")
+report_option = partial(typer.Option, rich_help_panel="Reports")
 
 
 class Weights(StrEnum):
@@ -62,8 +42,7 @@ def complete_targets(incomplete: str) -> list[str]:
 
 
 ModelFile = Annotated[
-    Path,
-    typer.Argument(metavar="MODEL", help="Checkpoint (.pth, .pt) or fused .safetensors file."),
+    Path, typer.Argument(metavar="MODEL", help="Checkpoint (.pth, .pt) or fused .safetensors file.")
 ]
 Artifacts = Annotated[
     list[Path],
@@ -75,216 +54,149 @@ Artifacts = Annotated[
 # Model
 Factory = Annotated[
     str | None,
-    typer.Option(
+    _model(
         "--model",
         metavar="PACKAGE.MODULE:NAME",
         help="Factory of a custom model, as package.module:function (runs your code).",
-        rich_help_panel=MODEL,
     ),
 ]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option(
+    _model(
         "--input",
         metavar="NAME:SHAPE[:DTYPE]",
         help="Input of the custom model, such as image:1x3x224x224; repeatable, in order.",
         show_default="image:1x3xHxW from --image-size",
-        rich_help_panel=MODEL,
     ),
 ]
 WeightsOption = Annotated[
-    Weights | None,
-    typer.Option(
-        help="Weights to take where the file holds both.",
-        show_default="ema",
-        rich_help_panel=MODEL,
-    ),
+    Weights | None, _model(help="Weights to take where the file holds both.", show_default="ema")
 ]
 ImageSize = Annotated[
     str | None,
-    typer.Option(
+    _model(
         "--image-size",
         "--imgsz",
         metavar="N|HxW",
         help="Height and width of the input in pixels.",
         show_default="as the file says",
-        rich_help_panel=MODEL,
     ),
 ]
 Features = Annotated[
     bool,
-    typer.Option(
+    _model(
         "--features",
         help="Output the feature maps of all stages (stage1, stage2, …) instead of class scores.",
-        rich_help_panel=MODEL,
     ),
 ]
 
 # Output
 Targets = Annotated[
     list[str],
-    typer.Option(
+    output_option(
         "--target",
         "-t",
         metavar="NAME",
         help="onnx, coreml, openvino, torchscript or all; repeatable.",
         autocompletion=complete_targets,
-        rich_help_panel=OUTPUT,
     ),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        help="Folder to write to.",
-        show_default="NAME-deploy",
-        rich_help_panel=OUTPUT,
-    ),
+    output_option("--output", "-o", help="Folder to write to.", show_default="NAME-deploy"),
 ]
-Batch = Annotated[
-    int, typer.Option("--batch", min=1, help="Fixed batch size.", rich_help_panel=OUTPUT)
-]
-Dynamic = Annotated[
-    bool, typer.Option("--dynamic", help="Leave the batch size free.", rich_help_panel=OUTPUT)
-]
+Batch = Annotated[int, output_option("--batch", min=1, help="Fixed batch size.")]
+Dynamic = Annotated[bool, output_option("--dynamic", help="Leave the batch size free.")]
 DynamicSize = Annotated[
     bool,
-    typer.Option(
+    output_option(
         "--dynamic-size",
         help="Leave height and width free, for models without weights of a fixed size.",
-        rich_help_panel=OUTPUT,
     ),
 ]
-Opset = Annotated[
-    int | None,
-    typer.Option(min=1, help="ONNX opset.", show_default="20", rich_help_panel=OUTPUT),
-]
+Opset = Annotated[int | None, output_option(min=1, help="ONNX opset.", show_default="20")]
 DeploymentTarget = Annotated[
     str | None,
-    typer.Option(
+    output_option(
         help="Oldest system that runs the Core ML package, such as iOS17 or macOS14.",
         show_default="iOS16",
-        rich_help_panel=OUTPUT,
     ),
 ]
 
 # Numerics
 PrecisionName = Annotated[
     str | None,
-    typer.Option(
+    _numerics(
         "--precision",
         metavar="NAME",
         help="Type of weights and arithmetic: float32 (fp32) or float16 (fp16, half). "
         "Inputs and outputs stay float32.",
         show_default="float32",
-        rich_help_panel=NUMERICS,
     ),
 ]
-Half = Annotated[
-    bool,
-    typer.Option("--half", help="Same as --precision float16.", rich_help_panel=NUMERICS),
-]
+Half = Annotated[bool, _numerics("--half", help="Same as --precision float16.")]
 LoweringName = Annotated[
     str,
-    typer.Option(
+    _numerics(
         "--lowering",
         metavar="NAME",
         help="How Slide Attention is computed: auto (fastest for the target), low-memory, "
         "or the name of a lowering.",
-        rich_help_panel=NUMERICS,
     ),
 ]
 
 # Verification
 Against = Annotated[
     Path | None,
-    typer.Option(
+    _verification(
         help="Checkpoint that the artifacts came from.",
         show_default="golden vectors beside the artifacts",
-        rich_help_panel=VERIFICATION,
     ),
 ]
 Atol = Annotated[
-    float | None,
-    typer.Option(
-        help="Absolute tolerance instead of the calibrated gates.", rich_help_panel=VERIFICATION
-    ),
+    float | None, _verification(help="Absolute tolerance instead of the calibrated gates.")
 ]
 Rtol = Annotated[
-    float | None,
-    typer.Option(
-        help="Relative tolerance instead of the calibrated gates.", rich_help_panel=VERIFICATION
-    ),
+    float | None, _verification(help="Relative tolerance instead of the calibrated gates.")
 ]
 Thorough = Annotated[
-    bool,
-    typer.Option(
-        "--thorough",
-        help="Run a second implementation on large artifacts too.",
-        rich_help_panel=VERIFICATION,
-    ),
+    bool, _verification("--thorough", help="Run a second implementation on large artifacts too.")
 ]
 Trace = Annotated[
     bool,
-    typer.Option(
-        "--trace",
-        help="Show the error of each block, for artifacts that pass too.",
-        rich_help_panel=VERIFICATION,
-    ),
+    _verification("--trace", help="Show the error of each block, for artifacts that pass too."),
 ]
 Images = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder of images to verify with: .npy (CHW, normalised as in training), "
-        ".png or .jpg.",
-        rich_help_panel=VERIFICATION,
+    _verification(
+        help="Folder of images to verify with: .npy (CHW, normalised as in training), .png or .jpg."
     ),
 ]
 Baseline = Annotated[
-    Path | None,
-    typer.Option(
-        help="An earlier report.json; whatever got worse since then fails.",
-        rich_help_panel=VERIFICATION,
-    ),
+    Path | None, _verification(help="An earlier report.json; whatever got worse since then fails.")
 ]
 
 # Reports
 Reports = Annotated[
     list[Path] | None,
-    typer.Option(
+    report_option(
         "--report",
         metavar="FILE|-",
         help="Also write a report: .html, .xml (JUnit), .md or .json; repeatable. "
         "A dash means --json.",
-        rich_help_panel=REPORTS,
     ),
 ]
 AsJson = Annotated[
     bool,
-    typer.Option(
-        "--json",
-        help="Print the report as JSON on standard output, and nothing else there.",
-        rich_help_panel=REPORTS,
+    report_option(
+        "--json", help="Print the report as JSON on standard output, and nothing else there."
     ),
 ]
 Quiet = Annotated[
-    bool,
-    typer.Option(
-        "--quiet",
-        "-q",
-        help="Print errors only; the exit code is the verdict.",
-        rich_help_panel=REPORTS,
-    ),
+    bool, report_option("--quiet", "-q", help="Print errors only; the exit code is the verdict.")
 ]
 Verbose = Annotated[
-    bool,
-    typer.Option(
-        "--verbose",
-        "-v",
-        help="Print every comparison and every problem.",
-        rich_help_panel=REPORTS,
-    ),
+    bool, report_option("--verbose", "-v", help="Print every comparison and every problem.")
 ]
 
 # bench and tune

@@ -31,7 +31,13 @@ def safe_streams() -> None:
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="slide-deploy")
     if isinstance(out := sys.stdout, io.TextIOWrapper) and out is sys.__stdout__:
-        sys.stdout = _Stdout(out.buffer, out.encoding, "slide-deploy", None, out.line_buffering)
+        sys.stdout = _Stdout(
+            out.buffer,
+            out.encoding,
+            "slide-deploy",
+            line_buffering=out.line_buffering,
+            write_through=out.write_through,
+        )
 
 
 def _nearest(error: UnicodeError) -> tuple[str, int]:
