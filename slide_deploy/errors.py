@@ -1,13 +1,13 @@
-"""Every error a user can meet; each says what is wrong with what, and the way out.
+"""Every error a user can meet; each says what is wrong, and the way out.
 
 SlideDeployError
-├── UsageError              exit 2  an option or argument that cannot be meant
-│   └── UnknownName         exit 2  a target, family or form nobody knows; offers the nearest
+├── UsageError              exit 2  an option or argument that makes no sense
+│   └── UnknownName         exit 2  a target, family or lowering that does not exist
 ├── CheckpointError         exit 2  the model file
-│   ├── UnsafeCheckpoint    exit 2  unpickling it would call something
+│   ├── UnsafeCheckpoint    exit 2  unpickling it would run code
 │   ├── ArchitectureError   exit 2  weights and architecture do not fit each other
-│   └── AmbiguousModel      exit 2  a size the file cannot tell; names the option to give
-├── OutputError             exit 2  the output place cannot be written
+│   └── AmbiguousModel      exit 2  a size that the file does not tell; names the option
+├── OutputError             exit 2  the output folder or file cannot be written
 ├── ConversionError         exit 1  a converter refused or broke the model
 ├── ArtifactError           exit 1  an artifact that cannot be read back
 └── MissingLibrary          exit 3  a package that is not installed; gives the command
@@ -53,7 +53,7 @@ class SlideDeployError(Exception):
 
 
 class UsageError(SlideDeployError):
-    """An option or argument that cannot be meant."""
+    """An option or argument that makes no sense."""
 
 
 class UnknownName(UsageError):
@@ -77,7 +77,7 @@ class UnsafeCheckpoint(CheckpointError):
 class ArchitectureError(CheckpointError):
     """Weights and architecture do not fit each other."""
 
-    def __init__(self, message: str, hint: str = "is the config that of these weights?") -> None:
+    def __init__(self, message: str, hint: str = "do config and weights belong together?") -> None:
         super().__init__(message, hint)
 
 
@@ -86,7 +86,7 @@ class AmbiguousModel(CheckpointError):
 
 
 class OutputError(SlideDeployError):
-    """The output place cannot be written."""
+    """The output folder or file cannot be written."""
 
 
 class ConversionError(SlideDeployError):

@@ -230,7 +230,7 @@ def reference_of(
             model.outputs,
             _probes(model, axes, images, size_of),
             precision=precision,
-            on_probe=lambda name: progress(f"reference on {name}"),
+            on_probe=lambda name: progress(f"running the reference: {name}"),
             prepare=prepared,
         )
 

@@ -29,6 +29,17 @@ __all__ = [
 
 ALL = "all"
 
+# Tools that take an artifact of one of our targets, by the names that people ask for.
+_TAKEN_BY_TOOLS = {
+    **dict.fromkeys(("tensorrt", "trt"), ("onnx", "trtexec reads it on the device")),
+    **dict.fromkeys(("rknn", "rockchip"), ("onnx", "rknn-toolkit2 wants opset <= 19")),
+    **dict.fromkeys(("qnn", "snpe"), ("onnx", "Qualcomm's converters read it")),
+    **dict.fromkeys(("tflite", "litert"), ("onnx", "onnx2tf converts it")),
+    "hailo": ("onnx", "the Hailo Dataflow Compiler reads it"),
+    "mnn": ("onnx", "MNNConvert reads it"),
+    "ncnn": ("torchscript", "pnnx converts it"),
+}
+
 
 @cache
 def _places(room: str) -> dict[str, str]:
@@ -71,7 +82,8 @@ def target_names() -> tuple[str, ...]:
 def resolve_targets(names: str | Iterable[str]) -> tuple[str, ...]:
     """Names and aliases as typed → target names, without repeats; `all` is every target.
 
-    Raises UnknownName with the nearest name where one is not known, UsageError for no name.
+    Raises UnknownName with the nearest name where one is not known, UsageError for no name and for
+    the name of a tool that takes an artifact of ours.
     """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
@@ -85,6 +97,12 @@ def resolve_targets(names: str | Iterable[str]) -> tuple[str, ...]:
             chosen |= dict.fromkeys(target_names())
         elif name in known:
             chosen[known[name]] = None
+        elif name in _TAKEN_BY_TOOLS:
+            target, how = _TAKEN_BY_TOOLS[name]
+            raise UsageError(
+                f"{name!r} is not a target of slide-deploy",
+                f"nearest: {target}, which that tool takes ({how})",
+            )
         else:
             raise UnknownName("target", name, [*known, ALL])
     return tuple(chosen)

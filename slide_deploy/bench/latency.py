@@ -134,7 +134,7 @@ def bench(
     with ExitStack() as stack:
         workers = []
         for path in map(Path, given):
-            progress(f"opening {path.name}")
+            progress(f"loading {path.name}")
             worker = _Worker(_target_of(path), path, threads)
             stack.callback(worker.close)
             workers.append(worker)
@@ -142,7 +142,7 @@ def bench(
             worker.ask(str(warmup))
         taken: list[list[list[float]]] = [[] for _ in workers]
         for number in range(rounds):
-            progress(f"round {number + 1} of {rounds}")
+            progress(f"timing: round {number + 1} of {rounds}")
             for worker, latencies in zip(workers, taken, strict=True):
                 latencies.append(worker.ask(str(calls)))
         peaks = [worker.ask("end") for worker in workers]

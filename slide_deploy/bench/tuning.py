@@ -75,7 +75,7 @@ def tune(
     measured: list[Measured] = []
     fastest: dict[str, str] = {}
     for layers, attention, resolution in _kinds(module, model.inputs):
-        progress(f"timing the lowerings of {layers[0]} at {resolution[0]}x{resolution[1]}")
+        progress(f"timing lowerings: {layers[0]} at {resolution[0]}x{resolution[1]}")
         found = _measure(attention, layers, resolution, target, options, threads)
         measured += found
         timed = [m for m in found if m.median_ms is not None]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +17,7 @@ from slide_deploy.report.text import (
     VERDICT_WORD,
     clean,
     gate_text,
+    gates_text,
     number,
     operators_text,
     opinion_text,
@@ -31,38 +34,88 @@ __all__ = ["inspection_table", "make_console", "report_table"]
 _STYLE = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.NOT_RUN: "bold yellow"}
 
 
-def report_table(report: Report, *, traces: bool = False, debug: bool = False) -> RenderableType:
-    """One row per artifact, its problems below, and what the verdict rests on; with `traces`
-    the error over the blocks too, with `debug` what a failed converter or runner left."""
-    title = Text(f"{report.model} against the {report.reference}")
-    table = Table(title=title, title_justify="left")
-    for column in ("target", "file"):
-        table.add_column(column, overflow="fold")
-    for column in ("size", "precision", "max error", "worst ≤ limit", "SNR", "operators"):
-        table.add_column(column, justify="right")
-    table.add_column("runtime")
-    table.add_column("verdict")
-    for check in report.checks:
-        table.add_row(*_row(check))
+def report_table(
+    report: Report,
+    *,
+    width: int = 160,
+    traces: bool = False,
+    verbose: bool = False,
+    debug: bool = False,
+    saved: Path | None = None,
+) -> RenderableType:
+    """One row per artifact, its problems below, and what the verdict rests on.
+
+    Columns that `width` leaves no room for are left out, the verdict never. `traces` adds the
+    error over the blocks, `verbose` every gate and all problems, `debug` what a failed converter
+    or runner left. `saved` is the folder that has report.json.
+    """
+    table = _checks_table(report, width)
+    missing = [] if any(column.header == "file" for column in table.columns) else report.checks
+    files = [Text(f"{check.target}: {clean(check.path)}") for check in missing]
+    rest = f"{saved}/report.json has all of them" if saved else "--verbose shows all of them"
     problems = [
         Text.assemble((f"{check.target}: ", "bold"), clean(problem))
         for check in report.checks
-        for problem in (*_shortened(check.problems), *_first_bad_block(check))
+        for problem in (
+            *(check.problems if verbose else _shortened(check.problems, rest)),
+            *_first_bad_block(check),
+        )
+    ]
+    gates = [
+        Text(f"{check.target}: {clean(line)}", style="dim")
+        for check in report.checks
+        for line in (gates_text(check) if verbose else ())
     ]
     curves = [_trace_table(check) for check in report.checks if traces and check.trace]
     details = [Text(clean(_details(check))) for check in report.checks if debug and check.details]
-    return Group(table, *problems, *curves, *details, Text(_footing(report), style="dim"))
+    footing = Text(_footing(report), style="dim")
+    return Group(table, *files, *problems, *gates, *curves, *details, footing)
+
+
+# From left to right, and the order in which they claim their place.
+_COLUMNS = (
+    *("target", "file", "size", "precision", "max error", "worst ≤ limit", "SNR", "operators"),
+    *("runtime", "verdict"),
+)
+_KEPT = ("target", "worst ≤ limit", "verdict")
+_WANTED = ("max error", "file", "precision", "size", "SNR", "runtime", "operators")
+_LEFT = ("target", "file", "runtime", "verdict")
+
+
+def _checks_table(report: Report, width: int) -> Table:
+    """As many columns as the width has room for without breaking a word."""
+    rows = [_row(check) for check in report.checks]
+    content = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True)) if rows else {}
+    needed = {
+        name: 3 + max(cell_len(str(cell)) for cell in (name, *content.get(name, ())))
+        for name in _COLUMNS
+    }
+    room = width - 1 - sum(needed[name] for name in _KEPT)
+    shown = set(_KEPT)
+    for name in _WANTED:
+        if needed[name] <= room:
+            shown.add(name)
+            room -= needed[name]
+    table = Table(
+        title=Text(f"{report.model} against the {report.reference}"), title_justify="left"
+    )
+    for name in _COLUMNS:
+        if name in shown:
+            table.add_column(name, justify="left" if name in _LEFT else "right")
+    for row in rows:
+        table.add_row(*(c for name, c in zip(_COLUMNS, row, strict=True) if name in shown))
+    return table
+
+
+def _shortened(problems: tuple[str, ...], rest: str, most: int = 4) -> tuple[str, ...]:
+    """The first problems, and where the rest is: one broken weight fails every probe."""
+    if len(problems) <= most + 1:
+        return problems
+    return (*problems[:most], f"… and {len(problems) - most} more; {rest}")
 
 
 def _details(check: Check) -> str:
     return f"\n{check.target}, in detail:\n{check.details.rstrip()}\n"
-
-
-def _shortened(problems: tuple[str, ...], most: int = 4) -> tuple[str, ...]:
-    """The first problems; one broken weight fails every probe, and all are in report.json."""
-    if len(problems) <= most + 1:
-        return problems
-    return (*problems[:most], f"… and {len(problems) - most} more, all of them in report.json")
 
 
 def _trace_table(check: Check) -> RenderableType:
@@ -84,7 +137,7 @@ def _trace_table(check: Check) -> RenderableType:
     return table
 
 
-def _row(check: Check) -> tuple[RenderableType, ...]:
+def _row(check: Check) -> tuple[str | Text, ...]:
     return (
         check.target,
         Text(clean(check.path)),
@@ -187,7 +240,7 @@ def _flat(config: Mapping[str, object]) -> list[tuple[str, str]]:
     return rows
 
 
-def make_console() -> Console:
+def make_console(*, stderr: bool = False) -> Console:
     """A console that does not cut tables where output is not a terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=160)

@@ -66,7 +66,7 @@ def check_artifact(
         unrun = replace(unrun, precision=precision)
         expected = reference.expect(axes, precision)
         feeds = {expectation.probe: dict(expectation.inputs) for expectation in expected}
-        progress(f"running {path.name}")
+        progress(f"verifying {path.name}: running it")
         result = read_artifact(runtime.target, path, feeds)
     except (ArtifactError, UsageError) as error:
         return replace(unrun, problems=(*known, str(error)), details=error.details)
@@ -76,10 +76,10 @@ def check_artifact(
     check = _judged(unrun, result, expected, judgement, policy)
     check = replace(check, lowering=record.lowering if record else ())
     if runtime.second_opinion and (policy.thorough or size_of(path) < SMALL_ARTIFACT):
-        progress(f"asking {runtime.second_opinion} about {path.name}")
+        progress(f"verifying {path.name}: running it on {runtime.second_opinion}")
         check = _with_second_opinion(check, runtime, path, expected, policy)
     if reference.blocks and (policy.trace or judgement.numbers_differ):
-        progress(f"tracing {path.name}")
+        progress(f"verifying {path.name}: tracing its blocks")
         worst = max(judgement.comparisons, key=lambda c: c.noise_ratio)
         trace = _trace(runtime, path, reference.blocks, feeds[worst.probe], precision)
         check = replace(check, trace=trace, first_bad_block=first_bad_block(trace))
@@ -94,7 +94,7 @@ def _identify(
     if record is not None:
         axes = axes_of(record.inputs, "the manifest's record")
         return axes, scheme_named(record.precision).name
-    progress(f"opening {path.name}")
+    progress(f"verifying {path.name}: reading its inputs")
     bare = read_artifact(runtime.target, path, {})
     return axes_of(bare.inputs, path.name), scheme_of(bare.weight_type).name
 

@@ -62,7 +62,7 @@ def test_a_process_that_is_killed_is_named(folder: Path, monkeypatch) -> None:
         return started[-1]
 
     def kill_in_the_second_round(step: str) -> None:
-        if step.startswith("round 2"):
+        if "round 2 " in step:
             started[0].kill()
 
     monkeypatch.setattr(subprocess, "Popen", recorded)

@@ -323,3 +323,28 @@ def test_an_interrupt_shows_no_traceback(
     fails_with(KeyboardInterrupt())
     result = run_cli("targets")
     assert (result.code, result.err) == (130, "")
+
+
+def test_the_end_of_standard_input_is_an_unexpected_error(
+    run_cli: RunCli, fails_with: Callable[[BaseException], None]
+) -> None:
+    """As where a custom model asks a question in CI."""
+    fails_with(EOFError("EOF when reading a line"))
+    run_cli("targets").refused(70, "unexpected failure: EOFError: EOF when reading a line")
+
+
+def test_an_export_as_json_keeps_notes_and_progress_on_stderr(
+    run_cli: RunCli, lone_module: Path, in_tmp: Path
+) -> None:
+    result = run_cli("export", lone_module, "--image-size", "6x7", "-t", "pt", "--json")
+    assert result.code == 0, result.err
+    assert result.out == (in_tmp / "lone-deploy" / "report.json").read_text()
+    for line in ("loading lone.pth", "exporting TorchScript", "verifying lone.torchscript"):
+        assert result.lines.count(line) == 1
+    assert "report.json and .html are in lone-deploy/" in result.err
+
+
+def test_a_quiet_export_prints_nothing(run_cli: RunCli, lone_module: Path, in_tmp: Path) -> None:
+    result = run_cli("export", lone_module, "--image-size", "6x7", "-t", "pt", "--quiet")
+    assert (result.code, result.out, result.err) == (0, "", "")
+    assert (in_tmp / "lone-deploy" / "report.json").is_file()

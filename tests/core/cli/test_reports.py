@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from slide_deploy.artifacts.manifest import SourceRecord
 from slide_deploy.cli import app
+from slide_deploy.cli.streams import OutputLost
 from slide_deploy.errors import UsageError
 from slide_deploy.types import Precision, Verdict
 from slide_deploy.utils.records import write_json
@@ -65,3 +67,48 @@ def test_a_regression_against_the_baseline_fails_and_is_in_the_report(verify):
 def test_a_baseline_that_is_not_there_is_a_usage_error(verify):
     done = verify(report(PASSED), "--baseline", "none.json")
     assert isinstance(done.exception, UsageError)
+
+
+@pytest.mark.parametrize("option", [["--json"], ["--report", "-"]])
+@pytest.mark.parametrize(("check", "code"), [(PASSED, 0), (FAILED, 1)])
+def test_json_is_all_that_standard_output_gets(verify, option, check, code):
+    done = verify(report(check), *option, "--report", "r.json")
+    assert done.exit_code == code
+    assert done.stdout == Path("r.json").read_text(encoding="utf-8")
+    assert json.loads(done.stdout)["checks"][0]["target"] == "onnx"
+
+
+def test_a_dash_is_no_file(verify):
+    verify(report(PASSED), "--report", "-")
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(("check", "code"), [(PASSED, 0), (FAILED, 1)])
+def test_quiet_leaves_the_exit_code(verify, check, code):
+    done = verify(report(check), "--quiet")
+    assert (done.exit_code, done.output) == (code, "")
+
+
+def test_quiet_and_json_go_together(verify):
+    assert json.loads(verify(report(PASSED), "-q", "--json").output)["verdict"] == "pass"
+
+
+def test_verbose_shows_all_problems(verify):
+    many = replace(FAILED, problems=tuple(f"problem {number}" for number in range(9)))
+    assert "problem 8" not in verify(report(many)).output
+    assert "problem 8" in verify(report(many), "--verbose").output
+
+
+def test_a_verify_that_writes_no_report_names_none(verify):
+    many = replace(FAILED, problems=tuple(f"problem {number}" for number in range(9)))
+    assert "report.json" not in verify(report(many)).output
+
+
+def test_reports_are_written_though_standard_output_is_closed(verify, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise OutputLost(BrokenPipeError())
+
+    monkeypatch.setattr("slide_deploy.report.terminal.report_table", fail)
+    done = verify(report(PASSED), "--report", "r.json")
+    assert isinstance(done.exception, OutputLost)
+    assert read_report(Path("r.json")) == report(PASSED)

@@ -1,0 +1,88 @@
+"""slide-deploy export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slide_deploy.cli import options as cli
+from slide_deploy.cli.model import load_images, load_model
+from slide_deploy.cli.outcome import Reporting, command_line, make_policy, read_baseline
+from slide_deploy.types import Options
+
+__all__ = ["export"]
+
+
+def export(
+    model: cli.ModelFile,
+    target: cli.Targets,
+    output: cli.Output = None,
+    factory: cli.Factory = None,
+    inputs: cli.Inputs = None,
+    weights: cli.WeightsOption = None,
+    image_size: cli.ImageSize = None,
+    features: cli.Features = False,
+    precision: cli.PrecisionName = None,
+    half: cli.Half = False,
+    lowering: cli.LoweringName = "auto",
+    batch: cli.Batch = 1,
+    dynamic: cli.Dynamic = False,
+    dynamic_size: cli.DynamicSize = False,
+    opset: cli.Opset = None,
+    deployment_target: cli.DeploymentTarget = None,
+    atol: cli.Atol = None,
+    rtol: cli.Rtol = None,
+    thorough: cli.Thorough = False,
+    trace: cli.Trace = False,
+    images: cli.Images = None,
+    baseline: cli.Baseline = None,
+    report: cli.Reports = None,
+    as_json: cli.AsJson = False,
+    quiet: cli.Quiet = False,
+    verbose: cli.Verbose = False,
+) -> None:
+    """Export a checkpoint and prove each artifact, as written to disk, against PyTorch."""
+    options = Options(
+        precision=cli.chosen_precision(precision, half=half),
+        batch=batch,
+        dynamic=dynamic,
+        dynamic_size=dynamic_size,
+        lowering=lowering,
+        opset=opset,
+        deployment_target=deployment_target,
+    )
+    reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
+    before, targets = read_baseline(baseline), _targets(target)
+    policy = make_policy(atol, rtol, thorough=thorough, trace=trace)
+    from slide_deploy.report.progress import progress_reporter
+
+    with progress_reporter(quiet=quiet) as progress:
+        progress(f"loading {model.name}")
+        loaded = load_model(
+            model, weights, image_size, features=features, factory=factory, inputs=inputs
+        )
+        folder = output or Path(f"{loaded.name}-{'features-deploy' if features else 'deploy'}")
+        from slide_deploy.pipeline import export_and_verify
+
+        found = export_and_verify(
+            loaded,
+            targets,
+            folder,
+            options,
+            policy=policy,
+            images=load_images(images, loaded),
+            baseline=before,
+            progress=progress,
+            command=command_line(),
+        )
+    reporting.finish(found, loaded.notes, folder, trace=trace)
+
+
+def _targets(names: list[str]) -> tuple[str, ...]:
+    """The targets; MissingLibrary where there is only one, and it cannot be written here."""
+    from slide_deploy import registry
+
+    targets = registry.resolve_targets(names)
+    if len(targets) == 1:
+        exporter = registry.exporter(targets[0])
+        registry.require(f"export to {exporter.title}", exporter.packages, exporter.extra)
+    return targets

@@ -1,0 +1,38 @@
+"""slide-deploy fuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slide_deploy.cli import options as cli
+from slide_deploy.cli.model import load_model
+from slide_deploy.errors import UsageError
+
+__all__ = ["fuse"]
+
+
+def fuse(
+    model: cli.ModelFile,
+    output: Annotated[
+        Path, cli.output_option("--output", "-o", help="A .safetensors file to write.")
+    ],
+    weights: cli.WeightsOption = None,
+    image_size: cli.ImageSize = None,
+) -> None:
+    """Merge both shift paths and write the fused weights; every command takes that file too."""
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{output} does not end in .safetensors", "add that suffix to --output")
+    loaded = load_model(model, weights, image_size)
+    from slide_deploy.fusion.branches import shift_reports
+    from slide_deploy.loading.loader import save_fused
+    from slide_deploy.report.text import size_text
+
+    save_fused(loaded, output)
+    count = len(shift_reports(loaded.module))
+    typer.echo(
+        f"fused {count} Slide Attention modules into {output} "
+        f"({size_text(output.stat().st_size)}), each equal to its training form within 1e-12"
+    )

@@ -1,0 +1,58 @@
+"""What commands read before they work: the model, and images for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slide_deploy.cli.options import Weights, parse_size
+from slide_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from slide_deploy.loading.loader import Model
+
+__all__ = ["load_images", "load_model"]
+
+
+def load_model(
+    path: Path,
+    weights: Weights | None,
+    image_size: str | None,
+    *,
+    features: bool = False,
+    factory: str | None = None,
+    inputs: list[str] | None = None,
+) -> Model:
+    """The model as the options of the command line describe it."""
+    if inputs and factory is None:
+        raise UsageError(
+            "--input describes a custom model", "add --model package.module:factory, or leave it"
+        )
+    size = parse_size(image_size) if image_size is not None else None
+    from slide_deploy import registry
+    from slide_deploy.utils.files import check_file
+
+    check_file(path)
+    registry.require("reading a model", ("torch",), "torch")
+    if factory is not None:
+        from slide_deploy.loading.custom import load_foreign, parse_input
+
+        specs = tuple(map(parse_input, inputs or ()))
+        return load_foreign(path, factory, specs, weights=weights, image_size=size)
+    from slide_deploy.loading.loader import load
+
+    return load(path, weights=weights, image_size=size, features=features)
+
+
+def load_images(folder: Path | None, model: Model) -> tuple[np.ndarray, ...]:
+    """The images of --images, each (C, H, W); UsageError where the model takes no image."""
+    if folder is None:
+        return ()
+    from slide_deploy.packaging.images import read_images
+
+    first, *others = model.inputs
+    if others or len(first.shape) != 4 or first.dtype != "float32":
+        raise UsageError("--images needs a model of one image", "leave the option out")
+    return read_images(folder, first, model.preprocessing)

@@ -1,0 +1,225 @@
+"""Options that commands share, by the panel of `--help` that they stand in."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slide_deploy.errors import UsageError
+
+# fmt: off
+__all__ = [
+    "Against", "Artifacts", "AsJson", "Atol", "Baseline", "Batch", "DeploymentTarget",
+    "Dynamic", "DynamicSize", "Factory", "Features", "Half", "ImageSize", "Images", "Inputs",
+    "LoweringName", "ModelFile", "Opset", "Output", "PrecisionName", "Quiet", "Reports",
+    "Rtol", "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights", "WeightsOption",
+    "chosen_precision", "parse_size",
+]
+# fmt: on
+
+# One per panel of `--help`.
+_model = partial(typer.Option, rich_help_panel="Model")
+output_option = partial(typer.Option, rich_help_panel="Output")
+_numerics = partial(typer.Option, rich_help_panel="Numerics")
+_verification = partial(typer.Option, rich_help_panel="Verification")
+report_option = partial(typer.Option, rich_help_panel="Reports")
+
+
+class Weights(StrEnum):
+    EMA = "ema"
+    MODEL = "model"
+
+
+def complete_targets(incomplete: str) -> list[str]:
+    """Names of targets for the shell."""
+    from slide_deploy.registry import target_names
+
+    return [name for name in (*target_names(), "all") if name.startswith(incomplete)]
+
+
+ModelFile = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Checkpoint (.pth, .pt) or fused .safetensors file.")
+]
+Artifacts = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="ARTIFACT...", help="Artifacts of any target, or a folder that export wrote."
+    ),
+]
+
+# Model
+Factory = Annotated[
+    str | None,
+    _model(
+        "--model",
+        metavar="PACKAGE.MODULE:NAME",
+        help="Factory of a custom model, as package.module:function (runs your code).",
+    ),
+]
+Inputs = Annotated[
+    list[str] | None,
+    _model(
+        "--input",
+        metavar="NAME:SHAPE[:DTYPE]",
+        help="Input of the custom model, such as image:1x3x224x224; repeatable, in order.",
+        show_default="image:1x3xHxW from --image-size",
+    ),
+]
+WeightsOption = Annotated[
+    Weights | None, _model(help="Weights to take where the file holds both.", show_default="ema")
+]
+ImageSize = Annotated[
+    str | None,
+    _model(
+        "--image-size",
+        "--imgsz",
+        metavar="N|HxW",
+        help="Height and width of the input in pixels.",
+        show_default="as the file says",
+    ),
+]
+Features = Annotated[
+    bool,
+    _model(
+        "--features",
+        help="Output the feature maps of all stages (stage1, stage2, …) instead of class scores.",
+    ),
+]
+
+# Output
+Targets = Annotated[
+    list[str],
+    output_option(
+        "--target",
+        "-t",
+        metavar="NAME",
+        help="onnx, coreml, openvino, torchscript or all; repeatable.",
+        autocompletion=complete_targets,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    output_option("--output", "-o", help="Folder to write to.", show_default="NAME-deploy"),
+]
+Batch = Annotated[int, output_option("--batch", min=1, help="Fixed batch size.")]
+Dynamic = Annotated[bool, output_option("--dynamic", help="Leave the batch size free.")]
+DynamicSize = Annotated[
+    bool,
+    output_option(
+        "--dynamic-size",
+        help="Leave height and width free, for models without weights of a fixed size.",
+    ),
+]
+Opset = Annotated[int | None, output_option(min=1, help="ONNX opset.", show_default="20")]
+DeploymentTarget = Annotated[
+    str | None,
+    output_option(
+        help="Oldest system that runs the Core ML package, such as iOS17 or macOS14.",
+        show_default="iOS16",
+    ),
+]
+
+# Numerics
+PrecisionName = Annotated[
+    str | None,
+    _numerics(
+        "--precision",
+        metavar="NAME",
+        help="Type of weights and arithmetic: float32 (fp32) or float16 (fp16, half). "
+        "Inputs and outputs stay float32.",
+        show_default="float32",
+    ),
+]
+Half = Annotated[bool, _numerics("--half", help="Same as --precision float16.")]
+LoweringName = Annotated[
+    str,
+    _numerics(
+        "--lowering",
+        metavar="NAME",
+        help="How Slide Attention is computed: auto (fastest for the target), low-memory, "
+        "or the name of a lowering.",
+    ),
+]
+
+# Verification
+Against = Annotated[
+    Path | None,
+    _verification(
+        help="Checkpoint that the artifacts came from.",
+        show_default="golden vectors beside the artifacts",
+    ),
+]
+Atol = Annotated[
+    float | None, _verification(help="Absolute tolerance instead of the calibrated gates.")
+]
+Rtol = Annotated[
+    float | None, _verification(help="Relative tolerance instead of the calibrated gates.")
+]
+Thorough = Annotated[
+    bool, _verification("--thorough", help="Run a second implementation on large artifacts too.")
+]
+Trace = Annotated[
+    bool,
+    _verification("--trace", help="Show the error of each block, for artifacts that pass too."),
+]
+Images = Annotated[
+    Path | None,
+    _verification(
+        help="Folder of images to verify with: .npy (CHW, normalised as in training), .png or .jpg."
+    ),
+]
+Baseline = Annotated[
+    Path | None, _verification(help="An earlier report.json; whatever got worse since then fails.")
+]
+
+# Reports
+Reports = Annotated[
+    list[Path] | None,
+    report_option(
+        "--report",
+        metavar="FILE|-",
+        help="Also write a report: .html, .xml (JUnit), .md or .json; repeatable. "
+        "A dash means --json.",
+    ),
+]
+AsJson = Annotated[
+    bool,
+    report_option(
+        "--json", help="Print the report as JSON on standard output, and nothing else there."
+    ),
+]
+Quiet = Annotated[
+    bool, report_option("--quiet", "-q", help="Print errors only; the exit code is the verdict.")
+]
+Verbose = Annotated[
+    bool, report_option("--verbose", "-v", help="Print every comparison and every problem.")
+]
+
+# bench and tune
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of each runtime.")]
+
+
+def chosen_precision(name: str | None, *, half: bool) -> str:
+    """The scheme that --precision and --half ask for; UnknownName or UsageError if none."""
+    from slide_deploy.quantization.catalog import scheme_named
+
+    scheme = scheme_named(name or ("float16" if half else "float32"))
+    if half and scheme.name != "float16":
+        raise UsageError(f"--half and --precision {name} contradict each other", "give one of them")
+    return scheme.name
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width from N or HxW; UsageError for anything else."""
+    parts = text.lower().split("x")
+    sizes = [int(part) for part in parts if part.isascii() and part.isdigit() and len(part) < 10]
+    if len(sizes) != len(parts) or len(sizes) not in (1, 2) or min(sizes) < 1:
+        raise UsageError(
+            f"--image-size expects N or HxW, such as 224 or 224x320; got {text[:20]!r}.",
+            "give the size in pixels that the model was trained with",
+        )
+    return sizes[0], sizes[-1]

@@ -1,0 +1,126 @@
+"""How export and verify judge, and where their outcome goes: table, JSON, reports, exit code."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from slide_deploy.errors import UsageError
+from slide_deploy.types import Verdict
+
+if TYPE_CHECKING:
+    from slide_deploy.verification.judge import VerificationPolicy
+    from slide_deploy.verification.record import Report
+
+__all__ = ["Reporting", "command_line", "make_policy", "read_baseline"]
+
+_EXIT = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.NOT_RUN: 3}
+_STDOUT = Path("-")
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """What is printed and written of an outcome.
+
+    `as_json` puts the JSON report, and nothing else, on standard output. Raises UsageError at
+    once for a report that cannot be written later.
+    """
+
+    files: tuple[Path, ...]
+    as_json: bool
+    quiet: bool
+    verbose: bool
+
+    @classmethod
+    def of(
+        cls, files: Sequence[Path] | None, *, as_json: bool, quiet: bool, verbose: bool
+    ) -> Reporting:
+        from slide_deploy.report.formats import check_report_paths
+
+        if quiet and verbose:
+            raise UsageError("--quiet and --verbose contradict each other", "give one of them")
+        named = tuple(path for path in files or () if path != _STDOUT)
+        check_report_paths(named)
+        return cls(named, as_json or _STDOUT in (files or ()), quiet, verbose)
+
+    def finish(
+        self,
+        report: Report,
+        notes: Sequence[str] = (),
+        folder: Path | None = None,
+        *,
+        trace: bool = False,
+    ) -> None:
+        """Print and write the outcome, then exit with the code of the verdict.
+
+        `notes` are assumptions about the model, `folder` is what an export wrote.
+        """
+        from slide_deploy.report.formats import write_report
+
+        try:
+            self._print(report, notes, folder, trace=trace)
+        finally:  # after the table: a disk that is full must not hide the verdict
+            for path in self.files:
+                write_report(report, path)
+        raise typer.Exit(_EXIT[report.verdict])
+
+    def _print(
+        self, report: Report, notes: Sequence[str], folder: Path | None, *, trace: bool
+    ) -> None:
+        from slide_deploy.report.terminal import make_console, report_table
+        from slide_deploy.utils.records import to_json
+
+        console = make_console(stderr=self.as_json)
+        if not self.quiet:
+            for note in notes:
+                console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
+        if self.as_json:
+            typer.echo(to_json(report), nl=False)
+        elif not self.quiet:
+            table = report_table(
+                report,
+                width=console.width,
+                traces=trace,
+                verbose=self.verbose,
+                debug="--debug" in sys.argv,
+                saved=folder,
+            )
+            console.print(table)
+        if folder and not self.quiet:
+            where = "Artifacts, manifest.json, golden vectors, report.json and .html are in"
+            console.print(f"{where} {folder}/", highlight=False, markup=False)
+
+
+def make_policy(
+    atol: float | None, rtol: float | None, *, thorough: bool, trace: bool
+) -> VerificationPolicy:
+    """How artifacts are judged; UsageError for a negative tolerance."""
+    from slide_deploy.parity.comparison import Tolerance
+    from slide_deploy.verification.judge import VerificationPolicy
+
+    if min(atol or 0.0, rtol or 0.0) < 0:
+        raise UsageError("a tolerance cannot be negative", "give a number from 0, such as 1e-4")
+    own = None if atol is None and rtol is None else Tolerance(atol or 0.0, rtol or 0.0)
+    return VerificationPolicy(tolerance=own, thorough=thorough, trace=trace)
+
+
+def read_baseline(path: Path | None) -> Report | None:
+    """The report of --baseline, read before the work: --output may be the folder that it is in."""
+    from slide_deploy.verification.record import read_report
+
+    if path is None:
+        return None
+    if not path.is_file():
+        raise UsageError(f"--baseline {path} is not a file", "give a report.json of an export")
+    return read_report(path)
+
+
+def command_line() -> str:
+    """The command that is running, as a line to paste into a shell."""
+    return " ".join(("slide-deploy", *map(shlex.quote, sys.argv[1:])))

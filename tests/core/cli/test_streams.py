@@ -1,0 +1,140 @@
+"""Terminals without Unicode, closed pipes, full disks and signals, with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RunCli = Callable[..., Any]
+COMMAND = [sys.executable, "-m", "slide_deploy"]
+posix = pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")
+NO_UNICODE = (
+    {"PYTHONIOENCODING": "ascii"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+)
+
+
+@pytest.mark.parametrize("environment", NO_UNICODE, ids=["PYTHONIOENCODING", "LC_ALL"])
+@pytest.mark.parametrize("arguments", [["targets"], ["verify", "--help"]], ids=" ".join)
+def test_a_terminal_without_unicode_gets_ascii(
+    environment: dict[str, str], arguments: list[str]
+) -> None:
+    done = subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, env=os.environ | environment, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii()
+    assert b"+---" in done.stdout
+
+
+def test_an_error_on_a_terminal_without_unicode() -> None:
+    environment = os.environ | NO_UNICODE[0]
+    done = subprocess.run(
+        [*COMMAND, "inspect", "né.pth"], capture_output=True, env=environment, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        b"error: n?.pth does not exist",
+        b"  -> check the path",
+    ]
+
+
+@posix
+@pytest.mark.parametrize("arguments", [["targets"], ["--help"], ["--version"]], ids=" ".join)
+def test_a_reader_that_has_gone_ends_it_quietly(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@posix
+@pytest.mark.parametrize("arguments", [["targets"], ["--help"]], ids=" ".join)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_under_standard_output_is_one_clear_line(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 70
+    assert done.stderr.splitlines()[0] == (
+        "error: cannot write to standard output: no space left on device"
+    )
+    assert len(done.stderr.splitlines()) == 2
+
+
+@posix
+@pytest.mark.parametrize(
+    ("redirection", "arguments", "code"),
+    [(">&-", "targets", 0), ("2>&-", "inspect none.pth", 2), (">&- 2>&- <&-", "targets", 0)],
+)
+def test_closed_streams_change_no_exit_code(redirection: str, arguments: str, code: int) -> None:
+    line = f'exec "{sys.executable}" -m slide_deploy {arguments} {redirection}'
+    done = subprocess.run(["sh", "-c", line], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
+@posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_an_error_that_nobody_can_read_keeps_its_exit_code() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, "inspect", "none.pth"], stderr=full, check=False)
+    assert done.returncode == 2
+
+
+SLOW_EXPORT = """
+import sys, time
+from slide_deploy.artifacts import write
+def wait(*arguments):
+    print("writing", flush=True)
+    time.sleep(60)
+import slide_deploy.pipeline
+slide_deploy.pipeline.write_artifact = wait
+from slide_deploy.cli import main
+main()
+"""
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_no_staged_folder(name: str, lone_module: Path, tmp_path: Path) -> None:
+    number = getattr(signal, name)
+    arguments = ["export", lone_module, "--image-size", "6x7", "-t", "pt", "-o", tmp_path / "out"]
+    running = subprocess.Popen(
+        [sys.executable, "-c", SLOW_EXPORT, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout
+    assert running.stdout.readline() == "writing\n"
+    assert list((tmp_path / "out").iterdir())
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+def test_a_signal_that_was_ignored_stays_ignored() -> None:
+    """As under nohup."""
+    program = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from slide_deploy.cli.streams import exit_on_signals\n"
+        "with exit_on_signals():\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
