@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from slide_deploy import registry
+from slide_deploy.artifacts.options import option_notes, options_by_target
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_images, load_model
 from slide_deploy.cli.outcome import Reporting, command_line, make_policy, read_baseline
@@ -29,6 +31,7 @@ def export(
     dynamic_size: cli.DynamicSize = False,
     opset: cli.Opset = None,
     deployment_target: cli.DeploymentTarget = None,
+    target_options: cli.TargetOptions = None,
     atol: cli.Atol = None,
     rtol: cli.Rtol = None,
     thorough: cli.Thorough = False,
@@ -49,9 +52,10 @@ def export(
         lowering=lowering,
         opset=opset,
         deployment_target=deployment_target,
+        target_options=cli.parse_target_options(target_options),
     )
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
-    before, targets = read_baseline(baseline), _targets(target)
+    before, targets = read_baseline(baseline), _targets(target, options)
     policy = make_policy(atol, rtol, thorough=thorough, trace=trace)
     from slide_deploy.report.progress import progress_reporter
 
@@ -74,14 +78,17 @@ def export(
             progress=progress,
             command=command_line(),
         )
-    reporting.finish(found, loaded.notes, folder, trace=trace)
+    notes = (*loaded.notes, *option_notes(targets, options))
+    reporting.finish(found, notes, folder, trace=trace)
 
 
-def _targets(names: list[str]) -> tuple[str, ...]:
-    """The targets; MissingLibrary where there is only one, and it cannot be written here."""
-    from slide_deploy import registry
+def _targets(names: list[str], options: Options) -> tuple[str, ...]:
+    """The targets; MissingLibrary where there is only one, and it cannot be written here.
 
+    Raises UsageError for an option that none of them takes.
+    """
     targets = registry.resolve_targets(names)
+    options_by_target(targets, options)
     if len(targets) == 1:
         exporter = registry.exporter(targets[0])
         registry.require(f"export to {exporter.title}", exporter.packages, exporter.extra)

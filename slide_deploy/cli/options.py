@@ -16,8 +16,8 @@ __all__ = [
     "Against", "Artifacts", "AsJson", "Atol", "Baseline", "Batch", "DeploymentTarget",
     "Dynamic", "DynamicSize", "Factory", "Features", "Half", "ImageSize", "Images", "Inputs",
     "LoweringName", "ModelFile", "Opset", "Output", "PrecisionName", "Quiet", "Reports",
-    "Rtol", "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights", "WeightsOption",
-    "chosen_precision", "parse_size",
+    "Rtol", "TargetOptions", "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights",
+    "WeightsOption", "chosen_precision", "parse_size", "parse_target_options",
 ]
 # fmt: on
 
@@ -122,6 +122,14 @@ DeploymentTarget = Annotated[
         show_default="iOS16",
     ),
 ]
+TargetOptions = Annotated[
+    list[str] | None,
+    output_option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="Option of a target that another package adds; repeatable.",
+    ),
+]
 
 # Numerics
 PrecisionName = Annotated[
@@ -211,6 +219,18 @@ def chosen_precision(name: str | None, *, half: bool) -> str:
     if half and scheme.name != "float16":
         raise UsageError(f"--half and --precision {name} contradict each other", "give one of them")
     return scheme.name
+
+
+def parse_target_options(given: list[str] | None) -> dict[str, object]:
+    """NAME=VALUE pairs by name; UsageError for anything else."""
+    pairs = [text.partition("=") for text in given or ()]
+    for name, sign, value in pairs:
+        if not (name and sign and value):
+            raise UsageError(
+                f"--option expects NAME=VALUE; got {name + sign + value!r}",
+                "see the documentation of the target",
+            )
+    return {name: value for name, _, value in pairs}
 
 
 def parse_size(text: str) -> tuple[int, int]:
