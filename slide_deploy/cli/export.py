@@ -57,13 +57,9 @@ def export(
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before, targets = read_baseline(baseline), _targets(target, options)
     policy = make_policy(atol, rtol, thorough=thorough, trace=trace)
-    from slide_deploy.report.progress import progress_reporter
-
-    with progress_reporter(quiet=quiet) as progress:
+    with reporting.progress() as progress:
         progress(f"loading {model.name}")
-        loaded = load_model(
-            model, weights, image_size, features=features, factory=factory, inputs=inputs
-        )
+        loaded = load_model(model, weights, image_size, features, factory, inputs)
         folder = output or Path(f"{loaded.name}-{'features-deploy' if features else 'deploy'}")
         from slide_deploy.pipeline import export_and_verify
 

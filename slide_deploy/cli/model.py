@@ -20,7 +20,6 @@ def load_model(
     path: Path,
     weights: Weights | None,
     image_size: str | None,
-    *,
     features: bool = False,
     factory: str | None = None,
     inputs: list[str] | None = None,

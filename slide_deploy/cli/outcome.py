@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,12 @@ class Reporting:
         named = tuple(path for path in files or () if path != _STDOUT)
         check_report_paths(named)
         return cls(named, as_json or _STDOUT in (files or ()), quiet, verbose)
+
+    def progress(self) -> AbstractContextManager[Callable[[str], None]]:
+        """Where steps are told while the work goes on."""
+        from slide_deploy.report.progress import progress_reporter
+
+        return progress_reporter(quiet=self.quiet)
 
     def finish(
         self,

@@ -31,14 +31,10 @@ def verify(
 ) -> None:
     """Prove artifacts on disk against their checkpoint, or against recorded golden vectors."""
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
-    before, policy = (
-        read_baseline(baseline),
-        make_policy(atol, rtol, thorough=thorough, trace=trace),
-    )
-    from slide_deploy.report.progress import progress_reporter
-
+    before = read_baseline(baseline)
+    policy = make_policy(atol, rtol, thorough=thorough, trace=trace)
     notes: tuple[str, ...] = ()
-    with progress_reporter(quiet=quiet) as progress:
+    with reporting.progress() as progress:
         if against is None:
             if weights or image_size or features or images or trace or factory or inputs:
                 raise UsageError(
@@ -51,9 +47,7 @@ def verify(
             found = verify_recorded(artifact, policy, progress, command_line())
         else:
             progress(f"loading {against.name}")
-            loaded = load_model(
-                against, weights, image_size, features=features, factory=factory, inputs=inputs
-            )
+            loaded = load_model(against, weights, image_size, features, factory, inputs)
             notes = loaded.notes
             from slide_deploy import pipeline
 
