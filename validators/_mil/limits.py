@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from slide_deploy.errors import ArtifactError
+from slide_deploy.validators._mil.dtypes import dtype_named
+from slide_deploy.validators._mil.evaluation import evaluate
 from slide_deploy.validators._mil.opsets import FIRST_ARGUMENT_OPSET, FIRST_OPSET, NEWEST_OPSET
-from slide_deploy.validators._mil.program import Feature, Operation, Program, Value
+from slide_deploy.validators._mil.program import (
+    Feature,
+    Operation,
+    Program,
+    Unsupported,
+    Value,
+    walk,
+)
 
 __all__ = ["violations"]
 
@@ -16,6 +27,8 @@ _CUSTOM = ("custom", "custom_layer")
 _SPEC_AHEAD = 1
 # An fp16 input or output needs iOS 16, an int8 one iOS 26.
 _FEATURE_SPEC = {"fp32": 6, "int32": 6, "fp64": 6, "fp16": 7, "int8": 10}
+# What a classifier gives.
+_LABELS = ("string", "int64", "dictionary<string, fp64>", "dictionary<int64, fp64>")
 
 
 def violations(program: Program) -> list[str]:
@@ -25,13 +38,45 @@ def violations(program: Program) -> list[str]:
     except ArtifactError as error:
         return [error.message]
     found = list(_versions(program, opset))
-    for feature in (*program.inputs, *program.outputs):
+    for feature in program.inputs:
         found += _feature(feature, program.spec_version)
+    for feature in program.outputs:
+        if feature.dtype not in _LABELS:
+            found += _feature(feature, program.spec_version)
     for value in program.arguments:
         found += _value(value)
-    for operation in program.operations:
+    for operation in walk(program.operations):
         found += _operation(operation, opset)
-    return found
+    return found or list(_default_shapes(program))
+
+
+def _default_shapes(program: Program) -> Iterator[str]:
+    """Core ML computes all shapes when it loads a model, from the default shapes of its inputs.
+
+    A program of fixed shapes declares them all. One of flexible shapes is run here, on zeros
+    and, as values may matter too, on ones: what fails on both contradicts itself.
+    """
+    if not any(feature.shapes or feature.ranges for feature in program.inputs):
+        return
+    message = ""
+    for fill in (0, 1):
+        feeds = {
+            feature.name: np.full(_sizes(feature), fill, dtype_named(feature.dtype).numpy)
+            for feature in program.inputs
+        }
+        try:
+            evaluate(program, feeds)
+        except Unsupported:
+            return
+        except ArtifactError as error:
+            message = error.message
+        else:
+            return
+    yield f"at the default shapes of the inputs: {message}"
+
+
+def _sizes(feature: Feature) -> tuple[int, ...]:
+    return tuple(1 if size is None else size for size in feature.shape or ())
 
 
 def _versions(program: Program, opset: int) -> Iterator[str]:
@@ -71,7 +116,9 @@ def _operation(operation: Operation, opset: int) -> Iterator[str]:
         needed = FIRST_ARGUMENT_OPSET.get((operation.type, key), opset)
         if needed > opset:
             yield f"{where}: argument {key} needs CoreML{needed}, the program is CoreML{opset}"
-    # Weights before decompression may have more dimensions: a palette has two on top.
-    if not operation.type.startswith(("const", "constexpr_")):
+    # Weights before decompression may have more dimensions: a palette has two on top. A rank
+    # may be unknown: Core ML runs `fill` and `reshape` by a shape of unknown length.
+    if not operation.is_constant:
         for value in operation.outputs:
-            yield from _value(value)
+            if value.type.shape is not None:
+                yield from _value(value)

@@ -14,17 +14,19 @@ from slide_deploy.validators._mil.ops import (
     resizing,
     shaping,
 )
-from slide_deploy.validators._mil.ops.registry import OPERATIONS, Arguments, call
+from slide_deploy.validators._mil.ops.registry import OPERATIONS, Arguments, Note, call, ignore
 
 __all__ = [
     "OPERATIONS",
     "Arguments",
+    "Note",
     "activation",
     "call",
     "compression",
     "constants",
     "convolution",
     "elementwise",
+    "ignore",
     "indexing",
     "linear",
     "normalization",

@@ -11,7 +11,7 @@ from slide_deploy.validators._mil.ops.registry import Ints, operation
 __all__ = ["batch_norm", "instance_norm", "l2_norm", "layer_norm"]
 
 
-@operation("batch_norm", mixes=True)
+@operation("batch_norm", mixes=("mean", "variance", "gamma", "beta"))
 def batch_norm(
     x: Array,
     mean: Array,
@@ -26,7 +26,7 @@ def batch_norm(
     return _scaled(result, gamma, beta, (1,))
 
 
-@operation("instance_norm", mixes=True)
+@operation("instance_norm", mixes=("gamma", "beta"))
 def instance_norm(
     x: Array, gamma: Array | None = None, beta: Array | None = None, epsilon: float = 1e-5
 ) -> Array:
@@ -34,7 +34,7 @@ def instance_norm(
     return _scaled(_standardised(x, tuple(range(2, x.ndim)), epsilon), gamma, beta, (1,))
 
 
-@operation("layer_norm", mixes=True)
+@operation("layer_norm", mixes=("gamma", "beta"))
 def layer_norm(
     x: Array,
     axes: Ints | None = None,

@@ -16,6 +16,7 @@ from slide_deploy.validators._mil.ops.windows import (
     spatial,
     taps,
 )
+from slide_deploy.validators._mil.program import Unsupported
 
 __all__ = ["avg_pool", "max_pool"]
 
@@ -51,7 +52,7 @@ def avg_pool(
         x.shape[2:], kernel_sizes, strides, pad_type, pad, ceil_mode
     )
     if overhang and not exclude_padding_from_average:
-        raise ValueError("windows beyond the padding: their divisor is not documented")
+        raise Unsupported("windows beyond the padding: their divisor is not documented")
     total = _pooled(pad_spatial(x, pads, 0), np.add, kernel_sizes, outputs, strides)
     if not exclude_padding_from_average:
         return total / np.float32(prod(kernel_sizes))
