@@ -10,7 +10,7 @@ from slide_deploy.validators._mil.execution import Context, Observer, run_block
 from slide_deploy.validators._mil.features import initial_state
 from slide_deploy.validators._mil.images import as_tensor
 from slide_deploy.validators._mil.ops import Note, ignore
-from slide_deploy.validators._mil.program import Constant, Feature, Program, shape_fits
+from slide_deploy.validators._mil.program import Feature, Held, Program, shape_fits
 
 __all__ = ["evaluate", "new_state"]
 
@@ -34,7 +34,7 @@ def evaluate(
     """
     states = new_state(program) if state is None else state
     _check_states(program, states)
-    values: dict[str, Array | Constant] = dict(_accepted(program, feeds))
+    values: dict[str, Held] = dict(_accepted(program, feeds))
     outputs = run_block(program.body, values, Context(program.opset_number, states, observe, note))
     return {
         feature.name: _output(feature, array)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from slide_deploy.errors import ArtifactError
 from slide_deploy.validators._mil.dtypes import Array, dtype_named
+from slide_deploy.validators._mil.halves import Half
 from slide_deploy.validators._mil.ops import OPERATIONS, Arguments, Note, call
 from slide_deploy.validators._mil.program import (
     Block,
     Constant,
+    Held,
     Operation,
     Unsupported,
     Value,
@@ -23,8 +26,9 @@ from slide_deploy.validators._mil.program import (
 __all__ = ["Context", "Observer", "run_block"]
 
 Observer = Callable[[str, Array], None]
-Values = MutableMapping[str, Array | Constant]
+Values = MutableMapping[str, Held]
 Arrays = tuple[Array, ...]
+Kept = TypeVar("Kept", bound=Array | Half)
 
 # What numpy and our own functions raise on arguments that do not fit each other.
 _MISFITS = (ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError)
@@ -54,13 +58,11 @@ def run_block(block: Block, values: Values, context: Context) -> list[Array]:
     return [_array(values[name]) for name in block.outputs]
 
 
-def _array(held: Array | Constant) -> Array:
-    return held.data if isinstance(held, Constant) else held
+def _array(held: Held) -> Array:
+    return held.data if isinstance(held, Constant | Half) else held
 
 
-def _results(
-    operation: Operation, values: Values, context: Context
-) -> list[tuple[str, Array | Constant]]:
+def _results(operation: Operation, values: Values, context: Context) -> list[tuple[str, Held]]:
     """What one operation computes, with the names of its outputs."""
     if operation.folded:
         return list(operation.folded.items())
@@ -82,11 +84,13 @@ def _results(
     if not operation.is_constant:
         return [*named]
     for value, (name, result) in zip(operation.outputs, named, strict=True):
-        operation.folded[name] = Constant(value.type, result)
+        operation.folded[name] = Constant(value.type, _array(result))
     return list(operation.folded.items())
 
 
-def _computed(operation: Operation, values: Values, context: Context, where: str) -> Arrays:
+def _computed(
+    operation: Operation, values: Values, context: Context, where: str
+) -> tuple[Array | Half, ...]:
     structural = _STRUCTURAL.get(operation.type)
     if structural is not None:
         return structural(operation, values, context)
@@ -101,9 +105,9 @@ def _computed(operation: Operation, values: Values, context: Context, where: str
     )
 
 
-def _arguments(operation: Operation, values: Mapping[str, Array | Constant]) -> Arguments:
+def _arguments(operation: Operation, values: Mapping[str, Held]) -> Arguments:
     """Inputs and attributes alike: constants stand under either, by opset."""
-    arguments: dict[str, tuple[Array | Constant, ...]] = {
+    arguments: dict[str, tuple[Held, ...]] = {
         key: tuple(b if isinstance(b, Constant) else values[b] for b in bindings)
         for key, bindings in operation.inputs.items()
     }
@@ -116,7 +120,7 @@ def _arguments(operation: Operation, values: Mapping[str, Array | Constant]) -> 
     return arguments
 
 
-def _as_declared(value: Value, result: Array) -> Array:
+def _as_declared(value: Value, result: Kept) -> Kept:
     """The result, which must be of the type and shape the program declares."""
     declared = dtype_named(value.type.dtype).numpy
     # The length of a string is part of its numpy type.

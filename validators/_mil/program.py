@@ -6,16 +6,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from slide_deploy.errors import ArtifactError
 from slide_deploy.validators._mil.dtypes import Array
+from slide_deploy.validators._mil.halves import Half, widened
 
 __all__ = [
     "Block",
     "Constant",
     "Feature",
+    "Held",
     "Operation",
     "Program",
     "Shape",
@@ -60,11 +63,18 @@ class Constant:
     @cached_property
     def wide(self) -> Array:
         """The data to compute with: float16 as float32, converted once and then kept."""
-        if self.data.dtype != np.float16:
-            return self.data
-        wide = self.data.astype(np.float32)
+        wide = widened(self.data)
         wide.flags.writeable = False
         return wide
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """numpy's type of the elements."""
+        return self.data.dtype
+
+
+# A value as the interpreter keeps it.
+Held = Array | Constant | Half
 
 
 @dataclass(frozen=True)

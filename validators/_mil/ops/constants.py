@@ -19,7 +19,7 @@ def const(val: Array) -> Array:
     return val
 
 
-@operation("identity", widens=False)
+@operation("identity", moves=True)
 def identity(x: Array) -> Array:
     """The same value under another name."""
     return x

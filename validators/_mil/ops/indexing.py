@@ -30,7 +30,7 @@ _MODES: dict[str, np.ufunc] = {
 }
 
 
-@operation("gather", widens=False)
+@operation("gather", moves=True)
 def gather(
     x: Array,
     indices: Array,
@@ -52,7 +52,7 @@ def gather(
     return np.stack(parts).reshape(*batch, *parts[0].shape)
 
 
-@operation("gather_along_axis", widens=False)
+@operation("gather_along_axis", moves=True)
 def gather_along_axis(
     x: Array, indices: Array, opset: int, axis: int = 0, validate_indices: bool = False
 ) -> Array:
@@ -61,7 +61,7 @@ def gather_along_axis(
     return np.take_along_axis(x, _inside(indices, x.shape[axis], opset), axis)
 
 
-@operation("gather_nd", widens=False)
+@operation("gather_nd", moves=True)
 def gather_nd(
     x: Array,
     indices: Array,

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array
-from slide_deploy.validators._mil.program import Constant, Unsupported
+from slide_deploy.validators._mil.halves import Half, rounded, widened
+from slide_deploy.validators._mil.program import Constant, Held, Unsupported
 
 __all__ = [
     "OPERATIONS",
@@ -25,7 +26,7 @@ __all__ = [
     "operation",
 ]
 
-Arguments = Mapping[str, tuple[Array | Constant, ...]]
+Arguments = Mapping[str, tuple[Held, ...]]
 Arrays = tuple[Array, ...]
 Ints = tuple[int, ...]
 Bools = tuple[bool, ...]
@@ -45,6 +46,7 @@ class Implementation:
     required: frozenset[str]
     takes: frozenset[str]
     widens: bool
+    moves: bool
     mixes: frozenset[str]
 
 
@@ -57,7 +59,7 @@ def ignore(rule: str) -> None:
 
 
 def operation(
-    *names: str, widens: bool = True, mixes: tuple[str, ...] = ()
+    *names: str, widens: bool = True, moves: bool = False, mixes: tuple[str, ...] = ()
 ) -> Callable[[Function], Function]:
     """Register a function as MIL operations.
 
@@ -67,7 +69,9 @@ def operation(
     tests the result rests on.
 
     widens: float16 tensors are computed with in float32, and the results rounded to float16;
-        not for operations that only move elements or fix their own element type.
+        not for operations that fix their own element type.
+    moves: the elements of the first argument are moved and none is changed, so that it does not
+        matter whether they are float16 or float32.
     mixes: from CoreML7 on, these arguments may be of another type than the result. Where they
         are all the tensors there are, the result has the type of those that are not constant.
     """
@@ -80,7 +84,8 @@ def operation(
             {k: str(p.annotation).removesuffix(" | None") for k, p in parameters.items()},
             frozenset(k for k, p in parameters.items() if p.default is p.empty),
             frozenset(takes),
-            widens,
+            widens and not moves,
+            moves,
             frozenset(mixes),
         )
         for name in names:
@@ -92,7 +97,7 @@ def operation(
 
 def call(
     implementation: Implementation, arguments: Arguments, opset: int, note: Note = ignore
-) -> Arrays:
+) -> tuple[Array | Half, ...]:
     """Compute the results; ValueError and TypeError say what is wrong with an argument."""
     unknown = sorted(set(arguments) - set(implementation.kinds))
     if unknown:
@@ -102,14 +107,34 @@ def call(
         raise ValueError(f"argument {missing[0]!r} is missing")
     context: dict[str, Any] = {"opset": opset, "note": note}
     given = {key: context[key] for key in implementation.takes}
+    moved = _moved(implementation, arguments)
+    if moved is not None:
+        arguments = {**arguments, next(iter(implementation.kinds)): (moved.wide,)}
     for key, held in arguments.items():
         given[key] = _read(key, implementation.kinds[key], held, implementation.widens)
     result = implementation.function(**given)
     results = result if isinstance(result, tuple) else (result,)
+    if moved is not None:
+        return tuple(Half(array) for array in results)
     if not implementation.widens:
         return tuple(np.asarray(array) for array in results)
     dtype = _result_type(implementation, arguments, opset)
-    return tuple(_narrowed(np.asarray(array), dtype) for array in results)
+    tensors = [array for value in given.values() for array in _arrays(value)]
+    return tuple(_narrowed(np.asarray(array), dtype, tensors) for array in results)
+
+
+def _arrays(value: Any) -> Iterator[Array]:
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, np.ndarray):
+            yield item
+
+
+def _moved(implementation: Implementation, arguments: Arguments) -> Half | None:
+    """The tensor an operation only moves, where it is one of float16."""
+    held = arguments.get(next(iter(implementation.kinds), ""), ())
+    if implementation.moves and len(held) == 1 and isinstance(held[0], Half):
+        return held[0]
+    return None
 
 
 def _tensors(
@@ -119,8 +144,7 @@ def _tensors(
     for key, kind in implementation.kinds.items():
         if kind in ("Array", "Arrays"):
             for held in arguments.get(key, ()):
-                constant = isinstance(held, Constant)
-                yield key, constant, held.data.dtype if isinstance(held, Constant) else held.dtype
+                yield key, isinstance(held, Constant), held.dtype
 
 
 def _result_type(
@@ -139,16 +163,19 @@ def _result_type(
     return types[0] if types else None
 
 
-def _narrowed(result: Array, dtype: np.dtype[Any] | None) -> Array:
-    """What was computed in float32 rounded to the type of the operation."""
+def _narrowed(result: Array, dtype: np.dtype[Any] | None, tensors: list[Array]) -> Array | Half:
+    """What was computed in float32 from `tensors`, rounded to the type of the operation."""
     if dtype is None or result.dtype != np.float32:
         return result
     if dtype.kind in "iu" and not np.array_equal(result, np.trunc(result)):
         raise Unsupported(f"a result of type {dtype} that is not whole: its rounding is unknown")
-    return result.astype(dtype, copy=False)
+    if dtype != np.float16:
+        return result.astype(dtype, copy=False)
+    own = result.flags.writeable and not any(np.may_share_memory(result, x) for x in tensors)
+    return Half(rounded(result, in_place=own))
 
 
-def _read(key: str, kind: str, arrays: tuple[Array | Constant, ...], widens: bool) -> Any:
+def _read(key: str, kind: str, arrays: tuple[Held, ...], widens: bool) -> Any:
     """The argument as the parameter's annotation asks for it."""
     if kind == "Arrays":
         return tuple(_tensor(held, widens) for held in arrays)
@@ -163,10 +190,10 @@ def _read(key: str, kind: str, arrays: tuple[Array | Constant, ...], widens: boo
     return convert(array)
 
 
-def _tensor(held: Array | Constant, widens: bool) -> Array:
-    if isinstance(held, Constant):
+def _tensor(held: Held, widens: bool) -> Array:
+    if isinstance(held, Constant | Half):
         return held.wide if widens else held.data
-    return held.astype(np.float32) if widens and held.dtype == np.float16 else held
+    return widened(held) if widens else held
 
 
 def _vector(array: Array) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 
-@operation("upsample_nearest_neighbor", widens=False)
+@operation("upsample_nearest_neighbor", moves=True)
 def upsample_nearest_neighbor(
     x: Array, note: Note, scale_factor_height: float = 1, scale_factor_width: float = 1
 ) -> Array:
@@ -32,7 +32,7 @@ def upsample_nearest_neighbor(
     return x
 
 
-@operation("resize_nearest_neighbor", widens=False)
+@operation("resize_nearest_neighbor", moves=True)
 def resize_nearest_neighbor(x: Array, target_size_height: int, target_size_width: int) -> Array:
     """Each pixel repeated, to a given size."""
     return _nearest(x, (target_size_height, target_size_width))
