@@ -25,7 +25,8 @@ def evaluate(
     """The outputs by name.
 
     observe: is shown every computed value, in order; those of a loop in every round.
-    note: is told each operation whose result rests on a rule taken from Apple's tests.
+    note: is told each operation whose result rests on what no description says: on a rule taken
+        from Apple's tests, or on a random generator.
     state: what `new_state` gave, and what earlier runs made of it; changed in place. Without it
         a program with states starts from zeros.
 

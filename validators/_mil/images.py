@@ -37,9 +37,11 @@ def as_image(feature: Feature, tensor: Array) -> Array:
     """A program's output [1, c, h, w] as an image, laid out as `as_tensor` takes it.
 
     Raises:
-        ArtifactError: an element is no whole number from 0 to 255; how Core ML rounds and
-            limits those is not documented.
+        ArtifactError: the output is not described as an image, or an element is no whole number
+            from 0 to 255; how Core ML rounds and limits those is not documented.
     """
+    if not feature.image:
+        raise ArtifactError(f"output {feature.name} is not described as an image")
     planes: Array = tensor[0]
     if feature.image != "grayscale float16":
         if not np.all((planes >= 0) & (planes <= 255) & (planes == np.trunc(planes))):

@@ -25,8 +25,9 @@ _MAX_RANK = 5
 _CUSTOM = ("custom", "custom_layer")
 # Specification version 6 came with CoreML5, and each since with the next.
 _SPEC_AHEAD = 1
-# An fp16 input or output needs iOS 16, an int8 one iOS 26.
+# An fp16 input or output needs iOS 16, an int8 one iOS 26, a grayscale image of uint8 iOS 17.
 _FEATURE_SPEC = {"fp32": 6, "int32": 6, "fp64": 6, "fp16": 7, "int8": 10}
+_UINT8_IMAGE_SPEC = 8
 # What a classifier gives.
 _LABELS = ("string", "int64", "dictionary<string, fp64>", "dictionary<int64, fp64>")
 
@@ -91,6 +92,8 @@ def _versions(program: Program, opset: int) -> Iterator[str]:
 
 def _feature(feature: Feature, spec_version: int) -> Iterator[str]:
     needed = _FEATURE_SPEC.get(feature.dtype)
+    if feature.image and feature.dtype == "uint8":
+        needed = _UINT8_IMAGE_SPEC
     if needed is None:
         yield f"{feature.name} is {feature.dtype}, which no input or output can be"
     elif spec_version < needed:

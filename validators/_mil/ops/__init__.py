@@ -2,6 +2,8 @@
 
 from slide_deploy.validators._mil.ops import (
     activation,
+    blocks,
+    classification,
     compression,
     constants,
     convolution,
@@ -10,9 +12,14 @@ from slide_deploy.validators._mil.ops import (
     linear,
     normalization,
     pooling,
+    quantization,
+    randomness,
+    recurrent,
     reduction,
     resizing,
+    sampling,
     shaping,
+    suppression,
 )
 from slide_deploy.validators._mil.ops.registry import OPERATIONS, Arguments, Note, call, ignore
 
@@ -21,7 +28,9 @@ __all__ = [
     "Arguments",
     "Note",
     "activation",
+    "blocks",
     "call",
+    "classification",
     "compression",
     "constants",
     "convolution",
@@ -31,7 +40,12 @@ __all__ = [
     "linear",
     "normalization",
     "pooling",
+    "quantization",
+    "randomness",
+    "recurrent",
     "reduction",
     "resizing",
+    "sampling",
     "shaping",
+    "suppression",
 ]

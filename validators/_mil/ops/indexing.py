@@ -14,6 +14,7 @@ __all__ = [
     "gather",
     "gather_along_axis",
     "gather_nd",
+    "non_zero",
     "scatter",
     "scatter_along_axis",
     "scatter_nd",
@@ -78,6 +79,12 @@ def gather_nd(
         return x[_coordinates(x, indices, opset)]
     parts = [x[i][_coordinates(x[i], indices[i], opset)] for i in np.ndindex(*batch)]
     return np.stack(parts).reshape(*batch, *parts[0].shape)
+
+
+@operation("non_zero", widens=False)
+def non_zero(x: Array) -> Array:
+    """The coordinates of the elements that are not zero, row by row."""
+    return np.argwhere(x).astype(np.int32)
 
 
 @operation("scatter")

@@ -7,8 +7,9 @@ import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array
 from slide_deploy.validators._mil.ops.registry import Ints, operation
+from slide_deploy.validators._mil.program import Unsupported
 
-__all__ = ["batch_norm", "instance_norm", "l2_norm", "layer_norm"]
+__all__ = ["batch_norm", "instance_norm", "l2_norm", "layer_norm", "local_response_norm"]
 
 
 @operation("batch_norm", mixes=("mean", "variance", "gamma", "beta"))
@@ -55,6 +56,21 @@ def l2_norm(x: Array, epsilon: float = 1e-6) -> Array:
     squares = np.square(x).sum((-3, -2, -1), dtype=np.float64, keepdims=True)
     result: Array = x / np.sqrt(squares + epsilon).astype(x.dtype)
     return result
+
+
+@operation("local_response_norm")
+def local_response_norm(
+    x: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Array:
+    """x over (k + alpha / size * squares of `size` neighbouring channels) ** beta."""
+    if size < 1 or size % 2 == 0:
+        raise Unsupported(f"an even size {size}: on which side the odd channel is, is unknown")
+    squares = np.square(x, dtype=np.float64)
+    edges = [(0, 0)] * x.ndim
+    edges[1] = (size // 2, size // 2)
+    padded = np.pad(squares, edges)
+    total = sum(padded[:, i : i + x.shape[1]] for i in range(size))
+    return (x / (k + alpha / size * total) ** beta).astype(np.float32)
 
 
 def _standardised(x: Array, axes: Ints, epsilon: float) -> Array:

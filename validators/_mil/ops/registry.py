@@ -30,11 +30,9 @@ Arguments = Mapping[str, tuple[Held, ...]]
 Arrays = tuple[Array, ...]
 Ints = tuple[int, ...]
 Bools = tuple[bool, ...]
-# Takes one line: the rule from Apple's tests that a result rests on.
+# Takes one line: what a result rests on that no description says, such as a rule of Apple's tests.
 Note = Callable[[str], None]
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-_MIXING_OPSET = 7
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,7 @@ class Implementation:
     widens: bool
     moves: bool
     mixes: frozenset[str]
+    mixes_from: int
 
 
 OPERATIONS: dict[str, Implementation] = {}
@@ -59,21 +58,26 @@ def ignore(rule: str) -> None:
 
 
 def operation(
-    *names: str, widens: bool = True, moves: bool = False, mixes: tuple[str, ...] = ()
+    *names: str,
+    widens: bool = True,
+    moves: bool = False,
+    mixes: tuple[str, ...] = (),
+    mixes_from: int = 7,
 ) -> Callable[[Function], Function]:
     """Register a function as MIL operations.
 
     The annotation of a parameter says what it accepts: Array (any tensor), Arrays (several),
     Ints and Bools (vectors), int, float, bool and str (scalars). Two names are not arguments:
-    `opset` gets the program's number, `note` a function that is told which rule from Apple's
-    tests the result rests on.
+    `opset` gets the program's number, `note` a function that is told what the result rests on
+    that no description says.
 
     widens: float16 tensors are computed with in float32, and the results rounded to float16;
         not for operations that fix their own element type.
     moves: the elements of the first argument are moved and none is changed, so that it does not
         matter whether they are float16 or float32.
-    mixes: from CoreML7 on, these arguments may be of another type than the result. Where they
-        are all the tensors there are, the result has the type of those that are not constant.
+    mixes: from the opset `mixes_from` on, these arguments may be of another type than the result.
+        Where they are all the tensors there are, the result has the type of those that are not
+        constant.
     """
 
     def register(function: Function) -> Function:
@@ -87,6 +91,7 @@ def operation(
             widens and not moves,
             moves,
             frozenset(mixes),
+            mixes_from,
         )
         for name in names:
             OPERATIONS[name] = implementation
@@ -153,7 +158,7 @@ def _result_type(
     """The type of an operation's tensors: of all floats, unless some may be of another."""
     tensors = list(_tensors(implementation, arguments))
     kinds = "f"
-    if implementation.mixes and opset >= _MIXING_OPSET:
+    if implementation.mixes and opset >= implementation.mixes_from:
         kinds = "fiu"
         own = [tensor for tensor in tensors if tensor[0] not in implementation.mixes]
         tensors = own or [tensor for tensor in tensors if not tensor[1]] or tensors

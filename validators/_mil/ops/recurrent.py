@@ -1,0 +1,179 @@
+"""Recurrent networks over sequences [s, b, i]: plain, gated units, long short-term memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import special
+
+from slide_deploy.validators._mil.dtypes import Array
+from slide_deploy.validators._mil.ops.registry import Note, operation
+from slide_deploy.validators._mil.program import Unsupported
+
+__all__ = ["gru", "lstm", "rnn"]
+
+Activation = Callable[[Array], Array]
+# Input projected by weight_ih, with bias; state -> new state. The first of the state is the output.
+Step = Callable[[Array, tuple[Array, ...]], tuple[Array, ...]]
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "linear": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "sigmoid": lambda x: special.expit(x),
+    "tanh": lambda x: np.tanh(x),
+}
+
+
+@operation("rnn")
+def rnn(
+    x: Array,
+    initial_h: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    note: Note,
+    bias: Array | None = None,
+    direction: str = "forward",
+    output_sequence: bool = False,
+    activation: str = "tanh",
+) -> tuple[Array, Array]:
+    """h = activation(W_ih x + W_hh h + bias); the hidden states and the last of them."""
+    act = _activation(activation)
+
+    def step(projected: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
+        return (act(projected + state[0] @ weight_hh.T),)
+
+    outputs, (h,) = _one_way(x, weight_ih, bias, (initial_h,), step, direction, note)
+    return _kept(outputs, output_sequence), h
+
+
+@operation("gru")
+def gru(
+    x: Array,
+    initial_h: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    note: Note,
+    bias: Array | None = None,
+    direction: str = "forward",
+    output_sequence: bool = False,
+    recurrent_activation: str = "sigmoid",
+    activation: str = "tanh",
+) -> tuple[Array, Array]:
+    """Gates in the order reset, output, update; one bias, so that none is inside of r * (W h)."""
+    gate, act = _activation(recurrent_activation), _activation(activation)
+    hidden_r, hidden_o, hidden_z = np.split(weight_hh, 3)
+
+    def step(projected: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
+        (h,) = state
+        at_r, at_o, at_z = np.split(projected, 3, axis=-1)
+        r, z = gate(at_r + h @ hidden_r.T), gate(at_z + h @ hidden_z.T)
+        o = act(at_o + r * (h @ hidden_o.T))
+        return ((1 - z) * o + z * h,)
+
+    outputs, (h,) = _one_way(x, weight_ih, bias, (initial_h,), step, direction, note)
+    return _kept(outputs, output_sequence), h
+
+
+@operation("lstm")
+def lstm(
+    x: Array,
+    initial_h: Array,
+    initial_c: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    note: Note,
+    bias: Array | None = None,
+    weight_ih_back: Array | None = None,
+    weight_hh_back: Array | None = None,
+    bias_back: Array | None = None,
+    direction: str = "forward",
+    output_sequence: bool = False,
+    recurrent_activation: str = "sigmoid",
+    cell_activation: str = "tanh",
+    activation: str = "tanh",
+) -> tuple[Array, Array, Array]:
+    """Gates in the order input, forget, output, cell; hidden states, the last one, the last cell.
+
+    `peephole` and `clip` are not supported: the text does not say what they are applied to.
+    """
+    names = (recurrent_activation, cell_activation, activation)
+    if direction != "bidirectional":
+        step = _lstm_step(weight_hh, names)
+        state = (initial_h, initial_c)
+        outputs, (h, c) = _one_way(x, weight_ih, bias, state, step, direction, note)
+        return _kept(outputs, output_sequence), h, c
+    if weight_ih_back is None or weight_hh_back is None:
+        raise ValueError("no weights for the way back")
+    forward, back = (
+        tuple(np.split(state, 2, axis=-1)[way] for state in (initial_h, initial_c))
+        for way in (0, 1)
+    )
+    there, (h, c) = _run(x, weight_ih, bias, forward, _lstm_step(weight_hh, names))
+    step = _lstm_step(weight_hh_back, names)
+    returning, (h_back, c_back) = _run(x[::-1], weight_ih_back, bias_back, back, step)
+    if output_sequence:
+        note("the way back of a bidirectional lstm is put out in the order of its input")
+        outputs = np.concatenate([there, returning[::-1]], axis=-1)
+    else:
+        outputs = np.concatenate([there[-1:], returning[-1:]], axis=-1)
+    return (
+        outputs,
+        np.concatenate([h, h_back], axis=-1),
+        np.concatenate([c, c_back], axis=-1),
+    )
+
+
+def _lstm_step(weight_hh: Array, names: tuple[str, str, str]) -> Step:
+    gate, cell, act = (_activation(name) for name in names)
+
+    def step(projected: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
+        h, c = state
+        i, f, o, z = np.split(projected + h @ weight_hh.T, 4, axis=-1)
+        c = gate(f) * c + gate(i) * cell(z)
+        return gate(o) * act(c), c
+
+    return step
+
+
+def _one_way(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    state: tuple[Array, ...],
+    step: Step,
+    direction: str,
+    note: Note,
+) -> tuple[Array, tuple[Array, ...]]:
+    if direction not in ("forward", "reverse"):
+        raise ValueError(f"unknown direction {direction!r}")
+    if direction == "reverse":
+        note("a sequence read in reverse is put out in the order in which it was read")
+        x = x[::-1]
+    return _run(x, weight, bias, state, step)
+
+
+def _run(
+    x: Array, weight: Array, bias: Array | None, state: tuple[Array, ...], step: Step
+) -> tuple[Array, tuple[Array, ...]]:
+    """The outputs of all steps and the state after the last."""
+    if x.ndim != 3 or not len(x):
+        raise ValueError(f"x of shape {x.shape}, not [sequence, batch, features]")
+    projected = x @ weight.T
+    if bias is not None:
+        projected = projected + bias
+    outputs = []
+    for part in projected:
+        state = step(part, state)
+        outputs.append(state[0])
+    return np.stack(outputs), state
+
+
+def _kept(outputs: Array, output_sequence: bool) -> Array:
+    return outputs if output_sequence else outputs[-1:]
+
+
+def _activation(name: str) -> Activation:
+    if name not in _ACTIVATIONS:
+        raise Unsupported(f"the activation {name!r}, whose constants are not documented")
+    return _ACTIVATIONS[name]
