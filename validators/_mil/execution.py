@@ -199,8 +199,8 @@ def _only(operation: Operation, values: Values, key: str) -> Arrays:
 
 
 def _truth(array: Array) -> bool:
-    if array.dtype != np.bool_ or array.ndim:
-        raise ValueError(f"a condition that is {array.dtype} of rank {array.ndim}")
+    if array.dtype != np.bool_ or array.size != 1:
+        raise ValueError(f"a condition that is {array.dtype} of shape {array.shape}")
     return bool(array)
 
 

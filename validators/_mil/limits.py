@@ -9,7 +9,12 @@ import numpy as np
 from slide_deploy.errors import ArtifactError
 from slide_deploy.validators._mil.dtypes import dtype_named
 from slide_deploy.validators._mil.evaluation import evaluate
-from slide_deploy.validators._mil.opsets import FIRST_ARGUMENT_OPSET, FIRST_OPSET, NEWEST_OPSET
+from slide_deploy.validators._mil.opsets import (
+    FIRST_ARGUMENT_OPSET,
+    FIRST_OPSET,
+    NEWEST_OPSET,
+    SERIALIZED_OPSET,
+)
 from slide_deploy.validators._mil.program import (
     Feature,
     Operation,
@@ -45,6 +50,10 @@ def violations(program: Program) -> list[str]:
         if feature.dtype not in _LABELS:
             found += _feature(feature, program.spec_version)
     for value in program.arguments:
+        found += _value(value)
+    for value in program.states:
+        if value.type.dtype != "fp16":
+            found.append(f"the state {value.name} is {value.type.dtype}, Core ML takes only fp16")
         found += _value(value)
     for operation in walk(program.operations):
         found += _operation(operation, opset)
@@ -109,12 +118,13 @@ def _value(value: Value) -> Iterator[str]:
 
 def _operation(operation: Operation, opset: int) -> Iterator[str]:
     where = f"{operation.type} {operation.name}"
+    first = (FIRST_OPSET | SERIALIZED_OPSET).get(operation.type)
     if operation.type in _CUSTOM:
         yield f"{where} is a custom layer"
-    elif operation.type not in FIRST_OPSET:
+    elif first is None:
         yield f"{where} is not a MIL operation"
-    elif FIRST_OPSET[operation.type] > opset:
-        yield f"{where} needs CoreML{FIRST_OPSET[operation.type]}, the program is CoreML{opset}"
+    elif first > opset:
+        yield f"{where} needs CoreML{first}, the program is CoreML{opset}"
     for key in (*operation.inputs, *operation.attributes):
         needed = FIRST_ARGUMENT_OPSET.get((operation.type, key), opset)
         if needed > opset:

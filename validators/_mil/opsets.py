@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FIRST_ARGUMENT_OPSET", "FIRST_OPSET", "NEWEST_OPSET"]
+__all__ = ["FIRST_ARGUMENT_OPSET", "FIRST_OPSET", "NEWEST_OPSET", "SERIALIZED_OPSET"]
 
 _COREML5 = """
 abs acos add affine argsort asin atan atanh avg_pool band_part batch_norm batch_to_space cast
@@ -39,6 +39,9 @@ FIRST_OPSET = {
     for opset, names in ((5, _COREML5), (6, _COREML6), (7, _COREML7), (8, _COREML8))
     for name in names.split()
 }
+
+# What coremltools writes for `coreml_update_state`, before a `read_state`; it has no description.
+SERIALIZED_OPSET = {"write_state": 8}
 
 # Arguments younger than their operation.
 FIRST_ARGUMENT_OPSET = {

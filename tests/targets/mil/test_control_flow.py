@@ -24,8 +24,9 @@ Run = Callable[..., list[np.ndarray]]
 X = np.array([[1, -2], [3, 4]], np.float32)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(("sign", "expected"), [(1, 2 * X), (-1, X - 1)])
-def test_cond_takes_one_of_two_blocks(run: Run, sign: int, expected: np.ndarray) -> None:
+def test_cond_takes_one_of_two_blocks(run: Run, sign: int, expected: np.ndarray, rank: int) -> None:
     def build(x: Any, s: Any) -> Any:
         return mb.cond(
             pred=mb.greater(x=s, y=np.float32(0)),
@@ -33,7 +34,9 @@ def test_cond_takes_one_of_two_blocks(run: Run, sign: int, expected: np.ndarray)
             _false_fn=lambda: mb.sub(x=x, y=np.float32(1)),
         )
 
-    (found,) = run(lambda x, s: build(x, mb.squeeze(x=s)), [X, np.array([sign], np.float32)])
+    (found,) = run(
+        lambda x, s: build(x, s if rank else mb.squeeze(x=s)), [X, np.array([sign], np.float32)]
+    )
     np.testing.assert_array_equal(found, expected)
 
 
@@ -122,6 +125,7 @@ def test_a_state_is_kept_between_runs(accumulator: Path) -> None:
     x = X.astype(np.float16)
     state = new_state(program)
     assert list(state) == ["total"]
+    assert violations(program) == []
     for rounds in (1, 2, 3):
         (found,) = evaluate(program, {"x": x}, state=state).values()
         np.testing.assert_array_equal(found, 2 * rounds * x)

@@ -18,11 +18,16 @@ Activation = Callable[[Array], Array]
 Step = Callable[[Array, tuple[Array, ...]], tuple[Array, ...]]
 
 _ACTIVATIONS: dict[str, Activation] = {
+    "hard_sigmoid": lambda x: np.clip(np.float32(0.2) * x + np.float32(0.5), 0, 1),
     "linear": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
+    "scaled_tanh": lambda x: np.tanh(x),
     "sigmoid": lambda x: special.expit(x),
+    "sigmoid_hard": lambda x: np.clip(np.float32(0.2) * x + np.float32(0.5), 0, 1),
     "tanh": lambda x: np.tanh(x),
 }
+# Those whose constants are not documented; Apple's tests of lstm have the ones above.
+_BY_RULE = ("hard_sigmoid", "scaled_tanh", "sigmoid_hard")
 
 
 @operation("rnn")
@@ -38,7 +43,7 @@ def rnn(
     activation: str = "tanh",
 ) -> tuple[Array, Array]:
     """h = activation(W_ih x + W_hh h + bias); the hidden states and the last of them."""
-    act = _activation(activation)
+    act = _activation(activation, note)
 
     def step(projected: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
         return (act(projected + state[0] @ weight_hh.T),)
@@ -60,15 +65,16 @@ def gru(
     recurrent_activation: str = "sigmoid",
     activation: str = "tanh",
 ) -> tuple[Array, Array]:
-    """Gates in the order reset, output, update; one bias, so that none is inside of r * (W h)."""
-    gate, act = _activation(recurrent_activation), _activation(activation)
+    """Gates in the order reset, output, update; W (r * h), where the text has r * (W h)."""
+    note("the reset gate is applied before the product, as in Apple's tests, not after it")
+    gate, act = _activation(recurrent_activation, note), _activation(activation, note)
     hidden_r, hidden_o, hidden_z = np.split(weight_hh, 3)
 
     def step(projected: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
         (h,) = state
         at_r, at_o, at_z = np.split(projected, 3, axis=-1)
         r, z = gate(at_r + h @ hidden_r.T), gate(at_z + h @ hidden_z.T)
-        o = act(at_o + r * (h @ hidden_o.T))
+        o = act(at_o + (r * h) @ hidden_o.T)
         return ((1 - z) * o + z * h,)
 
     outputs, (h,) = _one_way(x, weight_ih, bias, (initial_h,), step, direction, note)
@@ -84,22 +90,27 @@ def lstm(
     weight_hh: Array,
     note: Note,
     bias: Array | None = None,
+    peephole: Array | None = None,
     weight_ih_back: Array | None = None,
     weight_hh_back: Array | None = None,
     bias_back: Array | None = None,
+    peephole_back: Array | None = None,
     direction: str = "forward",
     output_sequence: bool = False,
     recurrent_activation: str = "sigmoid",
     cell_activation: str = "tanh",
     activation: str = "tanh",
+    clip: float | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Gates in the order input, forget, output, cell; hidden states, the last one, the last cell.
-
-    `peephole` and `clip` are not supported: the text does not say what they are applied to.
-    """
+    """Gates in the order input, forget, output, cell; all outputs, the last one, the last cell."""
+    if clip is not None:
+        note("the new cell state is clipped, not the cell gate")
+    if peephole is not None or peephole_back is not None:
+        note("the peephole adds the old cell to the input and forget gates, the new to the output")
     names = (recurrent_activation, cell_activation, activation)
+    functions = tuple(_activation(name, note) for name in names)
     if direction != "bidirectional":
-        step = _lstm_step(weight_hh, names)
+        step = _lstm_step(weight_hh, peephole, functions, clip)
         state = (initial_h, initial_c)
         outputs, (h, c) = _one_way(x, weight_ih, bias, state, step, direction, note)
         return _kept(outputs, output_sequence), h, c
@@ -109,8 +120,10 @@ def lstm(
         tuple(np.split(state, 2, axis=-1)[way] for state in (initial_h, initial_c))
         for way in (0, 1)
     )
-    there, (h, c) = _run(x, weight_ih, bias, forward, _lstm_step(weight_hh, names))
-    step = _lstm_step(weight_hh_back, names)
+    there, (h, c) = _run(
+        x, weight_ih, bias, forward, _lstm_step(weight_hh, peephole, functions, clip)
+    )
+    step = _lstm_step(weight_hh_back, peephole_back, functions, clip)
     returning, (h_back, c_back) = _run(x[::-1], weight_ih_back, bias_back, back, step)
     if output_sequence:
         note("the way back of a bidirectional lstm is put out in the order of its input")
@@ -124,14 +137,23 @@ def lstm(
     )
 
 
-def _lstm_step(weight_hh: Array, names: tuple[str, str, str]) -> Step:
-    gate, cell, act = (_activation(name) for name in names)
+def _lstm_step(
+    weight_hh: Array,
+    peephole: Array | None,
+    functions: tuple[Activation, ...],
+    clip: float | None,
+) -> Step:
+    gate, cell, act = functions
+    none = np.zeros(3 * weight_hh.shape[1], np.float32)
+    to_i, to_f, to_o = np.split(none if peephole is None else peephole, 3)
 
     def step(projected: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
         h, c = state
         i, f, o, z = np.split(projected + h @ weight_hh.T, 4, axis=-1)
-        c = gate(f) * c + gate(i) * cell(z)
-        return gate(o) * act(c), c
+        c = gate(f + to_f * c) * c + gate(i + to_i * c) * cell(z)
+        if clip is not None:
+            c = np.clip(c, -clip, clip)
+        return gate(o + to_o * c) * act(c), c
 
     return step
 
@@ -173,7 +195,9 @@ def _kept(outputs: Array, output_sequence: bool) -> Array:
     return outputs if output_sequence else outputs[-1:]
 
 
-def _activation(name: str) -> Activation:
+def _activation(name: str, note: Note) -> Activation:
     if name not in _ACTIVATIONS:
-        raise Unsupported(f"the activation {name!r}, whose constants are not documented")
+        raise Unsupported(f"the activation {name!r} is not supported")
+    if name in _BY_RULE:
+        note(f"the activation {name!r} has the constants of Apple's tests")
     return _ACTIVATIONS[name]
