@@ -60,4 +60,6 @@ FIRST_ARGUMENT_OPSET = {
     ("scatter_nd", "validate_indices"): 7,
     ("topk", "output_indices_dtype"): 7,
     ("constexpr_lut_to_dense", "vector_axis"): 8,
+    ("gru", "input_bias"): 8,
+    ("gru", "reset_after"): 8,
 }

@@ -405,8 +405,14 @@ NORMALIZATION = [
         beta=0.6,
         k=2.0,
     ),
-    with_arguments(
-        "local_response_norm", lambda x: F.local_response_norm(x, 5), normal(2, 7, 4), size=5
+    *(
+        with_arguments(
+            "local_response_norm",
+            lambda x, n=n: F.local_response_norm(x, n),
+            normal(2, 7, 4),
+            size=n,
+        )
+        for n in (2, 4, 5)
     ),
 ]
 

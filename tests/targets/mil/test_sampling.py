@@ -18,15 +18,20 @@ RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 3, 5, 7)).astype(np.float32)
 
 
-@pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize("padding_mode", ["constant", "border", "reflection", "symmetric"])
+@pytest.mark.parametrize(
+    ("padding_mode", "align_corners"),
+    [
+        ("constant", True),
+        ("constant", False),
+        ("border", True),
+        ("border", False),
+        # PyTorch reflects at the pixels' centres or at their edges, as `align_corners` says.
+        ("reflection", True),
+        ("symmetric", False),
+    ],
+)
 def test_resample(run: Run, padding_mode: str, align_corners: bool) -> None:
     grid = RNG.uniform(-1.8, 1.8, (2, 4, 6, 2)).astype(np.float32)
-    # PyTorch reflects at the pixels' centres or at their edges, as `align_corners` says.
-    if padding_mode in ("reflection", "symmetric") and align_corners != (
-        padding_mode == "reflection"
-    ):
-        pytest.skip("PyTorch has no such mode")
     (found,) = run(
         lambda x, g: mb.resample(
             x=x,
@@ -67,6 +72,28 @@ def test_coordinates_of_other_modes(run: Run, mode: str, scale: tuple[int, int])
         torch.from_numpy(X), torch.from_numpy(2 * unit - 1), align_corners=True
     )
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_nearest_pixel_unless_two_are(run: Run) -> None:
+    def sampled(coordinates: np.ndarray) -> np.ndarray:
+        (found,) = run(
+            lambda x, g: mb.resample(
+                x=x,
+                coordinates=g,
+                sampling_mode="nearest",
+                padding_mode="border",
+                padding_value=np.float32(0),
+                coordinates_mode="unnormalized",
+                align_corners=True,
+            ),
+            [X, coordinates],
+        )
+        return found
+
+    places = np.tile(np.array([1.4, 2.6], np.float32), (2, 1, 1, 1))
+    np.testing.assert_array_equal(sampled(places)[..., 0, 0], X[:, :, 3, 1])
+    with pytest.raises(ArtifactError, match="between two pixels"):
+        sampled(places + np.float32(0.1))
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -127,6 +127,24 @@ def test_gru_resets_the_state_before_the_product(run: Run) -> None:
     np.testing.assert_array_equal(last, outputs[-1])
 
 
+def test_gru_of_coreml8_can_be_that_of_pytorch(run: Run) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.GRU(INPUT, HIDDEN)
+    weights = arguments(layer, [0, 2, 1])
+
+    def ordered(bias: torch.Tensor) -> np.ndarray:
+        return np.concatenate([np.split(bias.detach().numpy(), 3)[i] for i in (0, 2, 1)])
+
+    weights |= {"bias": ordered(layer.bias_hh_l0), "input_bias": ordered(layer.bias_ih_l0)}
+    found = run(
+        lambda x, h: mb.gru(x=x, initial_h=h, reset_after=True, output_sequence=True, **weights),
+        [X, H],
+        8,
+    )
+    out, h = layer(torch.from_numpy(X), torch.from_numpy(H)[None])
+    agree(found, [out, h[0]])
+
+
 HARD = {"activation": "hard_sigmoid", "clip": np.float32(0.2)}
 
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array
-from slide_deploy.validators._mil.ops.registry import Ints, operation
-from slide_deploy.validators._mil.program import Unsupported
+from slide_deploy.validators._mil.ops.registry import Ints, Note, operation
 
 __all__ = ["batch_norm", "instance_norm", "l2_norm", "layer_norm", "local_response_norm"]
 
@@ -60,14 +59,16 @@ def l2_norm(x: Array, epsilon: float = 1e-6) -> Array:
 
 @operation("local_response_norm")
 def local_response_norm(
-    x: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+    x: Array, size: int, note: Note, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Array:
     """x over (k + alpha / size * squares of `size` neighbouring channels) ** beta."""
-    if size < 1 or size % 2 == 0:
-        raise Unsupported(f"an even size {size}: on which side the odd channel is, is unknown")
+    if size < 1:
+        raise ValueError(f"size {size}")
+    if size % 2 == 0:
+        note("of an even number of channels one more lies before than after")
     squares = np.square(x, dtype=np.float64)
     edges = [(0, 0)] * x.ndim
-    edges[1] = (size // 2, size // 2)
+    edges[1] = (size // 2, (size - 1) // 2)
     padded = np.pad(squares, edges)
     total = sum(padded[:, i : i + x.shape[1]] for i in range(size))
     return (x / (k + alpha / size * total) ** beta).astype(np.float32)

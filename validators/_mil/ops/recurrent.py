@@ -64,20 +64,28 @@ def gru(
     output_sequence: bool = False,
     recurrent_activation: str = "sigmoid",
     activation: str = "tanh",
+    reset_after: bool = False,
+    input_bias: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Gates in the order reset, output, update; W (r * h), where the text has r * (W h)."""
-    note("the reset gate is applied before the product, as in Apple's tests, not after it")
+    """Gates in the order reset, output, update; W (r * h), or r * (W h + bias) by `reset_after`."""
+    when = "after" if reset_after else "before"
+    note(f"the reset gate is applied {when} the product, as in Apple's tests, not as in the text")
     gate, act = _activation(recurrent_activation, note), _activation(activation, note)
     hidden_r, hidden_o, hidden_z = np.split(weight_hh, 3)
+    none = np.zeros(len(weight_hh), np.float32)
+    b_r, b_o, b_z = np.split(none if bias is None else bias, 3)
 
     def step(projected: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
         (h,) = state
         at_r, at_o, at_z = np.split(projected, 3, axis=-1)
-        r, z = gate(at_r + h @ hidden_r.T), gate(at_z + h @ hidden_z.T)
-        o = act(at_o + (r * h) @ hidden_o.T)
+        r, z = gate(at_r + h @ hidden_r.T + b_r), gate(at_z + h @ hidden_z.T + b_z)
+        if reset_after:
+            o = act(at_o + r * (h @ hidden_o.T + b_o))
+        else:
+            o = act(at_o + (r * h) @ hidden_o.T + b_o)
         return ((1 - z) * o + z * h,)
 
-    outputs, (h,) = _one_way(x, weight_ih, bias, (initial_h,), step, direction, note)
+    outputs, (h,) = _one_way(x, weight_ih, input_bias, (initial_h,), step, direction, note)
     return _kept(outputs, output_sequence), h
 
 

@@ -24,14 +24,16 @@ def resample(
     coordinates_mode: str,
     align_corners: bool,
 ) -> Array:
-    """x [b, c, h, w] at coordinates [b, h2, w2, (x, y)], by linear interpolation."""
+    """x [b, c, h, w] at coordinates [b, h2, w2, (x, y)], interpolated or the nearest."""
     if x.ndim != 4 or coordinates.ndim != 4 or len(coordinates) != len(x):
         raise ValueError(f"coordinates {coordinates.shape} for x {x.shape}")
-    if sampling_mode != "bilinear":
-        raise Unsupported(f"sampling_mode {sampling_mode!r}: which of two as near is unknown")
     height, width = x.shape[2:]
     across = _position(coordinates[..., 0], width, coordinates_mode, align_corners)
     down = _position(coordinates[..., 1], height, coordinates_mode, align_corners)
+    if sampling_mode == "nearest":
+        across, down = _nearest(across), _nearest(down)
+    elif sampling_mode != "bilinear":
+        raise ValueError(f"unknown sampling_mode {sampling_mode!r}")
     planes = [
         _bilinear(image, down[i], across[i], padding_mode, padding_value)
         for i, image in enumerate(x)
@@ -162,6 +164,12 @@ def _position(coordinates: Array, size: int, mode: str, align_corners: bool) -> 
     else:
         raise ValueError(f"unknown coordinates_mode {mode!r}")
     return unit * (size - 1) if align_corners else unit * size - 0.5
+
+
+def _nearest(position: Array) -> Array:
+    if np.any(position - np.floor(position) == 0.5):
+        raise Unsupported("a place between two pixels: which is taken is not documented")
+    return np.rint(position)
 
 
 def _bilinear(image: Array, down: Array, across: Array, padding_mode: str, value: float) -> Array:
