@@ -32,8 +32,16 @@ _FIELDS = {
 
 
 def tensor_type(message: Any, name: str) -> TensorType:
-    """The tensor type of a MIL ValueType; lists, tuples, dictionaries and states are refused."""
+    """The type of a MIL ValueType, of a state that of the tensor in it.
+
+    Raises:
+        ArtifactError: it is a list, a tuple, or a dictionary that is not a classifier's.
+    """
     kind = message.WhichOneof("type")
+    if kind == "dictionaryType":
+        return _dictionary_type(message.dictionaryType, name)
+    if kind == "stateType":
+        return tensor_type(message.stateType.wrappedType, name)
     if kind != "tensorType":
         raise ArtifactError(f"{name}: a MIL value of {kind or 'no type'} is not supported")
     tensor = message.tensorType
@@ -47,7 +55,7 @@ def tensor_type(message: Any, name: str) -> TensorType:
 
 def constant(message: Any, name: str, read_blob: ReadBlob) -> Constant:
     """A MIL Value, whether written in place or kept in a weight file."""
-    type_ = tensor_type(message.type, name)
+    type_ = _list_type(message, name) or tensor_type(message.type, name)
     if type_.shape is None or None in type_.shape:
         raise ArtifactError(f"{name}: a constant of unknown shape")
     shape = tuple(int(size or 0) for size in type_.shape)
@@ -57,10 +65,33 @@ def constant(message: Any, name: str, read_blob: ReadBlob) -> Constant:
         data = read_blob(blob.fileName, blob.offset, type_.dtype, shape)
     elif kind == "immediateValue" and message.immediateValue.WhichOneof("value") == "tensor":
         data = _immediate(message.immediateValue.tensor, type_.dtype, shape, name)
+    elif kind == "immediateValue" and message.immediateValue.WhichOneof("value") == "list":
+        parts = [constant(v, name, read_blob).data for v in message.immediateValue.list.values]
+        data = np.array(parts, dtype_named(type_.dtype).numpy).reshape(shape)
     else:
         raise ArtifactError(f"{name}: a constant that is neither a tensor nor a weight")
     data.flags.writeable = False
     return Constant(type_, data)
+
+
+def _dictionary_type(message: Any, name: str) -> TensorType:
+    key, value = (tensor_type(m, name).dtype for m in (message.keyType, message.valueType))
+    dtype = f"dictionary<{key}, {value}>"
+    dtype_named(dtype)
+    return TensorType(dtype, None)
+
+
+def _list_type(message: Any, name: str) -> TensorType | None:
+    """A list of scalars written in place, as the names of classes are, is read as a vector."""
+    if message.type.WhichOneof("type") != "listType":
+        return None
+    element = tensor_type(message.type.listType.type, name)
+    count = _dimension(message.type.listType.length)
+    if element.shape != () or count is None:
+        raise ArtifactError(f"{name}: a list that is not of a known number of scalars")
+    if len(message.immediateValue.list.values) != count:
+        raise ArtifactError(f"{name}: a list that is not of {count} values")
+    return TensorType(element.dtype, (count,))
 
 
 def _dimension(message: Any) -> int | None:

@@ -22,7 +22,7 @@ class DType:
     name: str
     numpy: np.dtype[Any]
     bits: int
-    proto: int
+    proto: int | None
     blob: int | None = None
 
 
@@ -48,9 +48,12 @@ DTYPES = {
         DType("uint1", np.dtype("u1"), 1, 37, 9),
         DType("uint6", np.dtype("u1"), 6, 38, 13),
         DType("uint3", np.dtype("u1"), 3, 39, 12),
+        # What `classify` makes: an array of pairs.
+        DType("dictionary<string, fp64>", np.dtype([("key", "U"), ("value", "<f8")]), 0, None),
+        DType("dictionary<int64, fp64>", np.dtype([("key", "<i8"), ("value", "<f8")]), 0, None),
     )
 }
-_BY_PROTO = {dtype.proto: dtype for dtype in DTYPES.values()}
+_BY_PROTO = {dtype.proto: dtype for dtype in DTYPES.values() if dtype.proto is not None}
 
 
 def dtype_named(name: str) -> DType:

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from slide_deploy.errors import ArtifactError
+from slide_deploy.validators._mil.dtypes import Array, dtype_named
 from slide_deploy.validators._mil.program import Feature, Value
 
-__all__ = ["feature"]
+__all__ = ["feature", "initial_state", "state"]
 
 _ARRAY_DTYPES = {65568: "fp32", 65552: "fp16", 65600: "fp64", 131104: "int32", 131080: "int8"}
-_IMAGES = {10: ("fp32", 1), 20: ("fp32", 3), 30: ("fp32", 3), 40: ("fp16", 1)}
+# Colour space -> layout of colours, element type, channels.
+_IMAGES = {
+    10: ("grayscale", "fp32", 1),
+    20: ("RGB", "fp32", 3),
+    30: ("BGR", "fp32", 3),
+    40: ("grayscale float16", "fp16", 1),
+}
+# What a classifier predicts.
+_LABELS = {"int64Type": "int64", "stringType": "string"}
+_KEYS = {
+    "int64KeyType": "dictionary<int64, fp64>",
+    "stringKeyType": "dictionary<string, fp64>",
+}
 
 
 def feature(message: Any, value: Value) -> Feature:
@@ -19,7 +34,12 @@ def feature(message: Any, value: Value) -> Feature:
     if kind == "multiArrayType":
         found = _array(message.name, message.type.multiArrayType)
     elif kind == "imageType":
-        found = _image(message.name, message.type.imageType)
+        found = _image(message.name, message.type.imageType, value.type.dtype)
+    elif kind in _LABELS:
+        found = Feature(message.name, _LABELS[kind], ())
+    elif kind == "dictionaryType":
+        key = message.type.dictionaryType.WhichOneof("KeyType")
+        found = Feature(message.name, _KEYS.get(key, "dictionary without keys"), None)
     else:
         raise ArtifactError(f"{message.name}: a feature of {kind or 'no type'} is not supported")
     return _agreed(found, value)
@@ -39,20 +59,41 @@ def _array(name: str, array: Any) -> Feature:
     return Feature(name, dtype, shape)
 
 
-def _image(name: str, image: Any) -> Feature:
+def state(message: Any, value: Value) -> Value:
+    """The state, once its FeatureDescription agrees with the program's type."""
+    kind = message.type.WhichOneof("Type")
+    if kind != "stateType" or message.type.stateType.WhichOneof("Type") != "arrayType":
+        raise ArtifactError(f"{message.name}: a state described as {kind or 'nothing'}")
+    _agreed(_array(message.name, message.type.stateType.arrayType), value)
+    initial_state(value)
+    return value
+
+
+def initial_state(value: Value) -> Array:
+    """A state before the first run: zeros."""
+    shape = value.type.shape
+    if shape is None or None in shape:
+        raise ArtifactError(f"the state {value.name} has no fixed shape")
+    return np.zeros([int(size or 0) for size in shape], dtype_named(value.type.dtype).numpy)
+
+
+def _image(name: str, image: Any, declared: str) -> Feature:
     if image.colorSpace not in _IMAGES:
         raise ArtifactError(f"{name}: unknown image colour space {image.colorSpace}")
-    dtype, channels = _IMAGES[image.colorSpace]
+    layout, dtype, channels = _IMAGES[image.colorSpace]
+    # From iOS 17 on a program may take grayscale images as they are stored.
+    if layout == "grayscale" and declared == "uint8":
+        dtype = "uint8"
     shape = (1, channels, image.height, image.width)
     kind = image.WhichOneof("SizeFlexibility")
     if kind == "enumeratedSizes":
         shapes = tuple((1, channels, s.height, s.width) for s in image.enumeratedSizes.sizes)
-        return Feature(name, dtype, shape, shapes=shapes, image=True)
+        return Feature(name, dtype, shape, shapes=shapes, image=layout)
     if kind == "imageSizeRange":
         sides = (image.imageSizeRange.heightRange, image.imageSizeRange.widthRange)
         ranges = ((1, 1), (channels, channels), *map(_range, sides))
-        return Feature(name, dtype, shape, ranges=ranges, image=True)
-    return Feature(name, dtype, shape, image=True)
+        return Feature(name, dtype, shape, ranges=ranges, image=layout)
+    return Feature(name, dtype, shape, image=layout)
 
 
 def _range(message: Any) -> tuple[int, int | None]:

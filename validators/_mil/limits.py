@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from slide_deploy.errors import ArtifactError
-from slide_deploy.validators._mil.opsets import FIRST_ARGUMENT_OPSET, FIRST_OPSET, NEWEST_OPSET
-from slide_deploy.validators._mil.program import Feature, Operation, Program, Value
+from slide_deploy.validators._mil.dtypes import dtype_named
+from slide_deploy.validators._mil.evaluation import evaluate
+from slide_deploy.validators._mil.opsets import (
+    FIRST_ARGUMENT_OPSET,
+    FIRST_OPSET,
+    NEWEST_OPSET,
+    SERIALIZED_OPSET,
+)
+from slide_deploy.validators._mil.program import (
+    Feature,
+    Operation,
+    Program,
+    Unsupported,
+    Value,
+    walk,
+)
 
 __all__ = ["violations"]
 
@@ -14,8 +30,11 @@ _MAX_RANK = 5
 _CUSTOM = ("custom", "custom_layer")
 # Specification version 6 came with CoreML5, and each since with the next.
 _SPEC_AHEAD = 1
-# An fp16 input or output needs iOS 16, an int8 one iOS 26.
+# An fp16 input or output needs iOS 16, an int8 one iOS 26, a grayscale image of uint8 iOS 17.
 _FEATURE_SPEC = {"fp32": 6, "int32": 6, "fp64": 6, "fp16": 7, "int8": 10}
+_UINT8_IMAGE_SPEC = 8
+# What a classifier gives.
+_LABELS = ("string", "int64", "dictionary<string, fp64>", "dictionary<int64, fp64>")
 
 
 def violations(program: Program) -> list[str]:
@@ -25,13 +44,49 @@ def violations(program: Program) -> list[str]:
     except ArtifactError as error:
         return [error.message]
     found = list(_versions(program, opset))
-    for feature in (*program.inputs, *program.outputs):
+    for feature in program.inputs:
         found += _feature(feature, program.spec_version)
+    for feature in program.outputs:
+        if feature.dtype not in _LABELS:
+            found += _feature(feature, program.spec_version)
     for value in program.arguments:
         found += _value(value)
-    for operation in program.operations:
+    for value in program.states:
+        if value.type.dtype != "fp16":
+            found.append(f"the state {value.name} is {value.type.dtype}, Core ML takes only fp16")
+        found += _value(value)
+    for operation in walk(program.operations):
         found += _operation(operation, opset)
-    return found
+    return found or list(_default_shapes(program))
+
+
+def _default_shapes(program: Program) -> Iterator[str]:
+    """Core ML computes all shapes when it loads a model, from the default shapes of its inputs.
+
+    A program of fixed shapes declares them all. One of flexible shapes is run here, on zeros
+    and, as values may matter too, on ones: what fails on both contradicts itself.
+    """
+    if not any(feature.shapes or feature.ranges for feature in program.inputs):
+        return
+    message = ""
+    for fill in (0, 1):
+        feeds = {
+            feature.name: np.full(_sizes(feature), fill, dtype_named(feature.dtype).numpy)
+            for feature in program.inputs
+        }
+        try:
+            evaluate(program, feeds)
+        except Unsupported:
+            return
+        except ArtifactError as error:
+            message = error.message
+        else:
+            return
+    yield f"at the default shapes of the inputs: {message}"
+
+
+def _sizes(feature: Feature) -> tuple[int, ...]:
+    return tuple(1 if size is None else size for size in feature.shape or ())
 
 
 def _versions(program: Program, opset: int) -> Iterator[str]:
@@ -46,6 +101,8 @@ def _versions(program: Program, opset: int) -> Iterator[str]:
 
 def _feature(feature: Feature, spec_version: int) -> Iterator[str]:
     needed = _FEATURE_SPEC.get(feature.dtype)
+    if feature.image and feature.dtype == "uint8":
+        needed = _UINT8_IMAGE_SPEC
     if needed is None:
         yield f"{feature.name} is {feature.dtype}, which no input or output can be"
     elif spec_version < needed:
@@ -61,17 +118,20 @@ def _value(value: Value) -> Iterator[str]:
 
 def _operation(operation: Operation, opset: int) -> Iterator[str]:
     where = f"{operation.type} {operation.name}"
+    first = (FIRST_OPSET | SERIALIZED_OPSET).get(operation.type)
     if operation.type in _CUSTOM:
         yield f"{where} is a custom layer"
-    elif operation.type not in FIRST_OPSET:
+    elif first is None:
         yield f"{where} is not a MIL operation"
-    elif FIRST_OPSET[operation.type] > opset:
-        yield f"{where} needs CoreML{FIRST_OPSET[operation.type]}, the program is CoreML{opset}"
+    elif first > opset:
+        yield f"{where} needs CoreML{first}, the program is CoreML{opset}"
     for key in (*operation.inputs, *operation.attributes):
         needed = FIRST_ARGUMENT_OPSET.get((operation.type, key), opset)
         if needed > opset:
             yield f"{where}: argument {key} needs CoreML{needed}, the program is CoreML{opset}"
-    # Weights before decompression may have more dimensions: a palette has two on top.
-    if not operation.type.startswith(("const", "constexpr_")):
+    # Weights before decompression may have more dimensions: a palette has two on top. A rank
+    # may be unknown: Core ML runs `fill` and `reshape` by a shape of unknown length.
+    if not operation.is_constant:
         for value in operation.outputs:
-            yield from _value(value)
+            if value.type.shape is not None:
+                yield from _value(value)

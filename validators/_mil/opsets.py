@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FIRST_ARGUMENT_OPSET", "FIRST_OPSET", "NEWEST_OPSET"]
+__all__ = ["FIRST_ARGUMENT_OPSET", "FIRST_OPSET", "NEWEST_OPSET", "SERIALIZED_OPSET"]
 
 _COREML5 = """
 abs acos add affine argsort asin atan atanh avg_pool band_part batch_norm batch_to_space cast
@@ -40,6 +40,9 @@ FIRST_OPSET = {
     for name in names.split()
 }
 
+# What coremltools writes for `coreml_update_state`, before a `read_state`; it has no description.
+SERIALIZED_OPSET = {"write_state": 8}
+
 # Arguments younger than their operation.
 FIRST_ARGUMENT_OPSET = {
     ("gather", "batch_dims"): 6,
@@ -57,4 +60,6 @@ FIRST_ARGUMENT_OPSET = {
     ("scatter_nd", "validate_indices"): 7,
     ("topk", "output_indices_dtype"): 7,
     ("constexpr_lut_to_dense", "vector_axis"): 8,
+    ("gru", "input_bias"): 8,
+    ("gru", "reset_after"): 8,
 }

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from slide_deploy.errors import ArtifactError
 from slide_deploy.validators._mil.dtypes import Array
+from slide_deploy.validators._mil.halves import Half, widened
 
 __all__ = [
+    "Block",
     "Constant",
     "Feature",
+    "Held",
     "Operation",
     "Program",
     "Shape",
     "TensorType",
+    "Unsupported",
     "Value",
     "histogram",
     "shape_fits",
+    "walk",
 ]
 
 Shape = tuple[int | None, ...]
+
+
+class Unsupported(ArtifactError, ValueError):
+    """Not computed here, because it is not documented or not written; the file may be right."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,22 @@ class Constant:
     type: TensorType
     data: Array
 
+    @cached_property
+    def wide(self) -> Array:
+        """The data to compute with: float16 as float32, converted once and then kept."""
+        wide = widened(self.data)
+        wide.flags.writeable = False
+        return wide
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """numpy's type of the elements."""
+        return self.data.dtype
+
+
+# A value as the interpreter keeps it.
+Held = Array | Constant | Half
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -56,12 +85,42 @@ class Operation:
     inputs: Mapping[str, tuple[str | Constant, ...]]
     outputs: tuple[Value, ...]
     attributes: Mapping[str, Constant]
-    blocks: int = 0
+    blocks: tuple[Block, ...] = ()
+    # The results of an operation on constants, computed in the first run and then kept.
+    folded: dict[str, Constant] = field(init=False, default_factory=dict, compare=False, repr=False)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether its results are the same in every run."""
+        return self.type == "const" or self.type.startswith("constexpr_")
 
     @property
     def name(self) -> str:
         """The name of the first value it makes, by which messages call it."""
         return self.outputs[0].name if self.outputs else "(no output)"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Operations in order, with values that come from outside and those that are given back."""
+
+    inputs: tuple[Value, ...]
+    operations: tuple[Operation, ...]
+    outputs: tuple[str, ...]
+
+    @cached_property
+    def last_uses(self) -> dict[int, list[str]]:
+        """Index of an operation -> the block's own values that nothing needs after it."""
+        last = {value.name: -1 for value in self.inputs}
+        for index, operation in enumerate(self.operations):
+            last.update((value.name, index) for value in operation.outputs)
+            last.update((name, index) for name in _used(operation) if name in last)
+        for name in self.outputs:
+            last.pop(name, None)
+        uses: dict[int, list[str]] = {}
+        for name, index in last.items():
+            uses.setdefault(index, []).append(name)
+        return uses
 
 
 @dataclass(frozen=True)
@@ -73,7 +132,8 @@ class Feature:
     shape: Shape | None
     shapes: tuple[tuple[int, ...], ...] = ()
     ranges: tuple[tuple[int, int | None], ...] = ()
-    image: bool = False
+    # The layout of colours where the package describes an image: "RGB", "BGR", "grayscale".
+    image: str = ""
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether an array of this shape may be given."""
@@ -89,7 +149,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Program:
-    """The main function of an ML program, with the package's description of it."""
+    """One function of an ML program, with the package's description of it."""
 
     inputs: tuple[Feature, ...]
     outputs: tuple[Feature, ...]
@@ -99,6 +159,16 @@ class Program:
     spec_version: int
     metadata: Mapping[str, str]
     description: str
+    # Tensors that are kept between two runs.
+    states: tuple[Value, ...] = ()
+    # The names of all functions in the package; this is one of them.
+    functions: tuple[str, ...] = ("main",)
+
+    @cached_property
+    def body(self) -> Block:
+        """The operations as a block."""
+        outputs = tuple(feature.name for feature in self.outputs)
+        return Block(self.arguments, self.operations, outputs)
 
     @property
     def opset_number(self) -> int:
@@ -117,8 +187,25 @@ def shape_fits(shape: tuple[int, ...], declared: Shape | None) -> bool:
     )
 
 
+def walk(operations: Iterable[Operation]) -> Iterator[Operation]:
+    """The operations and those in their nested blocks."""
+    for operation in operations:
+        yield operation
+        for block in operation.blocks:
+            yield from walk(block.operations)
+
+
+def _used(operation: Operation) -> Iterator[str]:
+    """The names an operation refers to, also from its nested blocks."""
+    for inner in walk([operation]):
+        for bindings in inner.inputs.values():
+            yield from (binding for binding in bindings if isinstance(binding, str))
+        for block in inner.blocks:
+            yield from block.outputs
+
+
 def histogram(program: Program) -> dict[str, int]:
     """How often each operation type occurs, constants left out, the most frequent first."""
-    counts = Counter(operation.type for operation in program.operations)
+    counts = Counter(operation.type for operation in walk(program.operations))
     del counts["const"]
     return dict(counts.most_common())

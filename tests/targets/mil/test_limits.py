@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import coremltools as ct
 import numpy as np
 import pytest
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil._deployment_compatibility import AvailableTarget
+from coremltools.converters.mil.mil import get_new_symbol
 from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
 
 from slide_deploy.validators._mil import (
@@ -24,6 +27,14 @@ from slide_deploy.validators._mil.ops import OPERATIONS
 from slide_deploy.validators._mil.opsets import FIRST_ARGUMENT_OPSET, FIRST_OPSET
 
 X = np.ones((2, 3), np.float32)
+
+
+@dataclass(frozen=True)
+class Flexible:
+    """Stands for an input some of whose dimensions are unknown to the program."""
+
+    shape: tuple[Any, ...]
+    dtype: str = "float32"
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +106,28 @@ def test_the_table_is_that_of_coremltools() -> None:
 def test_the_arguments_in_the_table_exist() -> None:
     for name, argument in FIRST_ARGUMENT_OPSET:
         assert argument in OPERATIONS[name].kinds
+
+
+def test_a_shape_of_unknown_length_is_no_violation(write: Callable[..., Path]) -> None:
+    shape = Flexible((get_new_symbol(),), "int32")
+    described = [ct.TensorType(name="shape", shape=(ct.RangeDim(1, 3),))]
+    program = read_package(write(lambda shape: mb.fill(shape=shape), [shape], 6, described))
+    assert program.operations[-1].outputs[0].type.shape is None
+    assert violations(program) == []
+
+
+@pytest.mark.parametrize(("default", "broken"), [(4, []), (2, ["at the default shapes"])])
+def test_the_default_shapes_must_fit_each_other(
+    write: Callable[..., Path], default: int, broken: list[str]
+) -> None:
+    fixed = np.ones((2, 4), np.float32)
+    flexible = Flexible((2, get_new_symbol()))
+    described = [
+        ct.TensorType(name="x", shape=(2, 4)),
+        ct.TensorType(name="y", shape=(2, ct.RangeDim(1, 9, default))),
+    ]
+    path = write(lambda x, y: mb.stack(values=(x, y), axis=0), [fixed, flexible], 6, described)
+    assert [line[:21] for line in violations(read_package(path))] == broken
 
 
 def test_programs_are_values(program: Program) -> None:

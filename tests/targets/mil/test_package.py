@@ -232,7 +232,7 @@ def set_output(name: str) -> Callable[[Any], None]:
             "described as fp16, in the program fp32",
         ),
         (lambda model: model.neuralNetwork.SetInParent(), "neuralNetwork"),
-        (lambda model: model.mlProgram.functions["other"].SetInParent(), "only a single main"),
+        (lambda model: model.mlProgram.functions["other"].SetInParent(), "functions described"),
     ],
 )  # fmt: skip
 def test_a_program_that_contradicts_itself_is_refused(

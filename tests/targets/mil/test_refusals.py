@@ -17,7 +17,6 @@ ROWS = np.ones((3, 2), np.float32)
 @pytest.mark.parametrize(
     ("name", "arguments", "match"),
     [
-        ("upsample_nearest_neighbor", {"x": IMAGE, "scale_factor_height": 1.5}, "nearest"),
         (
             "resize_nearest_neighbor",
             {"x": IMAGE, "target_size_height": 8, "target_size_width": 7},
@@ -29,7 +28,7 @@ ROWS = np.ones((3, 2), np.float32)
             "not documented",
         ),
         ("resize_bilinear", {"x": IMAGE, "sampling_mode": "CORNERS"}, "unknown sampling mode"),
-        ("real_div", {"x": INTS, "y": INTS}, "quotient of int32"),
+        ("real_div", {"x": INTS, "y": 0 * INTS}, "division of integers by zero"),
         ("reduce_mean", {"x": INTS}, "reduction of int32"),
         ("add", {"x": INTS, "y": INTS.astype(np.float32)}, "int32 and float32"),
         ("add", {"x": ROWS, "y": ROWS.astype(np.float16)}, "types float32, float16"),
@@ -38,11 +37,6 @@ ROWS = np.ones((3, 2), np.float32)
         ("cast", {"x": np.float32(np.nan), "dtype": "int32"}, "outside the range"),
         ("gather", {"x": ROWS, "indices": 3}, "outside -3..2"),
         ("gather_nd", {"x": ROWS, "indices": np.array([[0, 2]])}, "outside -2..1"),
-        (
-            "scatter",
-            {"data": ROWS, "indices": np.array([1, 1]), "updates": ROWS[:2], "mode": "update"},
-            "two updates",
-        ),
         ("scatter", {"data": ROWS, "indices": np.array([1]), "updates": ROWS[:1]}, "is missing"),
         (
             "avg_pool",

@@ -2,6 +2,8 @@
 
 from slide_deploy.validators._mil.ops import (
     activation,
+    blocks,
+    classification,
     compression,
     constants,
     convolution,
@@ -10,26 +12,40 @@ from slide_deploy.validators._mil.ops import (
     linear,
     normalization,
     pooling,
+    quantization,
+    randomness,
+    recurrent,
     reduction,
     resizing,
+    sampling,
     shaping,
+    suppression,
 )
-from slide_deploy.validators._mil.ops.registry import OPERATIONS, Arguments, call
+from slide_deploy.validators._mil.ops.registry import OPERATIONS, Arguments, Note, call, ignore
 
 __all__ = [
     "OPERATIONS",
     "Arguments",
+    "Note",
     "activation",
+    "blocks",
     "call",
+    "classification",
     "compression",
     "constants",
     "convolution",
     "elementwise",
+    "ignore",
     "indexing",
     "linear",
     "normalization",
     "pooling",
+    "quantization",
+    "randomness",
+    "recurrent",
     "reduction",
     "resizing",
+    "sampling",
     "shaping",
+    "suppression",
 ]

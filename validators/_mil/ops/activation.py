@@ -61,7 +61,7 @@ def thresholded_relu(x: Array, alpha: float) -> Array:
     return np.where(x >= alpha, x, x.dtype.type(0))
 
 
-@operation("prelu", mixes=True)
+@operation("prelu", mixes=("alpha",))
 def prelu(x: Array, alpha: Array) -> Array:
     """x, or below zero alpha x with one alpha to a channel."""
     return np.where(x > 0, x, x * _by_channel(alpha, x))
@@ -111,7 +111,7 @@ def softplus(x: Array) -> Array:
     return result
 
 
-@operation("softplus_parametric", mixes=True)
+@operation("softplus_parametric", mixes=("alpha", "beta"))
 def softplus_parametric(x: Array, alpha: Array, beta: Array) -> Array:
     """alpha log(1 + e^(beta x)) with one alpha and beta to a channel."""
     return _by_channel(alpha, x) * softplus(x * _by_channel(beta, x))

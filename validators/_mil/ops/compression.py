@@ -14,6 +14,8 @@ __all__ = [
     "constexpr_blockwise_shift_scale",
     "constexpr_cast",
     "constexpr_lut_to_dense",
+    "constexpr_lut_to_sparse",
+    "constexpr_sparse_blockwise_shift_scale",
     "constexpr_sparse_to_dense",
 ]
 
@@ -85,6 +87,31 @@ def constexpr_sparse_to_dense(nonzero_data: Array, mask: Array, shape: Ints | No
     result = np.zeros(mask.shape, nonzero_data.dtype)
     result[mask != 0] = nonzero_data
     return result
+
+
+@operation("constexpr_lut_to_sparse", widens=False)
+def constexpr_lut_to_sparse(
+    indices_mask: Array,
+    indices_nonzero_data: Array,
+    lut: Array,
+    vector_axis: int | None = None,
+) -> tuple[Array, Array]:
+    """Mask and values of palette indices that stand where a mask is set; both row by row."""
+    indices = constexpr_sparse_to_dense(indices_nonzero_data, indices_mask)
+    dense = constexpr_lut_to_dense(indices, lut, vector_axis=vector_axis)
+    mask = indices_mask
+    if vector_axis is not None:
+        mask = mask.repeat(lut.shape[-1], vector_axis)
+    return mask, dense[mask != 0]
+
+
+@operation("constexpr_sparse_blockwise_shift_scale", widens=False)
+def constexpr_sparse_blockwise_shift_scale(
+    data_mask: Array, nonzero_data: Array, scale: Array, offset: Array | None = None
+) -> tuple[Array, Array]:
+    """The mask, and scale (data - offset) of the values that stand where it is set."""
+    data = constexpr_sparse_to_dense(nonzero_data, data_mask)
+    return data_mask, constexpr_blockwise_shift_scale(data, scale, offset)[data_mask != 0]
 
 
 def _dequantized(data: Array, scale: Array, zero_point: Array) -> Array:

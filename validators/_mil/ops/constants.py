@@ -6,6 +6,7 @@ import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array, dtype_named
 from slide_deploy.validators._mil.ops.registry import Ints, operation
+from slide_deploy.validators._mil.program import Unsupported
 
 __all__ = ["cast", "const", "fill", "fill_like", "identity", "one_hot", "range_1d", "shape_of"]
 
@@ -18,7 +19,7 @@ def const(val: Array) -> Array:
     return val
 
 
-@operation("identity", widens=False)
+@operation("identity", moves=True)
 def identity(x: Array) -> Array:
     """The same value under another name."""
     return x
@@ -33,7 +34,7 @@ def cast(x: Array, dtype: str) -> Array:
         whole = np.trunc(x.astype(np.float64))
         # Out of range (or not a number) is undefined, and differs between machines.
         if not np.all((whole >= limits.min) & (whole <= limits.max)):
-            raise ValueError(f"a value outside the range of {dtype}")
+            raise Unsupported(f"a value outside the range of {dtype}")
         return whole.astype(wanted)
     return x.astype(wanted, copy=False)
 

@@ -16,6 +16,7 @@ from slide_deploy.validators._mil.ops.windows import (
     spatial,
     taps,
 )
+from slide_deploy.validators._mil.program import Unsupported
 
 __all__ = ["conv", "conv_transpose"]
 
@@ -23,7 +24,7 @@ __all__ = ["conv", "conv_transpose"]
 _COLUMNS = 1 << 20
 
 
-@operation("conv", mixes=True)
+@operation("conv", mixes=("weight", "bias"))
 def conv(
     x: Array,
     weight: Array,
@@ -60,7 +61,7 @@ def conv(
     return _biased(result, bias)
 
 
-@operation("conv_transpose", mixes=True)
+@operation("conv_transpose", mixes=("weight", "bias"))
 def conv_transpose(
     x: Array,
     weight: Array,
@@ -96,7 +97,7 @@ def conv_transpose(
         result[index] += columns[tap]
     result = _cropped(result, pad_type, pad, inputs, strides)
     if output_shape is not None and result.shape != output_shape:
-        raise ValueError(f"output_shape {list(output_shape)} asks for rows beyond the input's")
+        raise Unsupported(f"output_shape {list(output_shape)} asks for rows beyond the input's")
     return _biased(result, bias)
 
 
@@ -156,7 +157,7 @@ def _cropped(result: Array, pad_type: str, pad: Ints | None, inputs: Ints, strid
         ]
         # Which side loses the odd row is not documented.
         if any(e % 2 or e < 0 for e in extra) or (pad is not None and any(pad)):
-            raise ValueError(f"pad_type 'same' cannot take {extra} rows off evenly")
+            raise Unsupported(f"pad_type 'same' cannot take {extra} rows off evenly")
         edges = tuple((e // 2, e // 2) for e in extra)
     kept = (slice(b, n - a) for n, (b, a) in zip(result.shape[2:], edges, strict=True))
     cropped: Array = result[on_last(kept)]

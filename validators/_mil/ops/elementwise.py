@@ -9,7 +9,8 @@ import numpy as np
 from scipy import special
 
 from slide_deploy.validators._mil.dtypes import Array
-from slide_deploy.validators._mil.ops.registry import operation
+from slide_deploy.validators._mil.ops.registry import Note, operation
+from slide_deploy.validators._mil.program import Unsupported
 
 __all__ = ["clip", "inverse", "log", "real_div", "rsqrt", "select", "threshold"]
 
@@ -86,12 +87,16 @@ for _name, _ufunc in _BINARY.items():
 
 
 @operation("real_div")
-def real_div(x: Array, y: Array) -> Array:
-    """x / y; how MIL rounds a quotient of integers is not documented, so it is refused."""
+def real_div(x: Array, y: Array, note: Note) -> Array:
+    """x / y; of integers rounded towards zero, as in Apple's tests."""
     _same_type(x, y)
-    if x.dtype.kind != "f":
-        raise ValueError(f"a quotient of {x.dtype}")
-    return x / y
+    if x.dtype.kind == "f":
+        return x / y
+    if not np.all(y):
+        raise Unsupported("a division of integers by zero")
+    note("a quotient of integers is rounded towards zero")
+    quotient: Array = np.trunc(x.astype(np.float64) / y).astype(x.dtype)
+    return quotient
 
 
 @operation("inverse")

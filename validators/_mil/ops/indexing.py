@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array
-from slide_deploy.validators._mil.ops.registry import operation
+from slide_deploy.validators._mil.ops.registry import Note, operation
+from slide_deploy.validators._mil.program import Unsupported
 
 __all__ = [
     "gather",
     "gather_along_axis",
     "gather_nd",
+    "non_zero",
     "scatter",
     "scatter_along_axis",
     "scatter_nd",
@@ -29,7 +31,7 @@ _MODES: dict[str, np.ufunc] = {
 }
 
 
-@operation("gather", widens=False)
+@operation("gather", moves=True)
 def gather(
     x: Array,
     indices: Array,
@@ -51,7 +53,7 @@ def gather(
     return np.stack(parts).reshape(*batch, *parts[0].shape)
 
 
-@operation("gather_along_axis", widens=False)
+@operation("gather_along_axis", moves=True)
 def gather_along_axis(
     x: Array, indices: Array, opset: int, axis: int = 0, validate_indices: bool = False
 ) -> Array:
@@ -60,7 +62,7 @@ def gather_along_axis(
     return np.take_along_axis(x, _inside(indices, x.shape[axis], opset), axis)
 
 
-@operation("gather_nd", widens=False)
+@operation("gather_nd", moves=True)
 def gather_nd(
     x: Array,
     indices: Array,
@@ -79,6 +81,12 @@ def gather_nd(
     return np.stack(parts).reshape(*batch, *parts[0].shape)
 
 
+@operation("non_zero", widens=False)
+def non_zero(x: Array) -> Array:
+    """The coordinates of the elements that are not zero, row by row."""
+    return np.argwhere(x).astype(np.int32)
+
+
 @operation("scatter")
 def scatter(
     data: Array,
@@ -86,6 +94,7 @@ def scatter(
     updates: Array,
     mode: str,
     opset: int,
+    note: Note,
     axis: int = 0,
     validate_indices: bool = False,
 ) -> Array:
@@ -93,7 +102,7 @@ def scatter(
     del validate_indices
     axis %= data.ndim
     index = (*[slice(None)] * axis, _inside(indices, data.shape[axis], opset))
-    return _scattered(data, index, updates, mode, indices.size)
+    return _scattered(data, index, updates, mode, note)
 
 
 @operation("scatter_along_axis")
@@ -103,6 +112,7 @@ def scatter_along_axis(
     updates: Array,
     mode: str,
     opset: int,
+    note: Note,
     axis: int = 0,
     validate_indices: bool = False,
 ) -> Array:
@@ -110,7 +120,7 @@ def scatter_along_axis(
     del validate_indices
     index: list[Array] = list(np.indices(indices.shape, sparse=True))
     index[axis] = _inside(indices, data.shape[axis], opset)
-    return _scattered(data, tuple(index), updates, mode, indices.size)
+    return _scattered(data, tuple(index), updates, mode, note)
 
 
 @operation("scatter_nd")
@@ -120,12 +130,13 @@ def scatter_nd(
     updates: Array,
     mode: str,
     opset: int,
+    note: Note,
     validate_indices: bool = False,
 ) -> Array:
     """data with slices at coordinates updated."""
     del validate_indices
     index = _coordinates(data, indices, opset)
-    return _scattered(data, index, updates, mode, indices[..., 0].size)
+    return _scattered(data, index, updates, mode, note)
 
 
 def _inside(indices: Array, size: int, opset: int) -> Array:
@@ -134,7 +145,7 @@ def _inside(indices: Array, size: int, opset: int) -> Array:
     if indices.dtype.kind not in "iu":
         raise ValueError(f"indices of type {indices.dtype}")
     if indices.size and not (lowest <= indices.min() and indices.max() < size):
-        raise ValueError(f"an index outside {lowest}..{size - 1}")
+        raise Unsupported(f"an index outside {lowest}..{size - 1}")
     # Unsigned and negative indices alike, as positions.
     return np.where(indices < 0, indices + size, indices).astype(np.intp)
 
@@ -144,17 +155,19 @@ def _coordinates(x: Array, indices: Array, opset: int) -> tuple[Array, ...]:
     return tuple(_inside(indices[..., i], x.shape[i], opset) for i in range(depth))
 
 
-def _scattered(data: Array, index: Any, updates: Array, mode: str, count: int) -> Array:
-    """The update applied; equal places add up in every mode but `update`, where they clash."""
+def _scattered(data: Array, index: Any, updates: Array, mode: str, note: Note) -> Array:
+    """The update applied; on equal places the last `update` stays, other modes add up."""
     if data[index].shape != updates.shape or data.dtype != updates.dtype:
         raise ValueError(f"updates {updates.dtype} {updates.shape} for {data[index].shape}")
     result = data.copy()
     if mode == "update":
-        touched = np.zeros(data.shape, np.intp)
-        np.add.at(touched, index, 1)
-        if count and touched.max() > 1:
-            raise ValueError("two updates of one place: which stays is not documented")
-        result[index] = updates
+        # One after another: numpy leaves open which of equal places stays.
+        places = np.arange(data.size).reshape(data.shape)[index].ravel()
+        _, last = np.unique(places[::-1], return_index=True)
+        kept = places.size - 1 - last
+        if kept.size < places.size:
+            note("of several updates of one place the last stays")
+        result.reshape(-1)[places[kept]] = updates.ravel()[kept]
     elif mode in _MODES:
         _MODES[mode].at(result, index, updates)
     else:

@@ -9,27 +9,34 @@ import numpy as np
 from slide_deploy.validators._mil.dtypes import Array
 from slide_deploy.validators._mil.ops.activation import softmax
 from slide_deploy.validators._mil.ops.registry import Arrays, operation
+from slide_deploy.validators._mil.program import Unsupported
 
 __all__ = ["einsum", "linear", "matmul", "scaled_dot_product_attention"]
 
+_IOS17 = 7
 
-@operation("linear", mixes=True)
+
+@operation("linear", mixes=("weight", "bias"))
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x weight^T + bias."""
+    x, weight = _alike(x, weight)
     # One product of two matrices; numpy would do one for each leading index.
     result = (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], weight.shape[0])
     if bias is not None:
         if bias.shape != weight.shape[:1]:
             raise ValueError(f"bias {bias.shape} for weight {weight.shape}")
-        result += bias
+        result = result + bias.astype(result.dtype, copy=False)
     return result
 
 
-@operation("matmul")
-def matmul(x: Array, y: Array, transpose_x: bool = False, transpose_y: bool = False) -> Array:
+@operation("matmul", mixes=("x", "y"))
+def matmul(
+    x: Array, y: Array, opset: int, transpose_x: bool = False, transpose_y: bool = False
+) -> Array:
     """x y over the last two axes; a vector has nothing to transpose."""
-    if x.dtype != y.dtype:
+    if opset < _IOS17 and x.dtype != y.dtype:
         raise ValueError(f"operands of types {x.dtype} and {y.dtype}")
+    x, y = _alike(x, y)
     if transpose_x and x.ndim > 1:
         x = x.swapaxes(-1, -2)
     if transpose_y and y.ndim > 1:
@@ -42,7 +49,7 @@ def matmul(x: Array, y: Array, transpose_x: bool = False, transpose_y: bool = Fa
 def einsum(values: Arrays, equation: str) -> Array:
     """Two operands in Einstein's notation, as one batched matrix product."""
     if len(values) != 2:
-        raise ValueError(f"{len(values)} operands, not 2")
+        raise Unsupported(f"{len(values)} operands, not 2")
     left, right, out = _subscripts(equation)
     x, y = values
     if x.ndim != len(left) or y.ndim != len(right):
@@ -54,7 +61,7 @@ def einsum(values: Arrays, equation: str) -> Array:
     if sorted(out) != sorted(batch + rows + columns) or not (
         set(left) == {*batch, *rows, *inner} and set(right) == {*batch, *inner, *columns}
     ):
-        raise ValueError(f"equation {equation!r} is not a product of matrices")
+        raise Unsupported(f"equation {equation!r} is not a product of matrices")
     x = x.transpose([left.index(c) for c in batch + rows + inner])
     y = y.transpose([right.index(c) for c in batch + inner + columns])
     first, last = len(batch), len(batch) + len(rows)
@@ -70,7 +77,7 @@ def einsum(values: Arrays, equation: str) -> Array:
     return result.transpose([(batch + rows + columns).index(c) for c in out])
 
 
-@operation("scaled_dot_product_attention")
+@operation("scaled_dot_product_attention", mixes=("attn_mask",))
 def scaled_dot_product_attention(
     query: Array, key: Array, value: Array, attn_mask: Array | None = None
 ) -> Array:
@@ -84,10 +91,17 @@ def scaled_dot_product_attention(
     return result
 
 
+def _alike(x: Array, y: Array) -> tuple[Array, Array]:
+    """Both operands as float32 where one of them is of integers and the other is not."""
+    if x.dtype == y.dtype:
+        return x, y
+    return x.astype(np.float32, copy=False), y.astype(np.float32, copy=False)
+
+
 def _subscripts(equation: str) -> tuple[str, str, str]:
     operands, arrow, out = equation.replace(" ", "").partition("->")
     left, comma, right = operands.partition(",")
     repeated = any(len(set(term)) != len(term) for term in (left, right, out))
     if not (arrow and comma) or repeated or not (left + right + out).isalpha():
-        raise ValueError(f"equation {equation!r} is not supported")
+        raise Unsupported(f"equation {equation!r} is not supported")
     return left, right, out

@@ -6,12 +6,12 @@ from __future__ import annotations
 import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array
-from slide_deploy.validators._mil.ops.registry import Ints, operation
+from slide_deploy.validators._mil.ops.registry import Ints, Note, operation
 
-__all__ = ["batch_norm", "instance_norm", "l2_norm", "layer_norm"]
+__all__ = ["batch_norm", "instance_norm", "l2_norm", "layer_norm", "local_response_norm"]
 
 
-@operation("batch_norm", mixes=True)
+@operation("batch_norm", mixes=("mean", "variance", "gamma", "beta"))
 def batch_norm(
     x: Array,
     mean: Array,
@@ -26,7 +26,7 @@ def batch_norm(
     return _scaled(result, gamma, beta, (1,))
 
 
-@operation("instance_norm", mixes=True)
+@operation("instance_norm", mixes=("gamma", "beta"))
 def instance_norm(
     x: Array, gamma: Array | None = None, beta: Array | None = None, epsilon: float = 1e-5
 ) -> Array:
@@ -34,7 +34,7 @@ def instance_norm(
     return _scaled(_standardised(x, tuple(range(2, x.ndim)), epsilon), gamma, beta, (1,))
 
 
-@operation("layer_norm", mixes=True)
+@operation("layer_norm", mixes=("gamma", "beta"))
 def layer_norm(
     x: Array,
     axes: Ints | None = None,
@@ -55,6 +55,23 @@ def l2_norm(x: Array, epsilon: float = 1e-6) -> Array:
     squares = np.square(x).sum((-3, -2, -1), dtype=np.float64, keepdims=True)
     result: Array = x / np.sqrt(squares + epsilon).astype(x.dtype)
     return result
+
+
+@operation("local_response_norm")
+def local_response_norm(
+    x: Array, size: int, note: Note, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Array:
+    """x over (k + alpha / size * squares of `size` neighbouring channels) ** beta."""
+    if size < 1:
+        raise ValueError(f"size {size}")
+    if size % 2 == 0:
+        note("of an even number of channels one more lies before than after")
+    squares = np.square(x, dtype=np.float64)
+    edges = [(0, 0)] * x.ndim
+    edges[1] = (size // 2, (size - 1) // 2)
+    padded = np.pad(squares, edges)
+    total = sum(padded[:, i : i + x.shape[1]] for i in range(size))
+    return (x / (k + alpha / size * total) ** beta).astype(np.float32)
 
 
 def _standardised(x: Array, axes: Ints, epsilon: float) -> Array:

@@ -16,8 +16,9 @@ from slide_deploy.validators._mil.ops.windows import (
     spatial,
     taps,
 )
+from slide_deploy.validators._mil.program import Unsupported
 
-__all__ = ["avg_pool", "max_pool"]
+__all__ = ["avg_pool", "l2_pool", "max_pool"]
 
 
 @operation("max_pool")
@@ -51,12 +52,31 @@ def avg_pool(
         x.shape[2:], kernel_sizes, strides, pad_type, pad, ceil_mode
     )
     if overhang and not exclude_padding_from_average:
-        raise ValueError("windows beyond the padding: their divisor is not documented")
+        raise Unsupported("windows beyond the padding: their divisor is not documented")
     total = _pooled(pad_spatial(x, pads, 0), np.add, kernel_sizes, outputs, strides)
     if not exclude_padding_from_average:
         return total / np.float32(prod(kernel_sizes))
     inside = pad_spatial(np.ones((1, 1, *x.shape[2:]), x.dtype), pads, 0)
     return total / _pooled(inside, np.add, kernel_sizes, outputs, strides)
+
+
+@operation("l2_pool")
+def l2_pool(
+    x: Array,
+    kernel_sizes: Ints,
+    pad_type: str,
+    strides: Ints | None = None,
+    pad: Ints | None = None,
+    ceil_mode: bool = False,
+) -> Array:
+    """The Euclidean norm of each window."""
+    if x.ndim > 4:
+        raise ValueError(f"x of rank {x.ndim}, not 3 or 4")
+    strides = spatial(strides, x.ndim - 2, 1, "strides")
+    pads, outputs, _ = _geometry(x.shape[2:], kernel_sizes, strides, pad_type, pad, ceil_mode)
+    squares = np.square(pad_spatial(x, pads, 0))
+    result: Array = np.sqrt(_pooled(squares, np.add, kernel_sizes, outputs, strides))
+    return result
 
 
 def _geometry(

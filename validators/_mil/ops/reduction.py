@@ -9,6 +9,7 @@ import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array, dtype_named
 from slide_deploy.validators._mil.ops.registry import Ints, operation
+from slide_deploy.validators._mil.program import Unsupported
 
 __all__ = ["argsort", "cumsum", "reduce_argmax", "reduce_argmin", "topk"]
 
@@ -53,7 +54,7 @@ def _reduction(reduce: Reduce, floats_only: bool) -> Callable[..., Array]:
     def apply(x: Array, axes: Ints | None = None, keep_dims: bool = False) -> Array:
         # How MIL rounds these for integers is not documented.
         if floats_only and x.dtype.kind != "f":
-            raise ValueError(f"a reduction of {x.dtype}")
+            raise Unsupported(f"a reduction of {x.dtype}")
         over = tuple(range(x.ndim)) if axes is None else axes
         return np.asarray(reduce(x, over, keep_dims)).astype(x.dtype)
 

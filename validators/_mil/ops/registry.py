@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array
+from slide_deploy.validators._mil.halves import Half, rounded, widened
+from slide_deploy.validators._mil.program import Constant, Held, Unsupported
 
 __all__ = [
     "OPERATIONS",
@@ -18,17 +20,19 @@ __all__ = [
     "Bools",
     "Implementation",
     "Ints",
+    "Note",
     "call",
+    "ignore",
     "operation",
 ]
 
-Arguments = Mapping[str, tuple[Array, ...]]
+Arguments = Mapping[str, tuple[Held, ...]]
 Arrays = tuple[Array, ...]
 Ints = tuple[int, ...]
 Bools = tuple[bool, ...]
+# Takes one line: what a result rests on that no description says, such as a rule of Apple's tests.
+Note = Callable[[str], None]
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-_MIXING_OPSET = 7
 
 
 @dataclass(frozen=True)
@@ -38,37 +42,56 @@ class Implementation:
     function: Callable[..., Any]
     kinds: Mapping[str, str]
     required: frozenset[str]
-    takes_opset: bool
+    takes: frozenset[str]
     widens: bool
-    mixes: bool
+    moves: bool
+    mixes: frozenset[str]
+    mixes_from: int
 
 
 OPERATIONS: dict[str, Implementation] = {}
 
 
+def ignore(rule: str) -> None:
+    """A Note for callers who need none."""
+    del rule
+
+
 def operation(
-    *names: str, widens: bool = True, mixes: bool = False
+    *names: str,
+    widens: bool = True,
+    moves: bool = False,
+    mixes: tuple[str, ...] = (),
+    mixes_from: int = 7,
 ) -> Callable[[Function], Function]:
-    """Register a function as MIL operations. A parameter `opset` gets the program's number.
+    """Register a function as MIL operations.
 
     The annotation of a parameter says what it accepts: Array (any tensor), Arrays (several),
-    Ints and Bools (vectors), int, float, bool and str (scalars).
+    Ints and Bools (vectors), int, float, bool and str (scalars). Two names are not arguments:
+    `opset` gets the program's number, `note` a function that is told what the result rests on
+    that no description says.
 
     widens: float16 tensors are computed with in float32, and the results rounded to float16;
-        not for operations that only move elements or fix their own element type.
-    mixes: from CoreML7 on, parameters may be of another float type than the first tensor.
+        not for operations that fix their own element type.
+    moves: the elements of the first argument are moved and none is changed, so that it does not
+        matter whether they are float16 or float32.
+    mixes: from the opset `mixes_from` on, these arguments may be of another type than the result.
+        Where they are all the tensors there are, the result has the type of those that are not
+        constant.
     """
 
     def register(function: Function) -> Function:
         parameters = dict(inspect.signature(function).parameters)
-        takes_opset = parameters.pop("opset", None) is not None
+        takes = {name for name in ("opset", "note") if parameters.pop(name, None) is not None}
         implementation = Implementation(
             function,
             {k: str(p.annotation).removesuffix(" | None") for k, p in parameters.items()},
             frozenset(k for k, p in parameters.items() if p.default is p.empty),
-            takes_opset,
-            widens,
-            mixes,
+            frozenset(takes),
+            widens and not moves,
+            moves,
+            frozenset(mixes),
+            mixes_from,
         )
         for name in names:
             OPERATIONS[name] = implementation
@@ -77,67 +100,105 @@ def operation(
     return register
 
 
-def call(implementation: Implementation, arguments: Arguments, opset: int) -> Arrays:
+def call(
+    implementation: Implementation, arguments: Arguments, opset: int, note: Note = ignore
+) -> tuple[Array | Half, ...]:
     """Compute the results; ValueError and TypeError say what is wrong with an argument."""
     unknown = sorted(set(arguments) - set(implementation.kinds))
     if unknown:
-        raise ValueError(f"argument {unknown[0]!r} is not supported")
+        raise Unsupported(f"argument {unknown[0]!r} is not supported")
     missing = sorted(implementation.required - set(arguments))
     if missing:
         raise ValueError(f"argument {missing[0]!r} is missing")
-    given: dict[str, Any] = {"opset": opset} if implementation.takes_opset else {}
-    for key, arrays in arguments.items():
-        given[key] = _read(key, implementation.kinds[key], arrays, implementation.widens)
+    context: dict[str, Any] = {"opset": opset, "note": note}
+    given = {key: context[key] for key in implementation.takes}
+    moved = _moved(implementation, arguments)
+    if moved is not None:
+        arguments = {**arguments, next(iter(implementation.kinds)): (moved.wide,)}
+    for key, held in arguments.items():
+        given[key] = _read(key, implementation.kinds[key], held, implementation.widens)
     result = implementation.function(**given)
     results = result if isinstance(result, tuple) else (result,)
+    if moved is not None:
+        return tuple(Half(array) for array in results)
     if not implementation.widens:
         return tuple(np.asarray(array) for array in results)
-    return _narrowed(results, _float_type(implementation, arguments, opset))
+    dtype = _result_type(implementation, arguments, opset)
+    tensors = [array for value in given.values() for array in _arrays(value)]
+    return tuple(_narrowed(np.asarray(array), dtype, tensors) for array in results)
 
 
-def _float_type(
+def _arrays(value: Any) -> Iterator[Array]:
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, np.ndarray):
+            yield item
+
+
+def _moved(implementation: Implementation, arguments: Arguments) -> Half | None:
+    """The tensor an operation only moves, where it is one of float16."""
+    held = arguments.get(next(iter(implementation.kinds), ""), ())
+    if implementation.moves and len(held) == 1 and isinstance(held[0], Half):
+        return held[0]
+    return None
+
+
+def _tensors(
+    implementation: Implementation, arguments: Arguments
+) -> Iterator[tuple[str, bool, np.dtype[Any]]]:
+    """Name, whether it is constant, and element type of each tensor, in the order of arguments."""
+    for key, kind in implementation.kinds.items():
+        if kind in ("Array", "Arrays"):
+            for held in arguments.get(key, ()):
+                yield key, isinstance(held, Constant), held.dtype
+
+
+def _result_type(
     implementation: Implementation, arguments: Arguments, opset: int
 ) -> np.dtype[Any] | None:
-    """The float type an operation computes in: that of its first tensor, usually of all."""
-    types = [
-        array.dtype
-        for key, kind in implementation.kinds.items()
-        if kind in ("Array", "Arrays")
-        for array in arguments.get(key, ())
-        if array.dtype.kind == "f"
-    ]
-    if len(set(types)) > 1 and not (implementation.mixes and opset >= _MIXING_OPSET):
+    """The type of an operation's tensors: of all floats, unless some may be of another."""
+    tensors = list(_tensors(implementation, arguments))
+    kinds = "f"
+    if implementation.mixes and opset >= implementation.mixes_from:
+        kinds = "fiu"
+        own = [tensor for tensor in tensors if tensor[0] not in implementation.mixes]
+        tensors = own or [tensor for tensor in tensors if not tensor[1]] or tensors
+    types = [dtype for _, _, dtype in tensors if dtype.kind in kinds]
+    if len(set(types)) > 1:
         raise ValueError(f"tensors of types {', '.join(map(str, types))}")
     return types[0] if types else None
 
 
-def _narrowed(results: Arrays, dtype: np.dtype[Any] | None) -> Arrays:
-    """What was computed in float32 rounded to the type of the operation."""
-    return tuple(
-        np.asarray(array).astype(dtype, copy=False)
-        if dtype is not None and np.asarray(array).dtype == np.float32
-        else np.asarray(array)
-        for array in results
-    )
+def _narrowed(result: Array, dtype: np.dtype[Any] | None, tensors: list[Array]) -> Array | Half:
+    """What was computed in float32 from `tensors`, rounded to the type of the operation."""
+    if dtype is None or result.dtype != np.float32:
+        return result
+    if dtype.kind in "iu" and not np.array_equal(result, np.trunc(result)):
+        raise Unsupported(f"a result of type {dtype} that is not whole: its rounding is unknown")
+    if dtype != np.float16:
+        return result.astype(dtype, copy=False)
+    own = result.flags.writeable and not any(np.may_share_memory(result, x) for x in tensors)
+    return Half(rounded(result, in_place=own))
 
 
-def _read(key: str, kind: str, arrays: Arrays, widens: bool) -> Any:
+def _read(key: str, kind: str, arrays: tuple[Held, ...], widens: bool) -> Any:
     """The argument as the parameter's annotation asks for it."""
     if kind == "Arrays":
-        return tuple(_widened(array) if widens else array for array in arrays)
+        return tuple(_tensor(held, widens) for held in arrays)
     if len(arrays) != 1:
         raise ValueError(f"argument {key!r} is a list of {len(arrays)} values")
-    array = arrays[0]
     if kind == "Array":
-        return _widened(array) if widens else array
+        return _tensor(arrays[0], widens)
+    array = _tensor(arrays[0], False)
     rank, element_kinds, convert = _KINDS[kind]
     if array.ndim != rank or array.dtype.kind not in element_kinds:
         raise ValueError(f"argument {key!r} is {array.dtype} of rank {array.ndim}, not {kind}")
     return convert(array)
 
 
-def _widened(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+def _tensor(held: Held, widens: bool) -> Array:
+    if isinstance(held, Constant | Half):
+        return held.wide if widens else held.data
+    return widened(held) if widens else held
 
 
 def _vector(array: Array) -> tuple[Any, ...]:

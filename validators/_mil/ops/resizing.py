@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array
-from slide_deploy.validators._mil.ops.registry import Ints, operation
+from slide_deploy.validators._mil.ops.registry import Ints, Note, operation
+from slide_deploy.validators._mil.program import Unsupported
 
 __all__ = [
     "resize",
@@ -16,15 +17,22 @@ __all__ = [
 ]
 
 
-@operation("upsample_nearest_neighbor", widens=False)
+@operation("upsample_nearest_neighbor", moves=True)
 def upsample_nearest_neighbor(
-    x: Array, scale_factor_height: float = 1, scale_factor_width: float = 1
+    x: Array, note: Note, scale_factor_height: float = 1, scale_factor_width: float = 1
 ) -> Array:
-    """Each pixel repeated."""
-    return _nearest(x, _scaled(x, scale_factor_height, scale_factor_width))
+    """Each pixel repeated; by factors that are not whole, pixel i of floor(i in / out)."""
+    target = _scaled(x, scale_factor_height, scale_factor_width)
+    if min(target) < 1:
+        raise ValueError(f"to a size of {target}")
+    if any(count % size for count, size in zip(target, x.shape[-2:], strict=True)):
+        note("nearest neighbours by a factor that is not whole lie at floor(i * in / out)")
+    for axis, count in zip((-2, -1), target, strict=True):
+        x = np.take(x, np.arange(count) * x.shape[axis] // count, axis)
+    return x
 
 
-@operation("resize_nearest_neighbor", widens=False)
+@operation("resize_nearest_neighbor", moves=True)
 def resize_nearest_neighbor(x: Array, target_size_height: int, target_size_width: int) -> Array:
     """Each pixel repeated, to a given size."""
     return _nearest(x, (target_size_height, target_size_width))
@@ -42,7 +50,7 @@ def upsample_bilinear(
     if half_pixel_centers is None:
         half_pixel_centers = not align_corners
     if align_corners and half_pixel_centers:
-        raise ValueError("align_corners with half_pixel_centers is not documented")
+        raise Unsupported("align_corners with half_pixel_centers is not documented")
     corners = "STRICT_ALIGN_CORNERS" if align_corners else "DEFAULT"
     mode = "UNALIGN_CORNERS" if half_pixel_centers else corners
     return _bilinear(x, _scaled(x, scale_factor_height, scale_factor_width), mode)
@@ -69,13 +77,13 @@ def resize(
 ) -> Array:
     """The last two axes to the last two of `shape`, where 0 keeps a size."""
     if resized_dims != 2 or not 2 <= len(shape) <= x.ndim:
-        raise ValueError(f"resized_dims {resized_dims}, only the last two are supported")
+        raise Unsupported(f"resized_dims {resized_dims}, only the last two are supported")
     height, width = (s or n for s, n in zip(shape[-2:], x.shape[-2:], strict=True))
     if interpolation_mode == "LINEAR":
         return _bilinear(x, (height, width), sampling_mode)
     if interpolation_mode == "NEAREST_NEIGHBOR" and sampling_mode in ("DEFAULT", "UNALIGN_CORNERS"):
         return _nearest(x, (height, width))
-    raise ValueError(f"interpolation_mode {interpolation_mode!r} with {sampling_mode!r}")
+    raise Unsupported(f"interpolation_mode {interpolation_mode!r} with {sampling_mode!r}")
 
 
 def _scaled(x: Array, vertical: float, horizontal: float) -> tuple[int, int]:
@@ -89,7 +97,7 @@ def _nearest(x: Array, target: tuple[int, int]) -> Array:
     """Only whole factors: on all others Core ML's rounding is not documented."""
     (height, width), (rows, columns) = x.shape[-2:], target
     if rows % height or columns % width:
-        raise ValueError(f"nearest neighbour from {(height, width)} to {target}")
+        raise Unsupported(f"nearest neighbour from {(height, width)} to {target}")
     return x.repeat(rows // height, -2).repeat(columns // width, -1)
 
 

@@ -37,7 +37,7 @@ __all__ = [
 _IOS17 = 7
 
 
-@operation("reshape", widens=False)
+@operation("reshape", moves=True)
 def reshape(x: Array, shape: Ints, opset: int) -> Array:
     """0 keeps a dimension of x, one -1 takes what is left."""
     if min(shape, default=0) < -1:
@@ -62,38 +62,38 @@ def reshape_like(
     return x.reshape(shape)
 
 
-@operation("flatten2d", widens=False)
+@operation("flatten2d", moves=True)
 def flatten2d(x: Array, axis: int = 1) -> Array:
     """The axes before `axis`, and those from it on."""
     return x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
 
 
-@operation("expand_dims", widens=False)
+@operation("expand_dims", moves=True)
 def expand_dims(x: Array, axes: Ints) -> Array:
     """New axes of size 1, at these places of the result."""
     return np.expand_dims(x, axes)
 
 
-@operation("squeeze", widens=False)
+@operation("squeeze", moves=True)
 def squeeze(x: Array, axes: Ints | None = None) -> Array:
     """Axes of size 1 removed; the others are left, as in PyTorch."""
     over = range(x.ndim) if axes is None else axes
     return x.squeeze(tuple(a for a in over if x.shape[a] == 1))
 
 
-@operation("transpose", widens=False)
+@operation("transpose", moves=True)
 def transpose(x: Array, perm: Ints) -> Array:
     """The axes in another order."""
     return x.transpose(perm)
 
 
-@operation("reverse", widens=False)
+@operation("reverse", moves=True)
 def reverse(x: Array, axes: Ints | None = None) -> Array:
     """Backwards along some axes, or all."""
     return np.flip(x, axes)
 
 
-@operation("tile", widens=False)
+@operation("tile", moves=True)
 def tile(x: Array, reps: Ints) -> Array:
     """x repeated along each axis."""
     if len(reps) != x.ndim or min(reps, default=1) < 1:
@@ -124,7 +124,7 @@ def stack(values: Arrays, axis: int) -> Array:
     return np.stack(values, axis)
 
 
-@operation("split", widens=False)
+@operation("split", moves=True)
 def split(
     x: Array, axis: int, num_splits: int | None = None, split_sizes: Ints | None = None
 ) -> Arrays:
@@ -139,7 +139,7 @@ def split(
     return tuple(np.split(x, np.cumsum(split_sizes)[:-1], axis))
 
 
-@operation("slice_by_index", widens=False)
+@operation("slice_by_index", moves=True)
 def slice_by_index(
     x: Array,
     begin: Ints,
@@ -173,7 +173,7 @@ def slice_update(
     return result
 
 
-@operation("slice_by_size", widens=False)
+@operation("slice_by_size", moves=True)
 def slice_by_size(x: Array, begin: Ints, size: Ints) -> Array:
     """`size` elements from `begin` on every axis; -1 takes all that are left."""
     if len(begin) != x.ndim or len(size) != x.ndim:
@@ -188,14 +188,14 @@ def slice_by_size(x: Array, begin: Ints, size: Ints) -> Array:
     return x[tuple(slices)]
 
 
-@operation("crop", widens=False)
+@operation("crop", moves=True)
 def crop(x: Array, crop_height: Ints, crop_width: Ints) -> Array:
     """The last two axes without their margins."""
     (top, bottom), (left, right) = crop_height, crop_width
     return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
 
 
-@operation("sliding_windows", widens=False)
+@operation("sliding_windows", moves=True)
 def sliding_windows(x: Array, axis: int, size: int, stride: int = 1) -> Array:
     """All windows along an axis, each on a new axis after it."""
     axis %= x.ndim
@@ -204,7 +204,7 @@ def sliding_windows(x: Array, axis: int, size: int, stride: int = 1) -> Array:
     return np.moveaxis(windows, -1, axis + 1)
 
 
-@operation("pad", widens=False)
+@operation("pad", moves=True)
 def pad(x: Array, pad: Ints, mode: str = "constant", constant_val: float = 0.0) -> Array:
     """The last axes extended, by a constant, a reflection or their edge."""
     if len(pad) % 2 or len(pad) > 2 * x.ndim or min(pad, default=0) < 0:
@@ -230,7 +230,7 @@ def band_part(x: Array, lower: int = -1, upper: int = -1) -> Array:
     return np.where(inside, x, x.dtype.type(0))
 
 
-@operation("pixel_shuffle", widens=False)
+@operation("pixel_shuffle", moves=True)
 def pixel_shuffle(x: Array, upscale_factor: int) -> Array:
     """Channels [c, f, f] to space."""
     n, channels, height, width = x.shape
@@ -239,7 +239,7 @@ def pixel_shuffle(x: Array, upscale_factor: int) -> Array:
     return blocks.transpose(0, 1, 4, 2, 5, 3).reshape(n, -1, height * f, width * f)
 
 
-@operation("pixel_unshuffle", widens=False)
+@operation("pixel_unshuffle", moves=True)
 def pixel_unshuffle(x: Array, downscale_factor: int) -> Array:
     """Space to channels [c, f, f]."""
     n, channels, height, width = x.shape
@@ -248,7 +248,7 @@ def pixel_unshuffle(x: Array, downscale_factor: int) -> Array:
     return blocks.transpose(0, 1, 3, 5, 2, 4).reshape(n, -1, height // f, width // f)
 
 
-@operation("depth_to_space", widens=False)
+@operation("depth_to_space", moves=True)
 def depth_to_space(x: Array, block_size: int) -> Array:
     """Channels [f, f, c] to space."""
     n, channels, height, width = x.shape
@@ -257,7 +257,7 @@ def depth_to_space(x: Array, block_size: int) -> Array:
     return blocks.transpose(0, 3, 4, 1, 5, 2).reshape(n, -1, height * f, width * f)
 
 
-@operation("space_to_depth", widens=False)
+@operation("space_to_depth", moves=True)
 def space_to_depth(x: Array, block_size: int) -> Array:
     """Space to channels [f, f, c]."""
     n, channels, height, width = x.shape

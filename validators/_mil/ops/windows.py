@@ -10,6 +10,7 @@ import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array
 from slide_deploy.validators._mil.ops.registry import Ints
+from slide_deploy.validators._mil.program import Unsupported
 
 __all__ = ["Pads", "on_last", "pad_spatial", "resolve_pads", "spatial", "taps"]
 
@@ -32,7 +33,7 @@ def resolve_pads(
     """The padding in numbers; `windows` are the dilated kernel sizes."""
     rank = len(sizes)
     if pad_type != "custom" and pad is not None and any(pad):
-        raise ValueError(f"pad {list(pad)} with pad_type {pad_type!r}")
+        raise Unsupported(f"pad {list(pad)} with pad_type {pad_type!r}")
     if pad_type == "valid":
         return ((0, 0),) * rank
     if pad_type == "custom":
