@@ -304,6 +304,15 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
         visit(module, ())
 
 
+@pytest.mark.parametrize("module", [m for m in sources() if room(m) != "models"])
+def test_files_and_functions_stay_short(module: str) -> None:
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    functions = [node for node in ast.walk(sources()[module]) if isinstance(node, definitions)]
+    long = {f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno}
+    assert {name: lines for name, lines in long.items() if lines > 60} == {}
+    assert max((node.end_lineno or 0 for node in sources()[module].body), default=0) <= 350
+
+
 @pytest.mark.parametrize("module", sources())
 def test_every_module_says_what_it_is(module: str) -> None:
     docstring = ast.get_docstring(sources()[module])

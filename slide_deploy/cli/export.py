@@ -74,14 +74,14 @@ def export(
             progress=progress,
             command=command_line(),
         )
-    notes = (*loaded.notes, *option_notes(targets, options))
-    reporting.finish(found, notes, folder, trace=trace)
+    reporting.finish(found, (*loaded.notes, *option_notes(targets, options)), folder, trace=trace)
 
 
 def _targets(names: list[str], options: Options) -> tuple[str, ...]:
-    """The targets; MissingLibrary where there is only one, and it cannot be written here.
+    """The targets, after a check of what is asked for.
 
-    Raises UsageError for an option that none of them takes.
+    Raises MissingLibrary where there is only one target, and it cannot be written here, UsageError
+    for an option that no target has.
     """
     targets = registry.resolve_targets(names)
     options_by_target(targets, options)

@@ -92,8 +92,10 @@ def test_an_error_that_nobody_can_read_keeps_its_exit_code() -> None:
     assert done.returncode == 2
 
 
+# A shell may have started the tests with signals ignored, which processes inherit.
 SLOW_EXPORT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from slide_deploy.artifacts import write
 def wait(*arguments):
     print("writing", flush=True)

@@ -15,10 +15,12 @@ from slide_deploy.utils.staging import staged_folder
 
 # Writes its name into a folder; says when it has the lock, and then waits for a line.
 WRITER = """
-import sys
+import signal, sys
 from pathlib import Path
 from slide_deploy.utils.staging import staged_folder
 
+# A shell may have started the tests with SIGINT ignored, which processes inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 folder, name = sys.argv[1:]
 print("started", flush=True)
 with staged_folder(Path(folder)) as scratch:
