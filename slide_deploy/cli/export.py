@@ -56,7 +56,6 @@ def export(
     )
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before, targets = read_baseline(baseline), _targets(target, options)
-    policy = make_policy(atol, rtol, thorough=thorough, trace=trace)
     with reporting.progress() as progress:
         progress(f"loading {model.name}")
         loaded = load_model(model, weights, image_size, features, factory, inputs)
@@ -68,7 +67,7 @@ def export(
             targets,
             folder,
             options,
-            policy=policy,
+            policy=make_policy(atol, rtol, thorough=thorough, trace=trace),
             images=load_images(images, loaded),
             baseline=before,
             progress=progress,
