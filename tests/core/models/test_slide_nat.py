@@ -188,7 +188,7 @@ def test_incomplete_files_are_refused(tmp_path: Path) -> None:
         ({"heads": (1, 2, 3, 4)}, "3 heads"),
         ({"heads": (1, 2)}, "4 stages"),
         ({"neighborhood": 4}, "neighborhood 4"),
-        ({"kernel_size": 2}, "kernel_size 2"),
+        ({"kernel_size": 2}, "kernel size 2"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(changes: dict[str, Any], says: str) -> None:
