@@ -36,8 +36,9 @@ from slide_deploy import (
     write_json,
 )
 from slide_deploy.capture import Capture
+from slide_deploy.models.backbone import Stage
 from slide_deploy.models.slide_attention import SlideAttention
-from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig, Stage, fold_windows
+from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig, fold_windows
 
 SWIN_T = SlideSwinConfig(
     image_size=(224, 224),

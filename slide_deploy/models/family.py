@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from slide_deploy.models.config_inference import class_specs, image_spec
 from slide_deploy.types import TensorSpec
 
 __all__ = ["Family", "InferredConfig", "block_names"]
@@ -70,8 +71,8 @@ class Family:
         [Mapping[str, Tensor], Mapping[str, Any] | None, tuple[int, int] | None], InferredConfig
     ]
     build: Callable[[Any], nn.Module]
-    input_spec: Callable[[Any], TensorSpec]
-    output_specs: Callable[[Any], tuple[TensorSpec, ...]]
+    input_spec: Callable[[Any], TensorSpec] = image_spec
+    output_specs: Callable[[Any], tuple[TensorSpec, ...]] = class_specs
     prefix: str = ""
     simplify: Callable[[nn.Module], nn.Module] = _unchanged
     derived: tuple[str, ...] = ()

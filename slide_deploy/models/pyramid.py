@@ -1,4 +1,4 @@
-"""What PVT and PVTv2 share: sizes, patch embedding, spatial-reduction attention, blocks.
+"""What PVT and PVTv2 share: sizes, spatial-reduction attention, blocks.
 
 Source: Wang et al., "Pyramid Vision Transformer", ICCV 2021, arXiv 2102.12122. State-dict
 names are those of the public implementation, which numbers its stages from 1. So is the
@@ -7,13 +7,14 @@ epsilon of each LayerNorm: 1e-6 around the blocks, 1e-5 after patch embedding an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from slide_deploy.errors import ArchitectureError
+from slide_deploy.models.backbone import BackboneConfig, Block, PatchEmbed
 from slide_deploy.models.config_inference import (
     block_counts,
     check_heads,
@@ -21,49 +22,26 @@ from slide_deploy.models.config_inference import (
     head_classes,
     reading_keys,
 )
-from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 
-__all__ = [
-    "EPSILON",
-    "Block",
-    "PatchEmbed",
-    "PyramidConfig",
-    "SpatialReductionAttention",
-    "read_sizes",
-]
+__all__ = ["EPSILON", "PyramidConfig", "blocks", "patch_embed", "published_sizes", "read_sizes"]
 
 EPSILON = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class PyramidConfig:
-    """Sizes of a pyramid; one entry per stage in each tuple, image size as (height, width).
+class PyramidConfig(BackboneConfig):
+    """Sizes of a pyramid.
 
     `sr_ratios` is the side of the patches that keys and values are reduced by: 1 where
     nothing is reduced, as in the slide stages, which come first.
     """
 
-    image_size: tuple[int, int]
     embed_dims: tuple[int, ...]
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
     mlp_ratios: tuple[float, ...]
     sr_ratios: tuple[int, ...]
-    slide_stages: int
-    num_classes: int = 1000
-    kernel_size: int = 3
-    in_channels: int = 3
-    qkv_bias: bool = True
-    qk_scale: float | None = None
 
-    @property
-    def features(self) -> int:
-        """Channels of the last stage."""
-        return self.embed_dims[-1]
-
-    def resolution(self, stage: int) -> tuple[int, int]:
-        """Height and width of the feature map that a stage works on."""
-        raise NotImplementedError
+    def dim(self, stage: int) -> int:
+        return self.embed_dims[stage]
 
     def hidden(self, stage: int) -> int:
         """Width inside a stage's MLPs, cut off as the public implementations do.
@@ -88,16 +66,9 @@ class PyramidConfig:
                 )
 
 
-class PatchEmbed(nn.Module):
+def patch_embed(channels: int, dim: int, kernel: int, stride: int, padding: int = 0) -> PatchEmbed:
     """Patches into tokens by a strided convolution: (B, C, H, W) → (B, H', W', C')."""
-
-    def __init__(self, channels: int, dim: int, kernel: int, stride: int, padding: int = 0) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(channels, dim, kernel, stride, padding)
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+    return PatchEmbed(nn.Conv2d(channels, dim, kernel, stride, padding), nn.LayerNorm(dim))
 
 
 class SpatialReductionAttention(nn.Module):
@@ -136,26 +107,40 @@ class SpatialReductionAttention(nn.Module):
         return self.proj(out.permute(0, 2, 1, 3).reshape(-1, height, width, self.dim))
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block; the attention is Slide or spatial-reduction attention."""
-
-    def __init__(self, config: PyramidConfig, stage: int, mlp: nn.Module) -> None:
-        super().__init__()
-        dim, heads = config.embed_dims[stage], config.heads[stage]
-        self.norm1 = nn.LayerNorm(dim, eps=EPSILON)
-        self.attn: nn.Module
-        if stage < config.slide_stages:
-            self.attn = SlideAttention(
-                AttentionConfig(dim, heads, config.kernel_size, config.qkv_bias, config.qk_scale)
+def blocks(
+    config: PyramidConfig, stage: int, mlp: Callable[[int, int], nn.Module]
+) -> nn.Sequential:
+    """A stage's blocks, whose attention is Slide or spatial-reduction attention."""
+    dim, slides = config.dim(stage), stage < config.slide_stages
+    return nn.Sequential(
+        *(
+            Block(
+                dim,
+                config.slide_attention(stage)
+                if slides
+                else SpatialReductionAttention(config, stage),
+                mlp(dim, config.hidden(stage)),
+                EPSILON,
             )
-        else:
-            self.attn = SpatialReductionAttention(config, stage)
-        self.norm2 = nn.LayerNorm(dim, eps=EPSILON)
-        self.mlp = mlp
+            for _ in range(config.depths[stage])
+        )
+    )
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+
+def published_sizes(
+    depths: tuple[int, ...], num_classes: int, *, base: int = 64, early_mlp_ratio: float = 8.0
+) -> dict[str, Any]:
+    """Fields of PyramidConfig as the published models have them, at 224×224."""
+    return {
+        "image_size": (224, 224),
+        "embed_dims": (base, 2 * base, 5 * base, 8 * base),
+        "depths": depths,
+        "heads": (1, 2, 5, 8),
+        "mlp_ratios": (early_mlp_ratio, early_mlp_ratio, 4.0, 4.0),
+        "sr_ratios": (1, 1, 2, 1),
+        "slide_stages": 2,
+        "num_classes": num_classes,
+    }
 
 
 def read_sizes(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], tuple[str, ...]]:

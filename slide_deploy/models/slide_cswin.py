@@ -36,20 +36,15 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.errors import ArchitectureError
+from slide_deploy.models.backbone import Backbone, Block, DoublingConfig
 from slide_deploy.models.config_inference import (
     block_counts,
-    check_heads,
-    check_kernel,
-    class_specs,
     given_size,
     head_classes,
-    image_spec,
     reading_keys,
     with_given,
 )
 from slide_deploy.models.family import Family, InferredConfig
-from slide_deploy.models.mlp import Mlp, classifier
-from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.models.stripe_attention import StripeAttention
 
 __all__ = [
@@ -66,35 +61,16 @@ SPLIT_SIZES = (1, 2, 7, 7)
 SPLIT_SIZES_384 = (1, 2, 12, 12)
 
 
-@dataclass(frozen=True)
-class SlideCSwinConfig:
+@dataclass(frozen=True, kw_only=True)
+class SlideCSwinConfig(DoublingConfig):
     """Sizes of a Slide-CSwin; image and maps in pixels, (height, width).
 
     `split_sizes` are the widths of each stage's stripes; slide stages and the last stage, which
     attends to its whole map, have no use for theirs.
     """
 
-    image_size: tuple[int, int]
-    embed_dim: int
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
     slide_stages: int = 2
     split_sizes: tuple[int, ...] = SPLIT_SIZES
-    num_classes: int = 1000
-    kernel_size: int = 3
-    in_channels: int = 3
-    mlp_ratio: float = 4.0
-    qkv_bias: bool = True
-    qk_scale: float | None = None
-
-    def dim(self, stage: int) -> int:
-        """Channels of a stage: twice as many as in the one before."""
-        return self.embed_dim << stage
-
-    @property
-    def features(self) -> int:
-        """Channels of the last stage."""
-        return self.dim(len(self.depths) - 1)
 
     def resolution(self, stage: int) -> tuple[int, int]:
         """Height and width of the feature map that a stage works on."""
@@ -125,48 +101,13 @@ class SlideCSwinConfig:
                 f"{stages} stages, but {len(self.heads)} numbers of heads "
                 f"and {len(self.split_sizes)} split sizes"
             )
-        check_heads(self.heads, [self.dim(stage) for stage in range(stages)])
+        super().check()
         for stage, heads in enumerate(self.heads):
             branches = 1 if stage < self.slide_stages else len(self.stripes(stage))
             if heads % branches:
                 raise ArchitectureError(
                     f"{heads} heads of stage {stage} cannot be shared by two branches"
                 )
-        check_kernel(self.kernel_size)
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block; a subclass says how it attends."""
-
-    def __init__(self, config: SlideCSwinConfig, stage: int) -> None:
-        super().__init__()
-        dim = config.dim(stage)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
-
-    def attend(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attend(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
-
-
-class SlideBlock(Block):
-    """A block of a slide stage: the attention is a module of its own."""
-
-    def __init__(self, config: SlideCSwinConfig, stage: int) -> None:
-        super().__init__(config, stage)
-        heads = config.heads[stage]
-        self.attn = SlideAttention(
-            AttentionConfig(
-                config.dim(stage), heads, config.kernel_size, config.qkv_bias, config.qk_scale
-            )
-        )
-
-    def attend(self, x: Tensor) -> Tensor:
-        return self.attn(x)
 
 
 class CrossShapedBlock(Block):
@@ -176,8 +117,8 @@ class CrossShapedBlock(Block):
     """
 
     def __init__(self, config: SlideCSwinConfig, stage: int) -> None:
-        super().__init__(config, stage)
         dim, heads = config.dim(stage), config.heads[stage]
+        super().__init__(dim, None, config.mlp(stage))
         stripes, resolution = config.stripes(stage), config.resolution(stage)
         branches = len(stripes)
         self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
@@ -195,6 +136,12 @@ class CrossShapedBlock(Block):
         parts = qkv.chunk(6, dim=-1)
         first, second = torch.cat(parts[0::2], dim=-1), torch.cat(parts[1::2], dim=-1)
         return self.proj(torch.cat((self.attns[0](first), self.attns[1](second)), dim=-1))
+
+
+def _block(config: SlideCSwinConfig, stage: int) -> Block:
+    if stage < config.slide_stages:
+        return Block(config.dim(stage), config.slide_attention(stage), config.mlp(stage))
+    return CrossShapedBlock(config, stage)
 
 
 class ChannelsLast(nn.Module):
@@ -216,13 +163,11 @@ class Merge(nn.Module):
         return self.norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
-class SlideCSwin(nn.Module):
+class SlideCSwin(Backbone):
     """Image (B, 3, H, W) → logits (B, classes), or pooled features where there is no head."""
 
     def __init__(self, config: SlideCSwinConfig) -> None:
-        super().__init__()
-        config.check()
-        self.config = config
+        super().__init__(config)
         stages = len(config.depths)
         self.stage1_conv_embed = nn.Sequential(
             nn.Conv2d(config.in_channels, config.embed_dim, 7, stride=4, padding=2),
@@ -230,22 +175,13 @@ class SlideCSwin(nn.Module):
             nn.LayerNorm(config.embed_dim),
         )
         for stage, depth in enumerate(config.depths):
-            kind = SlideBlock if stage < config.slide_stages else CrossShapedBlock
-            blocks = nn.Sequential(*(kind(config, stage) for _ in range(depth)))
+            blocks = nn.Sequential(*(_block(config, stage) for _ in range(depth)))
             self.add_module(f"stage{stage + 1}", blocks)
             if stage < stages - 1:
                 self.add_module(f"merge{stage + 1}", Merge(config.dim(stage)))
-        self.norm = nn.LayerNorm(config.features)
-        self.head = classifier(config.features, config.num_classes)
+        self.add_head()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.norm(self._maps(x)[-1]).mean(dim=(1, 2)))
-
-    def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What each stage's last block gives, before the merge, without norm: (B, C, H, W)."""
-        return tuple(stage.permute(0, 3, 1, 2) for stage in self._maps(x))
-
-    def _maps(self, x: Tensor) -> list[Tensor]:
+    def maps(self, x: Tensor) -> list[Tensor]:
         x = self.stage1_conv_embed(x)
         maps = []
         for stage in range(1, len(self.config.depths) + 1):
@@ -260,7 +196,13 @@ def _published(
     embed_dim: int, depths: tuple[int, ...], heads: tuple[int, ...], num_classes: int
 ) -> SlideCSwin:
     return SlideCSwin(
-        SlideCSwinConfig((224, 224), embed_dim, depths, heads, num_classes=num_classes)
+        SlideCSwinConfig(
+            image_size=(224, 224),
+            embed_dim=embed_dim,
+            depths=depths,
+            heads=heads,
+            num_classes=num_classes,
+        )
     )
 
 
@@ -336,6 +278,4 @@ FAMILY = Family(
     recognises=_recognises,
     recognise=_recognise,
     build=SlideCSwin,
-    input_spec=image_spec,
-    output_specs=class_specs,
 )

@@ -36,54 +36,39 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.errors import ArchitectureError
+from slide_deploy.models.backbone import (
+    Backbone,
+    Block,
+    DoublingConfig,
+    PatchEmbed,
+    Stage,
+    staged_maps,
+)
 from slide_deploy.models.config_inference import (
     block_counts,
-    check_heads,
     check_kernel,
-    class_specs,
     given_size,
     head_classes,
-    image_spec,
     reading_keys,
     with_given,
 )
 from slide_deploy.models.family import Family, InferredConfig
-from slide_deploy.models.mlp import Mlp, classifier
 from slide_deploy.models.neighborhood_attention import NeighborhoodAttention
-from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 
 __all__ = ["FAMILY", "SlideNat", "SlideNatConfig", "slide_nat_mini", "slide_nat_s", "slide_nat_t"]
 
 
-@dataclass(frozen=True)
-class SlideNatConfig:
+@dataclass(frozen=True, kw_only=True)
+class SlideNatConfig(DoublingConfig):
     """Sizes of a Slide-NAT; image and maps in pixels, (height, width).
 
     `kernel_size` is Slide Attention's, `neighborhood` that of the later stages.
     """
 
-    image_size: tuple[int, int]
-    embed_dim: int
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
     slide_stages: int = 2
-    num_classes: int = 1000
-    kernel_size: int = 3
     neighborhood: int = 7
-    in_channels: int = 3
     mlp_ratio: float = 3.0
-    qkv_bias: bool = True
-    qk_scale: float | None = None
     layer_scale: bool = False
-
-    def dim(self, stage: int) -> int:
-        """Channels of a stage: twice as many as in the one before."""
-        return self.embed_dim << stage
-
-    @property
-    def features(self) -> int:
-        """Channels of the last stage."""
-        return self.dim(len(self.depths) - 1)
 
     def resolution(self, stage: int) -> tuple[int, int]:
         """Height and width of the feature map that a stage works on."""
@@ -100,25 +85,18 @@ class SlideNatConfig:
             raise ArchitectureError(
                 f"{len(self.depths)} stages, but {len(self.heads)} numbers of heads"
             )
-        check_heads(self.heads, [self.dim(stage) for stage in range(len(self.heads))])
-        check_kernel(self.kernel_size)
+        super().check()
         check_kernel(self.neighborhood, "neighborhood")
 
 
-class Tokenizer(nn.Module):
+def _tokenizer(config: SlideNatConfig) -> PatchEmbed:
     """Image (B, 3, H, W) → tokens (B, ⌈H/4⌉, ⌈W/4⌉, C)."""
-
-    def __init__(self, config: SlideNatConfig) -> None:
-        super().__init__()
-        half, dim = config.embed_dim // 2, config.embed_dim
-        self.proj = nn.Sequential(
-            nn.Conv2d(config.in_channels, half, 3, stride=2, padding=1),
-            nn.Conv2d(half, dim, 3, stride=2, padding=1),
-        )
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+    half, dim = config.embed_dim // 2, config.embed_dim
+    proj = nn.Sequential(
+        nn.Conv2d(config.in_channels, half, 3, stride=2, padding=1),
+        nn.Conv2d(half, dim, 3, stride=2, padding=1),
+    )
+    return PatchEmbed(proj, nn.LayerNorm(dim))
 
 
 class Downsampler(nn.Module):
@@ -133,29 +111,25 @@ class Downsampler(nn.Module):
         return self.norm(self.reduction(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block with Slide or neighbourhood attention, scaled where asked."""
+def _attention(config: SlideNatConfig, stage: int) -> nn.Module:
+    if stage < config.slide_stages:
+        return config.slide_attention(stage)
+    return NeighborhoodAttention(
+        config.dim(stage),
+        config.heads[stage],
+        config.neighborhood,
+        config.resolution(stage),
+        qkv_bias=config.qkv_bias,
+        qk_scale=config.qk_scale,
+    )
+
+
+class ScalableBlock(Block):
+    """A block with Slide or neighbourhood attention, whose two branches are scaled where asked."""
 
     def __init__(self, config: SlideNatConfig, stage: int) -> None:
-        super().__init__()
-        dim, heads = config.dim(stage), config.heads[stage]
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn: nn.Module
-        if stage < config.slide_stages:
-            self.attn = SlideAttention(
-                AttentionConfig(dim, heads, config.kernel_size, config.qkv_bias, config.qk_scale)
-            )
-        else:
-            self.attn = NeighborhoodAttention(
-                dim,
-                heads,
-                config.neighborhood,
-                config.resolution(stage),
-                qkv_bias=config.qkv_bias,
-                qk_scale=config.qk_scale,
-            )
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
+        dim = config.dim(stage)
+        super().__init__(dim, _attention(config, stage), config.mlp(stage))
         self.gamma1: nn.Parameter | None = None
         self.gamma2: nn.Parameter | None = None
         if config.layer_scale:
@@ -171,72 +145,48 @@ def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
     return x if gamma is None else gamma * x
 
 
-class Level(nn.Module):
-    """Blocks of one resolution; gives their map and, downsampled, what the next level takes."""
-
-    def __init__(self, config: SlideNatConfig, stage: int) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*(Block(config, stage) for _ in range(config.depths[stage])))
-        last = stage == len(config.depths) - 1
-        self.downsample = nn.Identity() if last else Downsampler(config.dim(stage))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.blocks(x)
-        return x, self.downsample(x)
+def _level(config: SlideNatConfig, stage: int) -> Stage:
+    last = stage == len(config.depths) - 1
+    blocks = (ScalableBlock(config, stage) for _ in range(config.depths[stage]))
+    return Stage(blocks, None if last else Downsampler(config.dim(stage)))
 
 
-class SlideNat(nn.Module):
+class SlideNat(Backbone):
     """Image (B, 3, H, W) → logits (B, classes), or pooled features where there is no head."""
 
     def __init__(self, config: SlideNatConfig) -> None:
-        super().__init__()
-        config.check()
-        self.config = config
-        self.patch_embed = Tokenizer(config)
-        self.levels = nn.ModuleList(Level(config, stage) for stage in range(len(config.depths)))
-        self.norm = nn.LayerNorm(config.features)
-        self.head = classifier(config.features, config.num_classes)
+        super().__init__(config)
+        self.patch_embed = _tokenizer(config)
+        self.levels = nn.ModuleList(_level(config, stage) for stage in range(len(config.depths)))
+        self.add_head()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.norm(self._maps(x)[-1]).mean(dim=(1, 2)))
+    def maps(self, x: Tensor) -> list[Tensor]:
+        return staged_maps(self.levels, self.patch_embed(x))
 
-    def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What each level's last block gives, not downsampled, without norm: (B, C, H, W)."""
-        return tuple(level.permute(0, 3, 1, 2) for level in self._maps(x))
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
-        x = self.patch_embed(x)
-        maps = []
-        for level in self.levels:
-            stage, x = level(x)
-            maps.append(stage)
-        return maps
+def _published(embed_dim: int, depth: int, heads: tuple[int, ...], **sizes: Any) -> SlideNat:
+    depths = (3, 4, depth, 5)
+    return SlideNat(
+        SlideNatConfig(
+            image_size=(224, 224), embed_dim=embed_dim, depths=depths, heads=heads, **sizes
+        )
+    )
 
 
 def slide_nat_mini(num_classes: int = 1000) -> SlideNat:
     """Slide-NAT-mini at 224×224; the paper gives no counts for it."""
-    depths, heads = (3, 4, 6, 5), (2, 4, 8, 16)
-    return SlideNat(SlideNatConfig((224, 224), 64, depths, heads, num_classes=num_classes))
+    return _published(64, 6, (2, 4, 8, 16), num_classes=num_classes)
 
 
 def slide_nat_t(num_classes: int = 1000) -> SlideNat:
     """Slide-NAT-T at 224×224: 28 M parameters, 4.3 GFLOPs in the paper."""
-    depths, heads = (3, 4, 18, 5), (2, 4, 8, 16)
-    return SlideNat(SlideNatConfig((224, 224), 64, depths, heads, num_classes=num_classes))
+    return _published(64, 18, (2, 4, 8, 16), num_classes=num_classes)
 
 
 def slide_nat_s(num_classes: int = 1000) -> SlideNat:
     """Slide-NAT-S at 224×224: 51 M parameters, 7.8 GFLOPs in the paper."""
-    config = SlideNatConfig(
-        image_size=(224, 224),
-        embed_dim=96,
-        depths=(3, 4, 18, 5),
-        heads=(3, 6, 12, 24),
-        num_classes=num_classes,
-        mlp_ratio=2.0,
-        layer_scale=True,
-    )
-    return SlideNat(config)
+    heads = (3, 6, 12, 24)
+    return _published(96, 18, heads, num_classes=num_classes, mlp_ratio=2.0, layer_scale=True)
 
 
 def _recognises(state: Mapping[str, Tensor]) -> bool:
@@ -288,6 +238,4 @@ FAMILY = Family(
     recognises=_recognises,
     recognise=_recognise,
     build=SlideNat,
-    input_spec=image_spec,
-    output_specs=class_specs,
 )

@@ -30,14 +30,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slide_deploy.errors import AmbiguousModel, ArchitectureError
-from slide_deploy.models.config_inference import class_specs, image_spec, training_size
+from slide_deploy.models.config_inference import training_size
 from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.mlp import Mlp, classifier
 from slide_deploy.models.pyramid import (
     EPSILON,
-    Block,
-    PatchEmbed,
     PyramidConfig,
+    blocks,
+    patch_embed,
+    published_sizes,
     read_sizes,
 )
 
@@ -118,10 +119,10 @@ class SlidePvt(nn.Module):
             tokens = math.prod(trained) + (stage == last)  # the class token has a position too
             patch = config.patch_size if stage == 0 else 2
             number = stage + 1
-            self.add_module(f"patch_embed{number}", PatchEmbed(channels, dim, patch, patch))
+            self.add_module(f"patch_embed{number}", patch_embed(channels, dim, patch, patch))
             self.register_parameter(f"pos_embed{number}", nn.Parameter(torch.zeros(1, tokens, dim)))
             self.positions.append(Positions(trained, config.resolution(stage)))
-            self.add_module(f"block{number}", _blocks(config, stage))
+            self.add_module(f"block{number}", blocks(config, stage, Mlp))
             channels = dim
         self.norm = nn.LayerNorm(channels, eps=EPSILON)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, channels))
@@ -167,15 +168,6 @@ class SlidePvt(nn.Module):
         return tuple(maps)
 
 
-def _blocks(config: SlidePvtConfig, stage: int) -> nn.Sequential:
-    return nn.Sequential(
-        *(
-            Block(config, stage, Mlp(config.embed_dims[stage], config.hidden(stage)))
-            for _ in range(config.depths[stage])
-        )
-    )
-
-
 def _check(config: SlidePvtConfig) -> None:
     config.check()
     if len(config.depths) == config.slide_stages or config.sr_ratios[-1] != 1:
@@ -188,19 +180,8 @@ def _check(config: SlidePvtConfig) -> None:
 
 
 def _published(depths: tuple[int, ...], num_classes: int) -> SlidePvt:
-    return SlidePvt(
-        SlidePvtConfig(
-            image_size=(224, 224),
-            position_size=(224, 224),
-            embed_dims=(64, 128, 320, 512),
-            depths=depths,
-            heads=(1, 2, 5, 8),
-            mlp_ratios=(8.0, 8.0, 4.0, 4.0),
-            sr_ratios=(1, 1, 2, 1),
-            slide_stages=2,
-            num_classes=num_classes,
-        )
-    )
+    sizes = published_sizes(depths, num_classes)
+    return SlidePvt(SlidePvtConfig(position_size=(224, 224), **sizes))
 
 
 def slide_pvt_t(num_classes: int = 1000) -> SlidePvt:
@@ -274,6 +255,4 @@ FAMILY = Family(
     recognises=_recognises,
     recognise=_recognise,
     build=SlidePvt,
-    input_spec=image_spec,
-    output_specs=class_specs,
 )

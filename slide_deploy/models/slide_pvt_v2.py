@@ -30,19 +30,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from slide_deploy.errors import ArchitectureError
-from slide_deploy.models.config_inference import (
-    class_specs,
-    given_size,
-    image_spec,
-    training_size,
-)
+from slide_deploy.models.config_inference import given_size, training_size
 from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.mlp import classifier
 from slide_deploy.models.pyramid import (
     EPSILON,
-    Block,
-    PatchEmbed,
     PyramidConfig,
+    blocks,
+    patch_embed,
+    published_sizes,
     read_sizes,
 )
 
@@ -105,9 +101,9 @@ class SlidePvtV2(nn.Module):
         for stage, dim in enumerate(config.embed_dims):
             kernel, stride = (7, 4) if stage == 0 else (3, 2)
             number = stage + 1
-            patches = PatchEmbed(channels, dim, kernel, stride, padding=kernel // 2)
+            patches = patch_embed(channels, dim, kernel, stride, padding=kernel // 2)
             self.add_module(f"patch_embed{number}", patches)
-            self.add_module(f"block{number}", _blocks(config, stage))
+            self.add_module(f"block{number}", blocks(config, stage, ConvMlp))
             self.add_module(f"norm{number}", nn.LayerNorm(dim, eps=EPSILON))
             channels = dim
         self.head = classifier(config.features, config.num_classes)
@@ -126,30 +122,8 @@ class SlidePvtV2(nn.Module):
         return tuple(maps)
 
 
-def _blocks(config: SlidePvtV2Config, stage: int) -> nn.Sequential:
-    return nn.Sequential(
-        *(
-            Block(config, stage, ConvMlp(config.embed_dims[stage], config.hidden(stage)))
-            for _ in range(config.depths[stage])
-        )
-    )
-
-
-def _published(
-    depths: tuple[int, ...], num_classes: int, *, base: int = 64, early_mlp_ratio: float = 8.0
-) -> SlidePvtV2:
-    return SlidePvtV2(
-        SlidePvtV2Config(
-            image_size=(224, 224),
-            embed_dims=(base, 2 * base, 5 * base, 8 * base),
-            depths=depths,
-            heads=(1, 2, 5, 8),
-            mlp_ratios=(early_mlp_ratio, early_mlp_ratio, 4.0, 4.0),
-            sr_ratios=(1, 1, 2, 1),
-            slide_stages=2,
-            num_classes=num_classes,
-        )
-    )
+def _published(depths: tuple[int, ...], num_classes: int, **sizes: Any) -> SlidePvtV2:
+    return SlidePvtV2(SlidePvtV2Config(**published_sizes(depths, num_classes, **sizes)))
 
 
 def slide_pvt_v2_b0(num_classes: int = 1000) -> SlidePvtV2:
@@ -212,6 +186,4 @@ FAMILY = Family(
     recognises=_recognises,
     recognise=_recognise,
     build=SlidePvtV2,
-    input_spec=image_spec,
-    output_specs=class_specs,
 )

@@ -16,26 +16,27 @@ import torch
 from torch import Tensor, nn
 
 from slide_deploy.errors import ArchitectureError
+from slide_deploy.models.backbone import (
+    Backbone,
+    Block,
+    DoublingConfig,
+    PatchEmbed,
+    Stage,
+    staged_maps,
+)
 from slide_deploy.models.config_inference import (
     block_counts,
-    check_heads,
-    check_kernel,
-    class_specs,
     given_size,
     head_classes,
     image_sizes,
-    image_spec,
     reading_keys,
 )
 from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.folded_window_attention import folded
-from slide_deploy.models.mlp import Mlp, classifier
-from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
 from slide_deploy.models.window_attention import WindowAttention, shift_mask
 
 __all__ = [
     "FAMILY",
-    "Block",
     "SlideSwin",
     "SlideSwinConfig",
     "fold_windows",
@@ -45,30 +46,14 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class SlideSwinConfig:
+@dataclass(frozen=True, kw_only=True)
+class SlideSwinConfig(DoublingConfig):
     """Sizes of a Slide-Swin; sizes of images and maps in pixels, (height, width)."""
 
-    image_size: tuple[int, int]
-    embed_dim: int
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
-    slide_stages: int
     window_size: int
-    num_classes: int = 1000
-    kernel_size: int = 3
     patch_size: int = 4
-    in_channels: int = 3
-    mlp_ratio: float = 4.0
-    qkv_bias: bool = True
-    qk_scale: float | None = None
     ape: bool = False
     patch_norm: bool = True
-
-    @property
-    def features(self) -> int:
-        """Channels of the last stage."""
-        return self.embed_dim * 2 ** (len(self.depths) - 1)
 
     def resolution(self, stage: int) -> tuple[int, int]:
         """Height and width of the feature map that a stage works on."""
@@ -98,21 +83,13 @@ class SlideSwinConfig:
                     f"which windows of {window} do not tile",
                     "give --image-size the size that the model was trained for",
                 )
-        check_heads(self.heads, [self.embed_dim * 2**stage for stage in range(len(self.heads))])
-        check_kernel(self.kernel_size)
+        super().check()
 
 
-class PatchEmbed(nn.Module):
-    """Image (B, 3, H, W) → tokens (B, H/p, W/p, C)."""
-
-    def __init__(self, config: SlideSwinConfig) -> None:
-        super().__init__()
-        patch = config.patch_size
-        self.proj = nn.Conv2d(config.in_channels, config.embed_dim, patch, stride=patch)
-        self.norm = nn.LayerNorm(config.embed_dim) if config.patch_norm else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+def _patch_embed(config: SlideSwinConfig) -> PatchEmbed:
+    patch, dim = config.patch_size, config.embed_dim
+    proj = nn.Conv2d(config.in_channels, dim, patch, stride=patch)
+    return PatchEmbed(proj, nn.LayerNorm(dim) if config.patch_norm else nn.Identity())
 
 
 class PatchMerging(nn.Module):
@@ -132,28 +109,23 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x))
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block; the attention is Slide Attention or window attention."""
+class SwinBlock(Block):
+    """A block with Slide or window attention; `attn_mask` is that of shifted windows."""
 
     attn_mask: Tensor | None
 
     def __init__(self, config: SlideSwinConfig, stage: int, index: int) -> None:
-        super().__init__()
-        dim, heads = config.embed_dim * 2**stage, config.heads[stage]
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn: nn.Module
         mask = None
+        attn: nn.Module
         if stage < config.slide_stages:
-            self.attn = SlideAttention(
-                AttentionConfig(dim, heads, config.kernel_size, config.qkv_bias, config.qk_scale)
-            )
+            attn = config.slide_attention(stage)
         else:
             resolution, window = config.resolution(stage), config.window(stage)
             shifts = index % 2 == 1 and min(resolution) > config.window_size
             shift = window // 2 if shifts else 0
-            self.attn = WindowAttention(
-                dim,
-                heads,
+            attn = WindowAttention(
+                config.dim(stage),
+                config.heads[stage],
                 window,
                 resolution,
                 shift,
@@ -161,55 +133,33 @@ class Block(nn.Module):
                 qk_scale=config.qk_scale,
             )
             mask = shift_mask(*resolution, window, shift) if shift else None
+        super().__init__(config.dim(stage), attn, config.mlp(stage))
         self.register_buffer("attn_mask", mask)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
-
-    def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm1(x)
-        attended = (
-            self.attn(normed) if self.attn_mask is None else self.attn(normed, self.attn_mask)
-        )
-        x = x + attended
-        return x + self.mlp(self.norm2(x))
-
-
-class Stage(nn.Module):
-    """Blocks of one resolution, then the patch merging to the next."""
-
-    def __init__(self, config: SlideSwinConfig, stage: int) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(
-            Block(config, stage, index) for index in range(config.depths[stage])
-        )
-        last = stage == len(config.depths) - 1
-        self.downsample = nn.Identity() if last else PatchMerging(config.embed_dim * 2**stage)
 
     def attend(self, x: Tensor) -> Tensor:
-        """The stage's own feature map, at its own resolution."""
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.downsample(self.attend(x))
+        return self.attn(x) if self.attn_mask is None else self.attn(x, self.attn_mask)
 
 
-class SlideSwin(nn.Module):
+def _layer(config: SlideSwinConfig, stage: int) -> Stage:
+    last = stage == len(config.depths) - 1
+    blocks = (SwinBlock(config, stage, index) for index in range(config.depths[stage]))
+    return Stage(blocks, None if last else PatchMerging(config.dim(stage)))
+
+
+class SlideSwin(Backbone):
     """Image (B, 3, H, W) → logits (B, classes), or pooled features where there is no head."""
 
     def __init__(self, config: SlideSwinConfig) -> None:
-        super().__init__()
-        config.check()
-        self.config = config
-        self.patch_embed = PatchEmbed(config)
+        super().__init__(config)
+        self.patch_embed = _patch_embed(config)
         self.absolute_pos_embed: nn.Parameter | None = None
         if config.ape:
             rows, columns = config.resolution(0)
             self.absolute_pos_embed = nn.Parameter(torch.zeros(1, rows * columns, config.embed_dim))
-        self.layers = nn.ModuleList(Stage(config, stage) for stage in range(len(config.depths)))
-        self.norm = nn.LayerNorm(config.features)
-        self.head = classifier(config.features, config.num_classes)
+        self.layers = nn.ModuleList(_layer(config, stage) for stage in range(len(config.depths)))
+        self.add_head()
+
+    config: SlideSwinConfig
 
     @property
     def fixes_size(self) -> str:
@@ -222,24 +172,8 @@ class SlideSwin(nn.Module):
             x = x + self.absolute_pos_embed.reshape(1, *x.shape[1:])
         return x
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.embed(x)
-        for layer in self.layers:
-            x = layer(x)
-        return self.head(self.norm(x).mean(dim=(1, 2)))
-
-    def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Each stage's map before its downsampling, (B, C, H, W), as detectors take it.
-
-        Raw: the norms that detectors put on each are their own, not of this checkpoint.
-        """
-        x, maps = self.embed(x), []
-        for layer in self.layers:
-            assert isinstance(layer, Stage)
-            stage = layer.attend(x)
-            maps.append(stage.permute(0, 3, 1, 2))
-            x = layer.downsample(stage)
-        return tuple(maps)
+    def maps(self, x: Tensor) -> list[Tensor]:
+        return staged_maps(self.layers, self.embed(x))
 
 
 def _published(embed_dim: int, depth: int, heads: tuple[int, ...], num_classes: int) -> SlideSwin:
@@ -278,7 +212,7 @@ def fold_windows(model: nn.Module) -> nn.Module:
     """
     copied = copy.deepcopy(model)
     for name, block in copied.named_modules():
-        if isinstance(block, Block) and isinstance(block.attn, WindowAttention):
+        if isinstance(block, SwinBlock) and isinstance(block.attn, WindowAttention):
             block.attn = folded(block.attn, block.attn_mask, f"{name}.attn")
             block.attn_mask = None
     return copied
@@ -422,8 +356,6 @@ FAMILY = Family(
     recognises=_recognises,
     recognise=_recognise,
     build=SlideSwin,
-    input_spec=image_spec,
-    output_specs=class_specs,
     simplify=fold_windows,
     derived=("relative_position_index",),
     derived_from_size=("attn_mask",),

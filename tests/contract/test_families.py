@@ -64,7 +64,16 @@ PYRAMID_MAPS = ((8, 8, 8), (16, 4, 4), (24, 2, 2), (32, 1, 1))
 SMALL: Mapping[str, Small] = {
     "slide-swin": Small(
         lambda: SlideSwin(
-            SlideSwinConfig((32, 32), 8, (1, 1, 2, 1), (1, 1, 2, 2), 2, 2, 3, patch_size=2)
+            SlideSwinConfig(
+                image_size=(32, 32),
+                embed_dim=8,
+                depths=(1, 1, 2, 1),
+                heads=(1, 1, 2, 2),
+                slide_stages=2,
+                window_size=2,
+                num_classes=3,
+                patch_size=2,
+            )
         ),
         (32, 32),
         ((8, 16, 16), (16, 8, 8), (32, 4, 4), (64, 2, 2)),
@@ -78,14 +87,29 @@ SMALL: Mapping[str, Small] = {
     # The published stripes are what a bare state dict is read with: they tile no smaller maps.
     "slide-cswin": Small(
         lambda: SlideCSwin(
-            SlideCSwinConfig((112, 112), 8, (1, 1, 1, 1), (1, 2, 4, 8), 1, num_classes=3)
+            SlideCSwinConfig(
+                image_size=(112, 112),
+                embed_dim=8,
+                depths=(1, 1, 1, 1),
+                heads=(1, 2, 4, 8),
+                slide_stages=1,
+                num_classes=3,
+            )
         ),
         (112, 112),
         ((8, 28, 28), (16, 14, 14), (32, 7, 7), (64, 4, 4)),
     ),
     "slide-nat": Small(
         lambda: SlideNat(
-            SlideNatConfig((32, 32), 8, (1, 1, 1, 1), (1, 2, 2, 4), 1, 3, neighborhood=3)
+            SlideNatConfig(
+                image_size=(32, 32),
+                embed_dim=8,
+                depths=(1, 1, 1, 1),
+                heads=(1, 2, 2, 4),
+                slide_stages=1,
+                num_classes=3,
+                neighborhood=3,
+            )
         ),
         (32, 32),
         ((8, 8, 8), (16, 4, 4), (32, 2, 2), (64, 1, 1)),

@@ -26,7 +26,15 @@ IMAGE = (TensorSpec("image", ("batch", 3, 32, 64)),)
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
     torch.manual_seed(0)
-    config = SlideSwinConfig((32, 64), 8, (2, 1, 1), (2, 4, 4), 2, 2, num_classes=5)
+    config = SlideSwinConfig(
+        image_size=(32, 64),
+        embed_dim=8,
+        depths=(2, 1, 1),
+        heads=(2, 4, 4),
+        slide_stages=2,
+        window_size=2,
+        num_classes=5,
+    )
     return fuse(SlideSwin(config)).eval()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from slide_deploy.loading.loader import load
-from slide_deploy.models.slide_swin import Stage
+from slide_deploy.models.backbone import Stage
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 

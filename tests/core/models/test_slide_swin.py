@@ -93,7 +93,9 @@ def test_no_classes_gives_the_pooled_features(make_model: MakeModel) -> None:
 def test_position_embedding_is_added_to_the_patches(make_model: MakeModel) -> None:
     model = make_model(ape=True)
     seen = []
-    model.layers[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model.layers[0].blocks[0].register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0])
+    )
     image = torch.randn(1, 3, 16, 16)
     model(image)
     tokens = model.patch_embed(image).flatten(1, 2)
