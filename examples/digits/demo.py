@@ -1,10 +1,12 @@
 """Export the trained digits model to every target, prove each, and count digits with each.
 
-Run as `python examples/digits/demo.py` (or `make demo`); it writes to `out/digits`.
+Run as `python examples/digits/demo.py` (or `make demo`); it writes to `out/digits`. With `--readme`
+the table replaces the one at the top of README.md.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -18,6 +20,8 @@ import slide_deploy
 HERE = Path(__file__).parent
 CHECKPOINT = HERE / "slide_swin_digits.pth"
 OUTPUT = Path("out/digits")
+README = HERE.parents[1] / "README.md"
+COMMAND = "    $ slide-deploy export --target all examples/digits/slide_swin_digits.pth\n"
 
 
 def main() -> int:
@@ -34,13 +38,28 @@ def main() -> int:
         rows.append((check.target, check.runtime, found))
     for name in ("report.md", "report.xml"):
         slide_deploy.write_report(report, OUTPUT / name)
-    console = Console()
-    console.print(slide_deploy.report_table(report))
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=160)
+    console.print(slide_deploy.report_table(report, width=console.width))
+    if "--readme" in sys.argv:
+        _write_readme(report)
     _print_accuracy(console, rows, labels)
     where = f"Artifacts, manifest.json and report.html, .json, .md and .xml are in {OUTPUT}/"
     console.print(where, highlight=False)
     agree = all(np.array_equal(found, expected) for _, _, found in rows)
     return 0 if report.verdict == "pass" and agree else 1
+
+
+def _write_readme(report: slide_deploy.Report) -> None:
+    """Put the table of this run below the command at the top of README.md."""
+    console = Console(width=160, file=io.StringIO())
+    console.print(slide_deploy.report_table(report))
+    printed = console.file.getvalue().splitlines()
+    table = printed[: next(n for n, line in enumerate(printed) if line.startswith("└")) + 1]
+    before, command, after = README.read_text(encoding="utf-8").partition(COMMAND)
+    rest = after.partition("\n\n")[2]
+    block = "".join(f"    {line.rstrip()}\n" for line in table)
+    README.write_text(f"{before}{command}{block}\n{rest}", encoding="utf-8")
 
 
 def _classify(artifact: Path, images: np.ndarray) -> np.ndarray:

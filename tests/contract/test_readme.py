@@ -1,0 +1,30 @@
+"""The run that README.md shows is what the command prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+# Rounding depends on the processor: errors and ratios are compared by magnitude elsewhere.
+EXACT = ("target", "file", "precision", "operators", "runtime", "verdict")
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    """The rows of the first table of a report, by column."""
+    lines = [line.strip() for line in text.splitlines()]
+    (head,) = [line for line in lines if line.startswith("┃")][:1]
+    names = [cell.strip() for cell in head.strip("┃").split("┃")]
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if "│" in line]
+    return [dict(zip(names, row, strict=True)) for row in cells]
+
+
+def test_the_readme_shows_a_real_run(run_cli: Callable[..., Any], in_tmp: Path) -> None:
+    model = ROOT / "examples" / "digits" / "slide_swin_digits.pth"
+    done = run_cli("export", "--target", "all", model)
+    assert done.code == 0, done.err
+    shown, printed = rows((ROOT / "README.md").read_text(encoding="utf-8")), rows(done.out)
+    assert [row.keys() for row in shown] == [row.keys() for row in printed]
+    for column in EXACT:
+        assert [row[column] for row in shown] == [row[column] for row in printed], column
