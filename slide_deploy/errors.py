@@ -10,6 +10,7 @@ SlideDeployError
 ├── OutputError             exit 2  the output folder or file cannot be written
 ├── ConversionError         exit 1  a converter refused or broke the model
 ├── ArtifactError           exit 1  an artifact that cannot be read back
+│   └── NotSupported        exit 1  its runtime here lacks something that it needs
 └── MissingLibrary          exit 3  a package that is not installed; gives the command
 """
 
@@ -26,6 +27,7 @@ __all__ = [
     "CheckpointError",
     "ConversionError",
     "MissingLibrary",
+    "NotSupported",
     "OutputError",
     "SlideDeployError",
     "UnknownName",
@@ -99,6 +101,10 @@ class ArtifactError(SlideDeployError):
     """An artifact is missing parts, truncated or otherwise unreadable."""
 
     exit_code = 1
+
+
+class NotSupported(ArtifactError):
+    """What runs artifacts here lacks something that this one rightly uses: it is `not_run`."""
 
 
 class MissingLibrary(SlideDeployError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slide_deploy.errors import ArtifactError
+from slide_deploy.errors import ArtifactError, NotSupported
 from slide_deploy.protocols import Arrays, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
 
@@ -42,18 +42,22 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     return Session(
         inputs=tuple(_spec(feature, None) for feature in program.inputs),
         outputs=tuple(_spec(feature, made[feature.name].shape) for feature in program.outputs),
-        run=_system(path) if native else lambda feeds: _mil.evaluate(program, feeds),
+        run=_system(path) if native else lambda feeds: _mil.evaluate(program, feeds, note=_refuse),
         operators={f"mil::{name}": count for name, count in _mil.histogram(program).items()},
         runtime="Core ML, CPU only" if native else "the MIL interpreter",
         precision=computed,
         values=lambda feeds: _values(program, feeds),
-        violations=tuple(_mil.violations(program)),
+        violations=(*_mil.violations(program), *_image_inputs(program)),
         # Operands share one type, so that weights have the type of what is computed with them.
         weight_type=computed,
         compute_type=computed,
         device="CPU",
         other_precision=_other_precision(program, computed),
     )
+
+
+def _refuse(rule: str) -> None:
+    raise NotSupported(f"the result rests on what Apple does not document: {rule}", "")
 
 
 def _values(program: _mil.Program, feeds: Arrays) -> Iterator[np.ndarray]:
@@ -83,6 +87,16 @@ def _other_precision(program: _mil.Program, computed: str) -> tuple[str, ...]:
         and any(value.type.dtype == other for value in op.outputs)
         and not (op.type == "cast" and op.name in outputs)
     )
+
+
+def _image_inputs(program: _mil.Program) -> Iterator[str]:
+    """Inputs that a device would not feed with what the reference takes."""
+    for feature in program.inputs:
+        if feature.image:
+            yield (
+                f"input {feature.name} is declared as an image: a device passes pixels 0 to 255, "
+                "the reference takes normalised float32"
+            )
 
 
 def _spec(feature: _mil.Feature, made: _mil.Shape | None) -> TensorSpec:

@@ -8,7 +8,7 @@ from slide_deploy.quantization.scheme import Scheme
 
 __all__ = ["SCHEME"]
 
-BASIS = "noise: of PyTorch's own float32"
+BASIS = "noise: the rounding error of PyTorch's own float32"
 
 SCHEME = Scheme(
     name="float32",

@@ -171,7 +171,7 @@ def _footing(report: Report) -> str:
     )
     return (
         f"{runtimes}.{opinions}\nProbes: {', '.join(probes)}. Gate, {'; '.join(gates)}.\n"
-        f"{operators}, no GPU visible."
+        f"{operators}. No GPU was visible."
     )
 
 

@@ -24,8 +24,12 @@ def regressions(new: Report, old: Report) -> Report:
 
     Worse is: a noise ratio beyond `NOISE_GROWTH` times the old one and above `QUIET`, a kind of
     operator or a custom operator that was not there, a target that ran then and does not now.
-    Artifacts are paired by target and precision, and by name where that leaves several.
+    Artifacts are paired by target and precision, and by name where that leaves several. Reports on
+    other weights are not compared: that fails as well.
     """
+    if other := _other_source(new, old):
+        checks = tuple(_with_problems(check, (other,)) for check in new.checks)
+        return replace(new, checks=checks, verdict=overall(checks))
     pairs = [(check, _partner(check, old.checks)) for check in new.checks]
     judged = [_judged(check, before) if before else check for check, before in pairs]
     found = [id(before) for _, before in pairs]
@@ -34,11 +38,26 @@ def regressions(new: Report, old: Report) -> Report:
     return replace(new, checks=checks, verdict=overall(checks))
 
 
+def _other_source(new: Report, old: Report) -> str:
+    """What to say of a baseline that was made from other weights; empty where they are the same."""
+    now, was = new.source, old.source
+    if (now.sha256, now.weights) == (was.sha256, was.weights):
+        return ""
+    return (
+        f"source changed: the baseline is of {was.path_name} ({was.weights} weights, sha256 "
+        f"{was.sha256[:12]}…), this run of {now.path_name} ({now.weights} weights, sha256 "
+        f"{now.sha256[:12]}…); commit a new baseline"
+    )
+
+
 def _judged(check: Check, before: Check) -> Check:
-    worse = tuple(_worse(check, before))
-    if not worse:
+    return _with_problems(check, tuple(_worse(check, before)))
+
+
+def _with_problems(check: Check, problems: tuple[str, ...]) -> Check:
+    if not problems:
         return check
-    return replace(check, verdict=Verdict.FAIL, problems=(*check.problems, *worse))
+    return replace(check, verdict=Verdict.FAIL, problems=(*check.problems, *problems))
 
 
 def _worse(check: Check, before: Check) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact
-from slide_deploy.errors import ArtifactError, MissingLibrary, UsageError
+from slide_deploy.errors import ArtifactError, MissingLibrary, NotSupported, UsageError
 from slide_deploy.parity.block_trace import BlockError, BlockReference, first_bad_block
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.gates import gates_text
@@ -69,7 +69,10 @@ def check_artifact(
         progress(f"verifying {path.name}: running it")
         result = read_artifact(runtime.target, path, feeds)
     except (ArtifactError, UsageError) as error:
-        return replace(unrun, problems=(*known, str(error)), details=error.details)
+        unable = isinstance(error, NotSupported) and not known
+        verdict = Verdict.NOT_RUN if unable else Verdict.FAIL
+        problems = (*known, str(error))
+        return replace(unrun, verdict=verdict, problems=problems, details=error.details)
     if record is not None:
         known = (*known, *manifest_problems(record, runtime, result))
     judgement = judge(result, expected, reference, axes, precision, policy)

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from slide_deploy import registry
-from slide_deploy.errors import ArtifactError
+from slide_deploy.errors import ArtifactError, NotSupported
 from slide_deploy.parity.block_trace import BlockError, BlockReference
 from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.verification.runner_worker import SEPARATOR
@@ -72,7 +72,8 @@ def read_artifact(
     """Run `artifact` on every probe of `feeds` (probe → input name → array), by the target's
     runtime or by the `second`, independent one.
 
-    Raises ArtifactError where it cannot be loaded or run, also where the runtime crashes.
+    Raises ArtifactError where it cannot be loaded or run, also where the runtime crashes, and of
+    these NotSupported where the file is sound but its runtime here lacks what it uses.
     """
     about, made = _work(target, artifact, "run-second" if second else "run", feeds)
     outputs: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in feeds}
@@ -146,7 +147,8 @@ def _answer(artifact: Path, done: subprocess.CompletedProcess[str]) -> dict[str,
             done.stderr,
         ) from None
     if "problem" in about:
-        raise ArtifactError(about["problem"], about["hint"], f"{about['details']}{done.stderr}")
+        kind = NotSupported if about["not_supported"] else ArtifactError
+        raise kind(about["problem"], about["hint"], f"{about['details']}{done.stderr}")
     return about
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from slide_deploy import registry
-from slide_deploy.errors import ArtifactError, SlideDeployError
+from slide_deploy.errors import ArtifactError, NotSupported, SlideDeployError
 from slide_deploy.parity.block_trace import BlockReference, trace_blocks
 from slide_deploy.protocols import Runtime, Session
 
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
             "problem": error.message,
             "hint": error.hint,
             "details": "".join(traceback.format_exception(error)),
+            "not_supported": isinstance(error, NotSupported),
         }
     json.dump(about, sys.stdout)
     return 0

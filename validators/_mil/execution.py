@@ -13,6 +13,7 @@ from slide_deploy.errors import ArtifactError
 from slide_deploy.validators._mil.dtypes import Array, dtype_named
 from slide_deploy.validators._mil.halves import Half
 from slide_deploy.validators._mil.ops import OPERATIONS, Arguments, Note, call
+from slide_deploy.validators._mil.opsets import FIRST_OPSET
 from slide_deploy.validators._mil.program import (
     Block,
     Constant,
@@ -98,7 +99,10 @@ def _computed(
         raise ValueError("nested blocks in an operation that has none")
     implementation = OPERATIONS.get(operation.type)
     if implementation is None:
-        raise Unsupported(f"the operation {operation.type!r} is not supported")
+        # One that Core ML does not have at this opset either is the file's fault.
+        known = FIRST_OPSET.get(operation.type, context.opset + 1) <= context.opset
+        kind = Unsupported if known else ValueError
+        raise kind(f"the operation {operation.type!r} is not supported")
     arguments = _arguments(operation, values)
     return call(
         implementation, arguments, context.opset, lambda rule: context.note(f"{where}: {rule}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from slide_deploy.errors import ArtifactError
+from slide_deploy.errors import ArtifactError, NotSupported
 from slide_deploy.validators._mil.dtypes import Array
 from slide_deploy.validators._mil.halves import Half, widened
 
@@ -33,7 +33,7 @@ __all__ = [
 Shape = tuple[int | None, ...]
 
 
-class Unsupported(ArtifactError, ValueError):
+class Unsupported(NotSupported, ValueError):
     """Not computed here, because it is not documented or not written; the file may be right."""
 
 

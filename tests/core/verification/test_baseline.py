@@ -111,3 +111,15 @@ def test_a_new_target_is_welcome_and_old_problems_stay():
     found = regressions(report(check(), bad), report(check()))
     assert found.checks[1].problems == ("other",)
     assert found.verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("changed", [{"sha256": "1" * 64}, {"weights": "ema"}])
+def test_a_baseline_of_other_weights_is_named(changed: dict[str, str]) -> None:
+    old = report(check())
+    new = replace(old, source=replace(old.source, **changed))
+    found = regressions(new, old)
+    assert found.verdict is Verdict.FAIL
+    assert "source changed" in found.checks[0].problems[0]
+    assert regressions(replace(new, source=replace(old.source, path_name="other.pth")), old) == (
+        replace(new, source=replace(old.source, path_name="other.pth"))
+    )

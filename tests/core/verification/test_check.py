@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +26,10 @@ def artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def checked(path: Path, precision: str = "float32"):
+def checked(path: Path, precision: str = "float32", known: tuple[str, ...] = ()):
     record = Artifact("onnx", path.name, precision, "", 0, SPECS, SPECS)
     reference = SimpleNamespace(expect=lambda axes, precision: ())
-    return check_artifact(path, reference, record, VerificationPolicy(), lambda step: None)
+    return check_artifact(path, reference, record, VerificationPolicy(), lambda step: None, known)
 
 
 def test_a_crashed_runner_leaves_its_standard_error(
@@ -48,3 +49,26 @@ def test_a_precision_that_no_scheme_has_fails(artifact: Path) -> None:
     assert found.verdict is Verdict.FAIL
     assert "unknown precision 'float7'" in found.problems[0]
     assert found.precision == "float7"
+
+
+@pytest.mark.parametrize(
+    ("not_supported", "known", "verdict"),
+    [
+        (True, (), Verdict.NOT_RUN),
+        (False, (), Verdict.FAIL),
+        (True, ("it has changed",), Verdict.FAIL),
+    ],
+)
+def test_only_a_sound_file_that_cannot_run_here_is_not_run(
+    artifact: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    not_supported: bool,
+    known: tuple[str, ...],
+    verdict: Verdict,
+) -> None:
+    about = {"problem": "no lstm", "hint": "", "details": "", "not_supported": not_supported}
+    done = subprocess.CompletedProcess([], 0, stdout=json.dumps(about), stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    found = checked(artifact, known=known)
+    assert found.verdict is verdict
+    assert found.problems == (*known, "no lstm")
