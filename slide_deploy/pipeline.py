@@ -201,7 +201,7 @@ def reference_of(
     *,
     size_of: SizeOf | None = None,
 ) -> Reference:
-    """The reference that artifacts of a model are held against.
+    """The reference that artifacts of a model are compared with.
 
     The model runs once per dynamic axes and precision, when they are first asked for.
     """

@@ -3,7 +3,7 @@
 Whoever writes the attention (arXiv 2304.04237, and the variants of the same authors' DAT
 repository) under names of their own still needs these parameters: two projections, shift pairs,
 perhaps a position bias. How they are joined no shape tells, so each way is a hypothesis, an
-attention of this package, to be held against the module.
+attention of this package, which is compared with the module.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Where an artifact leaves the noise: its values against the outputs of the model's blocks.
+"""Where the error of an artifact first exceeds the noise, block by block of the model.
 
 No names are needed. A block's output is the value of the artifact that comes closest to it,
 among those of its size, as it lies or with channels first; a block that a converter has
-dissolved has no such value, and is passed over where a later block agrees again.
+merged into others has no such value, and is passed over where a later block agrees again.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def trace_blocks(
 
 
 def first_bad_block(trace: tuple[BlockError, ...]) -> str | None:
-    """The first block to leave the noise; None where all that were found are within it."""
+    """The first block whose error exceeds the noise; None where every block found is within it."""
     bad = [index for index, error in enumerate(trace) if error.noise_ratio > NOISE_MULTIPLE]
     last_good = max(set(range(len(trace))) - set(bad), default=-1)
     for index in bad:

@@ -59,7 +59,9 @@ def _case(check: Check) -> ET.Element:
         kind = "failure" if check.verdict is Verdict.FAIL else "skipped"
         problems = [*check.problems]
         if check.first_bad_block is not None:
-            problems.append(f"the first block to leave the noise is {check.first_bad_block}")
+            problems.append(
+                f"the first block whose error exceeds the noise is {check.first_bad_block}"
+            )
         message = problems[0] if problems else "no reason was recorded"
         part = ET.SubElement(case, kind, {"message": clean(message)})
         part.text = clean("\n".join(problems))

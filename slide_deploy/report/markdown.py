@@ -76,10 +76,11 @@ def _problems(report: Report) -> Iterator[str]:
         yield ""
         yield f"**{_text(check.target)}**, {_text(check.path)}:"
         yield ""
+        if check.first_bad_block is not None:
+            block = _code(check.first_bad_block)
+            yield f"- the first block whose error exceeds the noise is {block}"
         for problem in check.problems:
             yield f"- {_text(problem)}"
-        if check.first_bad_block is not None:
-            yield f"- the first block to leave the noise is {_code(check.first_bad_block)}"
 
 
 def _details(check: Check) -> Iterator[str]:

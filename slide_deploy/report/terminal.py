@@ -130,7 +130,7 @@ def _trace_table(check: Check) -> RenderableType:
         length = max(1, min(30, round(4 * math.log10(max(error.noise_ratio, 1.0) * 2))))
         table.add_row(
             Text(error.block, style="bold red" if error.block == check.first_bad_block else ""),
-            number(error.max_abs_error, ".1e") if error.found else "dissolved",
+            number(error.max_abs_error, ".1e") if error.found else "merged",
             number(error.noise_ratio, ".1f") if error.found else "–",
             Text("█" * length, style="red" if beyond else "green") if error.found else "",
         )
@@ -184,7 +184,7 @@ def _mixed(check: Check) -> str:
 def _first_bad_block(check: Check) -> tuple[str, ...]:
     if check.first_bad_block is None:
         return ()
-    return (f"the first block to leave the noise is {check.first_bad_block}",)
+    return (f"the first block whose error exceeds the noise is {check.first_bad_block}",)
 
 
 def inspection_table(found: Inspection) -> RenderableType:

@@ -105,7 +105,7 @@ def headline(report: Report) -> str:
         for verdict in (Verdict.FAIL, Verdict.NOT_RUN)
         if found[verdict]
     ]
-    return f"{', '.join(parts)}, held against the {report.reference}."
+    return f"{', '.join(parts)}, compared with the {report.reference}."
 
 
 def gate_text(check: Check) -> str:

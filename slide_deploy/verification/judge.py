@@ -42,7 +42,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Reference:
-    """What artifacts are held against. `specs` gives inputs and outputs of an artifact with such
+    """What artifacts are compared with. `specs` gives inputs and outputs of an artifact with such
     dynamic axes, `expect` the expectations for it at a precision; `reference` says in words what
     they are. `blocks` gives the model's blocks on one input, where there is a model."""
 

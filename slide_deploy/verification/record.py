@@ -42,8 +42,8 @@ class Check:
     computed in another type. `probes` are the inputs and why each is there.
     `pooled_noise_ratio` is error / noise over all probes, `repeated_noise_ratio` that of the
     systematic error (both root mean square). `trace` is the error over the blocks, where it was
-    asked for or the check failed; `first_bad_block` the first to leave the noise. `details` is
-    the traceback or standard error of a converter or runner that failed.
+    asked for or the check failed; `first_bad_block` is the first block whose error exceeds the
+    noise. `details` is the traceback or standard error of a converter or runner that failed.
     """
 
     target: str
@@ -81,7 +81,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of one run, what they were held against, and the command to run them again."""
+    """All checks of one run, what they were compared with, and the command to run them again."""
 
     verdict: Verdict
     source: SourceRecord

@@ -110,7 +110,7 @@ def test_the_page_shows_the_verdict_and_runs_nothing(browse):
     dom, errors, asked = browse("--dump-dom")
     assert "<title>tiny: FAILED – slide-deploy</title>" in dom
     assert '<strong id="verdict">Failed</strong>' in dom
-    assert "first block to leave the noise" in dom
+    assert "first block whose error exceeds the noise" in dom
     assert dom.count("<svg") > 4
     assert "<script" not in dom
     assert "CONSOLE" not in errors, errors

@@ -12,8 +12,9 @@ def test_the_first_bad_block_is_named_with_the_problems(failed):
     with console.capture() as captured:
         console.quiet = False
         console.print(report_table(failed))
-    assert "torchscript: the first block to leave the noise is layers.1.blocks.0.mlp" in (
-        captured.get()
+    assert (
+        "torchscript: the first block whose error exceeds the noise is layers.1.blocks.0.mlp"
+        in (captured.get())
     )
 
 

@@ -37,7 +37,7 @@ def test_headline_counts_what_did_not_pass(passed, failed):
     assert words.headline(passed) == (
         "All 2 artifacts agree with the unfused PyTorch model in float64, ema weights."
     )
-    assert words.headline(failed).startswith("1 of 3 failed, 1 of 3 not run, held against")
+    assert words.headline(failed).startswith("1 of 3 failed, 1 of 3 not run, compared with")
 
 
 def test_top1_names_near_ties(sample):
