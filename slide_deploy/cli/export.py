@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slide_deploy import registry
-from slide_deploy.artifacts.options import option_notes, options_by_target
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_images, load_model
 from slide_deploy.cli.outcome import Reporting, command_line, make_policy, read_baseline
@@ -55,7 +53,7 @@ def export(
         target_options=cli.parse_target_options(target_options),
     )
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
-    before, targets = read_baseline(baseline), _targets(target, options)
+    before, (targets, notes) = read_baseline(baseline), _targets(target, options)
     with reporting.progress() as progress:
         progress(f"loading {model.name}")
         loaded = load_model(model, weights, image_size, features, factory, inputs)
@@ -73,18 +71,21 @@ def export(
             progress=progress,
             command=command_line(),
         )
-    reporting.finish(found, (*loaded.notes, *option_notes(targets, options)), folder, trace=trace)
+    reporting.finish(found, (*loaded.notes, *notes), folder, trace=trace)
 
 
-def _targets(names: list[str], options: Options) -> tuple[str, ...]:
-    """The targets, after a check of what is asked for.
+def _targets(names: list[str], options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The targets, after a check of what is asked for, and notes on options that some lack.
 
     Raises MissingLibrary where there is only one target, and it cannot be written here, UsageError
     for an option that no target has.
     """
+    from slide_deploy import registry
+    from slide_deploy.artifacts.options import option_notes, options_by_target
+
     targets = registry.resolve_targets(names)
     options_by_target(targets, options)
     if len(targets) == 1:
         exporter = registry.exporter(targets[0])
         registry.require(f"export to {exporter.title}", exporter.packages, exporter.extra)
-    return targets
+    return targets, option_notes(targets, options)
