@@ -54,6 +54,7 @@ def export(
     )
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before, (targets, notes) = read_baseline(baseline), _targets(target, options)
+    policy = make_policy(atol, rtol, thorough=thorough, trace=trace)
     with reporting.progress() as progress:
         progress(f"loading {model.name}")
         loaded = load_model(model, weights, image_size, features, factory, inputs)
@@ -61,11 +62,8 @@ def export(
         from slide_deploy.pipeline import export_and_verify
 
         found = export_and_verify(
-            loaded,
-            targets,
-            folder,
-            options,
-            policy=make_policy(atol, rtol, thorough=thorough, trace=trace),
+            *(loaded, targets, folder, options),
+            policy=policy,
             images=load_images(images, loaded),
             baseline=before,
             progress=progress,
