@@ -41,7 +41,7 @@ check: setup ## Lint, format, CI files, types (on the built wheel's contents).
 
 bench: setup ## Time every form of the attention beside Swin-T, and what proof costs.
 	$(BIN)/python benchmarks/latency.py --sizes 224 448 --batches 1 8
-	$(BIN)/python benchmarks/coreml_forms.py
+	$(BIN)/python benchmarks/coreml_lowerings.py
 	$(BIN)/python benchmarks/export_cost.py
 
 schemas: setup ## Write the JSON Schemas of manifest.json and report.json from their records.

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from benchmarks.mutation.analysis import localised, power
 from benchmarks.mutation.document import document
 from benchmarks.mutation.plan import Plan
-from benchmarks.mutation.running import run
+from benchmarks.mutation.scheduler import run
 from benchmarks.mutation.tables import as_rich, headroom_rows, kind_rows, probe_rows, real_rows
 from slide_deploy import write_json
 

@@ -13,9 +13,9 @@ import numpy as np
 
 import slide_deploy
 from benchmarks.mutation.bench import Bench, load_bench
-from benchmarks.mutation.breaking import break_artifacts, broken_module, make
 from benchmarks.mutation.clean import seeded_bench
 from benchmarks.mutation.damage import reseeded, stale, truncated
+from benchmarks.mutation.mutants import break_artifacts, broken_module, make
 from benchmarks.mutation.mutation import Mutation
 from benchmarks.mutation.outcome import CrossCheck, Headroom, Outcome
 from benchmarks.mutation.plan import TARGETS, Plan, counts

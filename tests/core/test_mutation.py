@@ -14,15 +14,15 @@ from torch import nn
 
 from benchmarks.mutation.analysis import power
 from benchmarks.mutation.bench import Bench
-from benchmarks.mutation.breaking import break_artifacts, broken_module, make
 from benchmarks.mutation.clean import seeded_bench
 from benchmarks.mutation.damage import truncated
 from benchmarks.mutation.equivalence import INPUTS, random_inputs, widest
+from benchmarks.mutation.mutants import break_artifacts, broken_module, make
 from benchmarks.mutation.mutation import Mutation, block_of
 from benchmarks.mutation.outcome import Figure, Route, Status
 from benchmarks.mutation.plan import TARGETS, Plan, counts
-from benchmarks.mutation.running import run
 from benchmarks.mutation.sampling import KINDS, kind_named, sampled
+from benchmarks.mutation.scheduler import run
 from slide_deploy import registry
 from slide_deploy.parity.comparison import SYSTEMATIC_MULTIPLE
 from slide_deploy.reference import run_module

@@ -4,7 +4,7 @@ One Slide Attention of Slide-Swin-T's first stage (56×56, 96 channels, 3 heads)
 form to an ML program and read back from disk. Fewer operators are fewer kernels to start; bytes of
 intermediate values are what moves between them; the Neural Engine likes convolutions on maps of
 rank 4 and takes neither gathers nor strided slices well.
-Run as `python benchmarks/coreml_forms.py` (or `make bench`).
+Run as `python benchmarks/coreml_lowerings.py` (or `make bench`).
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from benchmarks.mutation.bench import Bench, Seen
 from benchmarks.mutation.equivalence import Widest, widest
 from benchmarks.mutation.mutation import Mutation
 from benchmarks.mutation.outcome import Effect, Outcome, Route, Status
-from benchmarks.mutation.patching import patch
 from benchmarks.mutation.sampling import kind_named
+from benchmarks.mutation.tensor_patch import patch
 from slide_deploy.errors import ConversionError
 
 __all__ = ["break_artifacts", "broken_module"]
