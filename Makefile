@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 
-demo: setup ## Export the trained digits model to every target, verify, show accuracy per target.
+demo: setup ## Export the trained digits model to every target, verify it, compare accuracy.
 	$(BIN)/python examples/digits/demo.py
 
 test: setup ## Run the tests (minutes).
@@ -39,7 +39,7 @@ check: setup ## Lint, format, CI files, types (on the built wheel's contents).
 	rm -rf build/types && mkdir -p build/types && $(BIN)/python -m zipfile -e build/wheel/*.whl build/types
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p slide_deploy
 
-bench: setup ## Time every form of the attention beside Swin-T, and what proof costs.
+bench: setup ## Measure the latency of every lowering and of Swin-T, and the cost of verification.
 	$(BIN)/python benchmarks/latency.py --sizes 224 448 --batches 1 8
 	$(BIN)/python benchmarks/coreml_lowerings.py
 	$(BIN)/python benchmarks/export_cost.py
@@ -47,7 +47,7 @@ bench: setup ## Time every form of the attention beside Swin-T, and what proof c
 schemas: setup ## Write the JSON Schemas of manifest.json and report.json from their records.
 	$(BIN)/python tests/schemas.py
 
-mutation: setup ## Break artifacts on purpose, count what verify notices (10 to 20 minutes).
+mutation: setup ## Break artifacts on purpose and write docs/mutation.md (30 minutes).
 	$(BIN)/python -m benchmarks.mutation --document docs/mutation.md
 
 clean: ## Remove everything that was built.

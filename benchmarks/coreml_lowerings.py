@@ -1,9 +1,9 @@
-"""What each form of the attention is made of in Core ML, where it cannot be timed.
+"""Counts the operators of each lowering in Core ML, which can only be timed on Apple's systems.
 
-One Slide Attention of Slide-Swin-T's first stage (56×56, 96 channels, 3 heads), exported in each
-form to an ML program and read back from disk. Fewer operators are fewer kernels to start; bytes of
-intermediate values are what moves between them; the Neural Engine likes convolutions on maps of
-rank 4 and takes neither gathers nor strided slices well.
+One Slide Attention of Slide-Swin-T's first stage (56×56, 96 channels, 3 heads) is exported in each
+lowering to an ML program and read back from disk. Each operator starts a kernel, and intermediate
+values are written to memory. The Neural Engine is fast at convolutions on maps of rank 4, and slow
+at gathers and strided slices.
 Run as `python benchmarks/coreml_lowerings.py` (or `make bench`).
 """
 
@@ -29,8 +29,16 @@ BYTES = 4
 
 def main() -> None:
     table = Table(title=f"Core ML, one attention, {SIDE}×{SIDE}×{DIM}, {HEADS} heads, float32")
-    for column in ("form", "operators", "convolutions", "gathers", "strided slices", "rank", "MB"):
-        table.add_column(column, justify="left" if column == "form" else "right")
+    for column in (
+        "lowering",
+        "operators",
+        "convolutions",
+        "gathers",
+        "strided slices",
+        "rank",
+        "MB",
+    ):
+        table.add_column(column, justify="left" if column == "lowering" else "right")
     for name, program in programs():
         counts = _mil.histogram(program)
         shapes = [value.type.shape or () for value in made(program)]
@@ -44,33 +52,33 @@ def main() -> None:
             f"{sum(BYTES * math.prod(size or 1 for size in shape) for shape in shapes) / 1e6:.0f}",
         )
     Console().print(table)
-    print("MB: of all intermediate values together, each counted once.")
+    print("MB: size of all intermediate values, each counted once.")
 
 
 def programs() -> Iterator[tuple[str, _mil.Program]]:
-    """Each form's program, as read back from its package."""
+    """The name and the program of each lowering, read back from its package."""
     torch.manual_seed(0)
     attention = SlideAttention(AttentionConfig(DIM, HEADS)).eval().requires_grad_(False)
     fused = fuse_module(torch.nn.Sequential(attention))[0]
     tokens = TensorSpec("tokens", (1, SIDE, SIDE, DIM))
-    for form in lowerings():
+    for lowering in lowerings():
         capture = Capture(
-            form.build(fused).eval(), (tokens,), (TensorSpec("out", tokens.shape),), {}
+            lowering.build(fused).eval(), (tokens,), (TensorSpec("out", tokens.shape),), {}
         )
         with tempfile.TemporaryDirectory() as folder:
-            record = write_artifact("coreml", form.name, capture, Path(folder))
-            yield form.name, _mil.read_package(Path(folder, record.path))
+            record = write_artifact("coreml", lowering.name, capture, Path(folder))
+            yield lowering.name, _mil.read_package(Path(folder, record.path))
 
 
 def made(program: _mil.Program) -> Iterator[_mil.Value]:
-    """Values that are computed when the program runs."""
+    """The values that are computed at run time."""
     for operation in program.operations:
         if operation.type != "const":
             yield from operation.outputs
 
 
 def has_stride(operation: _mil.Operation) -> bool:
-    """Whether it is a slice with a step other than 1."""
+    """Whether the operation is a slice with a step other than 1."""
     given = operation.inputs.get("stride", ()) if operation.type.startswith("slice") else ()
     return any(isinstance(step, _mil.Constant) and bool((step.data != 1).any()) for step in given)
 

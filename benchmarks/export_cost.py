@@ -1,7 +1,7 @@
-"""What proof costs: `slide-deploy export -t all` beside the vendors' converters alone.
+"""Time and memory of `slide-deploy export -t all`, compared with the vendors' converters alone.
 
-Both run as whole processes, in turn, on the same Slide-Swin-T at 224×224 with a perturbed
-learned path. The vendors' side calls each converter as its documentation does and saves.
+Both run alternately as whole processes, on the same Slide-Swin-T at 224×224. The vendors'
+converters are called as in their documentation.
 Run as `python benchmarks/export_cost.py` (or `make bench`).
 """
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def write_checkpoint(size: str, path: Path) -> None:
-    """A bare state dict with random weights and a learned path away from zero."""
+    """Write a bare state dict with random weights, and non-zero learned shifts and biases."""
     import torch
 
     from slide_deploy.models import slide_swin
@@ -63,7 +63,7 @@ def write_checkpoint(size: str, path: Path) -> None:
 
 
 def convert_with_vendors(checkpoint: Path) -> None:
-    """The four conversions a user would write by hand, on the fused model."""
+    """The conversions that a user would write by hand, of the fused model."""
     import coremltools as ct
     import openvino
     import torch
@@ -128,7 +128,7 @@ def show(size: str, taken: dict[str, list[tuple[float, float]]]) -> None:
             f"{statistics.median(ratios):.2f}",
         )
     Console().print(table)
-    print("slide-deploy's side also loads, fuses, hashes, and verifies all four artifacts.")
+    print("slide-deploy also hashes and verifies all four artifacts.")
 
 
 if __name__ == "__main__":

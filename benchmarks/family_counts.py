@@ -1,7 +1,7 @@
-"""Count parameters and FLOPs of every published size, beside what the paper prints.
+"""Print the table of docs/families.md: parameters and FLOPs of every size, ours and the paper's.
 
-Run as `python benchmarks/family_counts.py`: it prints the table of docs/families.md. Models live
-on the meta device: no weights are made and nothing is computed.
+Run as `python benchmarks/family_counts.py`. Models are on the meta device: no weights are allocated
+and nothing is computed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["PUBLISHED", "row", "table"]
 
 IMAGE = (TensorSpec("image", (1, 3, 224, 224)),)
 
-# Name, how to build it, and what the paper prints: millions of parameters, GFLOPs.
+# Name, constructor, and the paper's millions of parameters and GFLOPs.
 PUBLISHED: tuple[tuple[str, Callable[[], Any], str, str], ...] = (
     ("Slide-Swin-T", slide_swin.slide_swin_t, "29", "4.6"),
     ("Slide-Swin-S", slide_swin.slide_swin_s, "51", "8.9"),
@@ -43,7 +43,7 @@ PUBLISHED: tuple[tuple[str, Callable[[], Any], str, str], ...] = (
 
 
 def row(name: str, build: Callable[[], Any], parameters: str, flops: str) -> str:
-    """One line of the table: counted on the left of printed, twice."""
+    """One line of the table, with the paper's figures to the right of ours."""
     with torch.device("meta"):
         model = build()
     millions = count_parameters(model) / 1e6

@@ -1,10 +1,9 @@
-"""Slide-Swin-T through every form of its attention, beside Swin-T, in one run per runtime.
+"""Latency of Slide-Swin-T in every lowering, compared with Swin-T, in one run per runtime.
 
-Each variant is exported by this project's own exporters in float32 and timed through its own
-runtime, interleaved with the others, so that ratios hold on a machine whose speed drifts.
-Swin-T is the published module (`swin.py`), exported as it is; "Swin-T, cleaned up" is the same
-architecture in this project's own operators with constants folded, as Slide-Swin-T's are.
-Then the first stage alone at 224 and 448 pixels, to see how an all-local stage grows.
+Each variant is exported in float32 and timed in rounds that alternate between the variants, so
+that ratios are reliable on a machine whose speed changes. Swin-T is the published module
+(`swin.py`); "Swin-T, cleaned up" has slide-deploy's own operators and folded constants. The first
+stage is also timed alone at 224 and 448 pixels, because all of its attention is local.
 Run as `python benchmarks/latency.py` (or `make bench`).
 """
 
@@ -50,17 +49,17 @@ SWIN_T = SlideSwinConfig(
 )
 SLIDE_SWIN_T = replace(SWIN_T, slide_stages=2, window_size=56)
 
-# The table's choice among the forms.
+# Marks the lowering that `auto` takes.
 AUTO_MARK = " (auto)"
 
-# From so many pixels on only a few are compared, and the table's choice: all eleven models at
-# once, each with its activations, outgrow 24 GB there.
+# From this number of pixels on, only FEW and the marked lowering are compared: all eleven models
+# with their activations need more than 24 GB.
 LARGE = 8 * 448**2
 FEW = ("Swin-T", "two branches", "im2col", "floor, no attention")
 
 
 class Floor(nn.Module):
-    """Slide Attention without its attention: the projections alone, which every form has."""
+    """The projections of Slide Attention, without the attention."""
 
     def __init__(self, attention: SlideAttention) -> None:
         super().__init__()
@@ -73,7 +72,7 @@ class Floor(nn.Module):
 
 
 class Alone(nn.Module):
-    """One stage's blocks on a map (B, H, W, C)."""
+    """The blocks of one stage on a map (B, H, W, C)."""
 
     def __init__(self, stage: Stage) -> None:
         super().__init__()
@@ -106,7 +105,7 @@ def main() -> None:
             for batch in chosen.batches:
                 title = f"{target}, {size}×{size}, batch {batch}"
                 made = models(target, size, batch)
-                # As many pixels a round at any size, but for one call at least.
+                # The same number of pixels per round at any size, but at least one call.
                 calls = max(1, 4 * 224**2 // (batch * size**2))
                 found = measure(target, made, chosen.rounds, chosen.threads, calls)
                 show(found, title, f"{target}-{size}-{batch}")
@@ -120,7 +119,7 @@ Variant = tuple[str, nn.Module, TensorSpec, TensorSpec]
 def measure(
     target: str, made: Iterator[Variant], rounds: int, threads: int, calls: int = 4
 ) -> Benchmark:
-    """Export every variant for one target and time them in turn; ratios are to the first."""
+    """Export every variant for one target and time them; ratios are relative to the first."""
     exporter = registry.exporter(target)
     with tempfile.TemporaryDirectory() as folder:
         paths = []
@@ -133,7 +132,7 @@ def measure(
 
 
 def models(target: str, size: int, batch: int) -> Iterator[Variant]:
-    """Whole models, Swin-T first."""
+    """Whole models, starting with Swin-T."""
     image = TensorSpec("image", (batch, 3, size, size))
     for name, module in variants(target, size):
         if batch * size**2 < LARGE or name in FEW or name.endswith(AUTO_MARK):
@@ -141,25 +140,25 @@ def models(target: str, size: int, batch: int) -> Iterator[Variant]:
 
 
 def variants(target: str, size: int) -> Iterator[tuple[str, nn.Module]]:
-    """Swin-T, then Slide-Swin-T through every form; the table's choice is marked."""
+    """Swin-T, then Slide-Swin-T in every lowering; that of `auto` is marked."""
     torch.manual_seed(0)
     yield "Swin-T", SwinT(size).eval().requires_grad_(False)
-    swin = drawn(replace(SWIN_T, image_size=(size, size)))
+    swin = random_model(replace(SWIN_T, image_size=(size, size)))
     yield "Swin-T, cleaned up", fold_windows(swin)
-    slide = drawn(replace(SLIDE_SWIN_T, image_size=(size, size)))
+    slide = random_model(replace(SLIDE_SWIN_T, image_size=(size, size)))
     yield "two branches", slide
     fused, inputs = fold_windows(fuse_module(slide)), (TensorSpec("image", (1, 3, size, size)),)
     default = {layer.form for layer in lower(fused, inputs, "auto", target, {})[1]}
-    for form in lowerings():
-        name = form.name + AUTO_MARK if form.name in default else form.name
-        yield name, lower(fused, inputs, form.name, target, {})[0]
+    for lowering in lowerings():
+        name = lowering.name + AUTO_MARK if lowering.name in default else lowering.name
+        yield name, lower(fused, inputs, lowering.name, target, {})[0]
     yield "floor, no attention", replace_attention(slide, lambda module, _: Floor(module))
 
 
 def stages(target: str) -> Iterator[Variant]:
-    """The first, all-local stage in the table's form, at one image size and at twice that."""
+    """The first stage, lowered by `auto`, at two image sizes."""
     for size in (224, 448):
-        fused = fuse_module(drawn(replace(SLIDE_SWIN_T, image_size=(size, size))))
+        fused = fuse_module(random_model(replace(SLIDE_SWIN_T, image_size=(size, size))))
         lowered = lower(fused, (TensorSpec("image", (1, 3, size, size)),), "auto", target, {})[0]
         stage = lowered.get_submodule("layers.0")
         assert isinstance(stage, Stage)
@@ -168,8 +167,8 @@ def stages(target: str) -> Iterator[Variant]:
         yield f"stage 1 of {size} px", Alone(stage).eval(), tokens, replace(tokens, name="out")
 
 
-def drawn(config: SlideSwinConfig) -> nn.Module:
-    """Random weights, the learned path and every bias away from zero."""
+def random_model(config: SlideSwinConfig) -> nn.Module:
+    """A model with random weights, and non-zero learned shifts and biases."""
     torch.manual_seed(0)
     model = SlideSwin(config).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():

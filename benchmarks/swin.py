@@ -1,8 +1,7 @@
-"""Swin-T as it is published and usually exported: the model that Slide-Swin-T competes with.
+"""The published Swin-T (arXiv 2103.14030), for comparison with Slide-Swin-T.
 
-Windows are cut by a view of rank 6, q, k and v come from one product in rank 5, the position
-bias is looked up in its table on each run, shifts are `torch.roll` (arXiv 2103.14030). Weights
-have the published shapes; nothing is folded.
+Windows are partitioned by a view of rank 6, q, k and v are one product of rank 5, each run looks
+up the position bias in its table, and shifts are `torch.roll`. No constants are folded.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Break artifacts on purpose, and measure what verification notices."""
+"""Break artifacts on purpose, and measure what verification detects."""

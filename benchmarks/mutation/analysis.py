@@ -1,4 +1,4 @@
-"""Figures from a run: power, and what each probe is good for."""
+"""Figures of a run: detection rate, localisation rate, and the use of each probe."""
 
 from __future__ import annotations
 
@@ -12,28 +12,35 @@ from benchmarks.mutation.outcome import Figure, Outcome, Status
 from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, SYSTEMATIC_MULTIPLE
 from slide_deploy.parity.probes import source
 
-__all__ = ["ProbeUse", "counted", "detects", "fewest_probes", "localised", "power", "probe_uses"]
+__all__ = [
+    "ProbeUse",
+    "counted",
+    "detection_rate",
+    "detects",
+    "fewest_probes",
+    "localised",
+    "probe_uses",
+]
 
-
-# They work together, with the probe that they repeat.
-PERTURBED_COPIES = "echoes"
+# Perturbed copies are counted as one probe: the systematic error is measured on all of them.
+PERTURBED_COPIES = "perturbed copies"
 
 
 @dataclass(frozen=True)
 class ProbeUse:
-    """How many mutants a probe notices by itself, and how many no other would notice."""
+    """How many mutants a probe detects without the others, and how many no other detects."""
 
     probe: str
-    notices: int
     alone: int
+    only: int
 
 
 def counted(outcomes: Iterable[Outcome]) -> Counter[Status]:
-    """How many mutants ended in which way."""
+    """The number of mutants with each status."""
     return Counter(outcome.status for outcome in outcomes)
 
 
-def power(outcomes: Iterable[Outcome]) -> float:
+def detection_rate(outcomes: Iterable[Outcome]) -> float:
     """Share of non-equivalent mutants that were detected."""
     count = counted(outcomes)
     made = count[Status.DETECTED] + count[Status.MISSED]
@@ -41,14 +48,14 @@ def power(outcomes: Iterable[Outcome]) -> float:
 
 
 def localised(outcomes: Iterable[Outcome]) -> tuple[int, int]:
-    """Of the detected mutants with one site that ran: those whose block was named, and all."""
+    """The detected mutants whose broken block was named, and all that ran and have one site."""
     own = [o for o in outcomes if o.block and o.status is Status.DETECTED and o.figures]
     return sum(o.named == o.block for o in own), len(own)
 
 
 def detects(outcome: Outcome, probes: Collection[str]) -> bool:
-    """Whether these probes alone would have noticed the mutant, by its numbers."""
-    if PERTURBED_COPIES in probes and (outcome.repeated or 0.0) > SYSTEMATIC_MULTIPLE:
+    """Whether these probes are enough to detect the mutant from its outputs."""
+    if PERTURBED_COPIES in probes and (outcome.systematic or 0.0) > SYSTEMATIC_MULTIPLE:
         return True
     own = [figure for figure in outcome.figures if _unit(figure) in probes]
     if any(figure.max_error > NOISE_MULTIPLE * figure.noise_floor for figure in own):
@@ -63,18 +70,18 @@ def probe_uses(outcomes: Iterable[Outcome]) -> list[ProbeUse]:
     """One entry per probe, over the mutants that ran."""
     ran = [outcome for outcome in outcomes if outcome.figures]
     probes = _probes(ran)
-    seen = [outcome for outcome in ran if detects(outcome, probes)]
+    detected = [outcome for outcome in ran if detects(outcome, probes)]
     uses = []
     for probe in probes:
         others = [other for other in probes if other != probe]
-        notices = sum(detects(outcome, [probe]) for outcome in ran)
-        alone = sum(not detects(outcome, others) for outcome in seen)
-        uses.append(ProbeUse(probe, notices, alone))
+        alone = sum(detects(outcome, [probe]) for outcome in ran)
+        only = sum(not detects(outcome, others) for outcome in detected)
+        uses.append(ProbeUse(probe, alone, only))
     return uses
 
 
 def fewest_probes(outcomes: Iterable[Outcome]) -> list[tuple[str, int]]:
-    """The order in which probes are worth having: each with the mutants noticed so far."""
+    """Greedy order of the probes: each with the number of mutants detected up to it."""
     ran = [outcome for outcome in outcomes if outcome.figures]
     left = _probes(ran)
     chosen: list[tuple[str, int]] = []

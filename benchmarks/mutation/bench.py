@@ -1,4 +1,4 @@
-"""A model under test: its reference, its clean artifacts, and the judging of any artifact."""
+"""A model under test: its reference, its clean artifacts, and their verification."""
 
 from __future__ import annotations
 
@@ -35,16 +35,15 @@ from slide_deploy.parity.metrics import max_abs_error, rms_error
 from slide_deploy.protocols import Session
 from slide_deploy.types import DynamicAxes
 
-__all__ = ["Bench", "Seen", "load_bench"]
+__all__ = ["Bench", "Observation", "load_bench"]
 
-# Artifacts of one fixed batch size and precision, as they are exported unasked.
-EXTENT, PRECISION = DynamicAxes(batch=1), Precision.FLOAT32
+# Artifacts have the default batch size and precision of `slide-deploy export`.
+AXES, PRECISION = DynamicAxes(batch=1), Precision.FLOAT32
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What verification says of one artifact: its first problem, empty on a pass, the figures
-    behind it, and the block it names."""
+class Observation:
+    """The result of verifying one artifact; `problem` is the first one, empty on a pass."""
 
     problem: str
     judgement: Judgement | None = None
@@ -54,7 +53,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Bench:
-    """One model with a folder to work in."""
+    """One model with a working folder."""
 
     name: str
     model: Model
@@ -62,22 +61,22 @@ class Bench:
 
     @cached_property
     def fused(self) -> nn.Module:
-        """The module that converters are given."""
+        """The module that is passed to converters."""
         return self.model.module if self.model.fused else fuse_module(self.model.module)
 
     @cached_property
-    def subject(self) -> Reference:
-        """The reference, as verification takes it."""
+    def reference(self) -> Reference:
+        """The reference of verification."""
         return reference_of(self.model)
 
     @cached_property
     def expected(self) -> tuple[Expectation, ...]:
-        """References and noise floors, computed once."""
-        return self.subject.expect(EXTENT, PRECISION)
+        """Reference outputs and noise floors."""
+        return self.reference.expect(AXES, PRECISION)
 
     @cached_property
     def blocks(self) -> dict[str, tuple[BlockReference, ...]]:
-        """Blocks of the model by probe, filled as they are asked for."""
+        """Cache of the model's blocks by probe."""
         return {}
 
     def clean(self, target: str) -> Path:
@@ -88,7 +87,7 @@ class Bench:
         return path
 
     def exported(self, target: str) -> Path:
-        """The artifact that `slide-deploy export` writes, in the forms that suit the target."""
+        """The artifact that `slide-deploy export` writes, with the target's default lowerings."""
         capture = self._deploy(target).capture
         return self.convert(capture, target, self.folder / "exported")
 
@@ -101,39 +100,38 @@ class Bench:
         return self.capture(self.fused)
 
     def capture(self, module: nn.Module) -> Capture:
-        """A module as exporters take it; they share its torch.export."""
+        """The argument of exporters; they share its torch.export."""
         return Capture(module, self.model.inputs, self.model.outputs, {})
 
     def convert(self, capture: Capture, target: str, folder: Path) -> Path:
-        """Write one artifact with the real exporter; ConversionError where it refuses."""
+        """Write one artifact with the real exporter, which may raise ConversionError."""
         folder.mkdir(parents=True, exist_ok=True)
         return folder / write_artifact(target, self.name, capture, folder).path
 
-    def see(self, target: str, path: Path) -> Seen:
-        """Open, run and judge an artifact by its numbers alone, with the code of `verify`.
-
-        In this process, which is what makes hundreds of mutants affordable.
-        """
+    def verify(self, target: str, path: Path) -> Observation:
+        """Run and judge an artifact with the code of `verify`, but in this process, for speed."""
         runtime = registry.runtime(target)
         try:
             session = runtime.open(path)
-            reading = _reading(target, session, self.expected)
-        except Exception as error:  # whatever a loader throws: `verify` calls it a failure too
-            return Seen(f"{type(error).__name__}: {error}".splitlines()[0])
+            run_result = _run_result(target, session, self.expected)
+        except Exception as error:  # `verify` too counts any exception of a loader as a failure
+            return Observation(f"{type(error).__name__}: {error}".splitlines()[0])
         judgement = judge(
-            reading, self.expected, self.subject, EXTENT, PRECISION, VerificationPolicy()
+            run_result, self.expected, self.reference, AXES, PRECISION, VerificationPolicy()
         )
         named = self._named_block(session, judgement) if judgement.numbers_differ else None
-        return Seen(next(iter(judgement.problems), ""), judgement, self._figures(reading), named)
+        return Observation(
+            next(iter(judgement.problems), ""), judgement, self._figures(run_result), named
+        )
 
     def run(self, target: str, path: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What an artifact makes of one input."""
+        """The output of an artifact for one input."""
         (output,) = registry.runtime(target).open(path).run(inputs).values()
         return output
 
-    def _figures(self, reading: RunResult) -> tuple[Figure, ...]:
+    def _figures(self, run_result: RunResult) -> tuple[Figure, ...]:
         made = [
-            (e, name, reading.outputs[e.probe].get(name), reference)
+            (e, name, run_result.outputs[e.probe].get(name), reference)
             for e in self.expected
             for name, reference in e.references.items()
         ]
@@ -155,19 +153,19 @@ class Bench:
         probe = max(judgement.comparisons, key=lambda c: c.noise_ratio).probe
         inputs = next(dict(e.inputs) for e in self.expected if e.probe == probe)
         if probe not in self.blocks:
-            assert self.subject.blocks is not None
-            self.blocks[probe] = self.subject.blocks(inputs, PRECISION)
+            assert self.reference.blocks is not None
+            self.blocks[probe] = self.reference.blocks(inputs, PRECISION)
         return first_bad_block(trace_blocks(session.values(inputs), self.blocks[probe]))
 
 
 def load_bench(checkpoint: Path, folder: Path, image_size: tuple[int, int] | None = None) -> Bench:
-    """A bench for a checkpoint on disk."""
+    """Load the model of a checkpoint."""
     model = slide_deploy.load(checkpoint, image_size=image_size)
     return Bench(model.name, model, folder)
 
 
-def _reading(target: str, session: Session, expected: tuple[Expectation, ...]) -> RunResult:
-    """What `read_artifact` brings back, without the fresh process."""
+def _run_result(target: str, session: Session, expected: tuple[Expectation, ...]) -> RunResult:
+    """The result of `read_artifact`, computed in this process."""
     runtime = registry.runtime(target)
     names = {name.partition("::")[0] for name in session.operators}
     return RunResult(

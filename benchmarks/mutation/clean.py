@@ -1,4 +1,4 @@
-"""Clean exports of differently seeded models: whatever fails here is a false alarm."""
+"""Differently seeded models, whose clean exports must pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["seeded_bench", "seeded_model"]
 
 
 def seeded_bench(seed: int, folder: Path) -> Bench:
-    """A small model of its own sizes and weights, read back from a checkpoint as a user's is."""
+    """A small model with random sizes and weights, loaded from a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"seed{seed}.pth"
     module = seeded_model(seed)
@@ -26,8 +26,8 @@ def seeded_bench(seed: int, folder: Path) -> Bench:
 
 
 def seeded_model(seed: int) -> SlideSwin:
-    """Sizes that make noise behave differently (few outputs, many, none pooled), and weights as
-    after training: no zeros left in biases and tables, some layers louder than others."""
+    """A model whose number of outputs varies, with weights as after training: non-zero biases and
+    tables, and layers of different scale."""
     rng = random.Random(seed)
     side, kernel = rng.choice(((16, 3), (32, 3), (32, 5), (24, 3)))
     heads = rng.choice((1, 2, 4))

@@ -1,4 +1,4 @@
-"""Mistakes in the computation: the weights stay, what is done with them is another."""
+"""Errors in the computation: the weights are not changed."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ def _rewritten(kind: str, name: str, detail: str, old: str, new: str) -> Mutatio
 
 
 def _rewrite(name: str, old: str, new: str, module: nn.Module) -> None:
-    """Give one submodule the forward of its class with one expression changed in its source."""
+    """Replace the forward of one submodule by a copy with one expression changed in the source."""
     broken: Any = module.get_submodule(name)
     forward = type(broken).forward
     source = textwrap.dedent(inspect.getsource(forward))
     if source.count(old) != 1:
-        raise LookupError(f"{old!r} stands {source.count(old)} times in {name}'s forward")
+        raise LookupError(f"{old!r} occurs {source.count(old)} times in the forward of {name}")
     scope = dict(forward.__globals__)
     exec(compile(source.replace(old, new), f"<broken {name}>", "exec"), scope)
     cls = type(broken)
@@ -98,7 +98,7 @@ def _rewrite(name: str, old: str, new: str, module: nn.Module) -> None:
 
 def _gelu(module: nn.Module, rng: random.Random) -> Iterator[Mutation]:
     names = [name for name, layer in module.named_modules() if isinstance(layer, nn.GELU)]
-    for index, name in enumerate(names):  # modules are listed in the order they run
+    for index, name in enumerate(names):  # modules are listed in execution order
         apply = partial(_set, name, "approximate", "tanh")
         yield Mutation(GELU, name, "tanh for erf", apply, approximate_gelu(index))
 
@@ -133,12 +133,12 @@ def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 COMPUTATION_KINDS = (
-    Kind(PAD_VALUE, "a shift pads with something else than zeros", _padding_value, False),
+    Kind(PAD_VALUE, "a shift pads with values other than zero", _padding_value, False),
     Kind(PAD_SIDE, "a shift pads on one side only", _padding_side, False),
     Kind(SOFTMAX, "attention is normalised over the wrong axis", _softmax, False),
     Kind(TWICE, "q is scaled by scale²", _twice, False),
     Kind(NEVER, "q is not scaled", _never, False),
-    Kind(GELU, "GELU's tanh approximation", _gelu, False),
-    Kind(EPSILON, "another LayerNorm epsilon", _epsilon, False),
-    Kind(MASK, "shifted windows see across the border", _mask, False),
+    Kind(GELU, "the tanh approximation of GELU is used", _gelu, False),
+    Kind(EPSILON, "the epsilon of a LayerNorm is changed", _epsilon, False),
+    Kind(MASK, "shifted windows attend across the border", _mask, False),
 )

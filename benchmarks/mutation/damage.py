@@ -1,7 +1,6 @@
-"""Mistakes with whole files: cut short, or those of another checkpoint.
+"""Truncated artifacts, and artifacts of another checkpoint.
 
-Judgement as `slide-deploy verify` does it, in a fresh process: a broken file may take the
-runtime down with it.
+They are verified in a fresh process, because a broken file may crash the runtime.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ __all__ = ["STALE", "TRUNCATED", "reseeded", "stale", "truncated"]
 
 TRUNCATED, STALE = "truncated file", "stale artifact"
 
-# Bytes that are left: half a download, a full disk at the end, a last block never written.
+# Remaining bytes after an aborted download, a full disk, or a missing last block.
 CUTS = ("half", "the first 90 %", "all but 512 bytes", "all but 4 bytes")
 
 
 def truncated(bench: Bench, target: str) -> Iterator[Outcome]:
-    """The artifact's largest file, which holds the weights, cut in several places."""
+    """Artifacts whose largest file, which holds the weights, is truncated."""
     clean = bench.clean(target)
     for cut in CUTS:
         with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
@@ -46,7 +45,7 @@ def truncated(bench: Bench, target: str) -> Iterator[Outcome]:
 
 
 def stale(bench: Bench, others: dict[str, nn.Module], target: str) -> Iterator[Outcome]:
-    """Artifacts of other weights (training form) of the same architecture, by description."""
+    """Artifacts of unfused modules of the same architecture with other weights, by description."""
     for detail, module in others.items():
         with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
             path = bench.convert(bench.capture(fuse_module(module)), target, Path(folder))
@@ -54,7 +53,7 @@ def stale(bench: Bench, others: dict[str, nn.Module], target: str) -> Iterator[O
 
 
 def reseeded(module: nn.Module, seed: int) -> nn.Module:
-    """The same architecture, as another run might end: each tensor's values in another order."""
+    """A copy whose tensors have their values in another order, like weights of another run."""
     torch.manual_seed(seed)
     other = copy.deepcopy(module)
     with torch.no_grad():
@@ -66,8 +65,8 @@ def reseeded(module: nn.Module, seed: int) -> nn.Module:
 
 
 def _checked(bench: Bench, target: str, path: Path, kind: str, detail: str) -> Outcome:
-    check = check_artifact(path, bench.subject, None, VerificationPolicy(), lambda step: None)
-    status = Status.DETECTED if check.problems else _unnoticed(bench, target, path)
+    check = check_artifact(path, bench.reference, None, VerificationPolicy(), lambda step: None)
+    status = Status.DETECTED if check.problems else _undetected(bench, target, path)
     return Outcome(
         model=bench.name,
         kind=kind,
@@ -82,11 +81,11 @@ def _checked(bench: Bench, target: str, path: Path, kind: str, detail: str) -> O
     )
 
 
-def _unnoticed(bench: Bench, target: str, path: Path) -> Status:
-    """Bytes that nothing is computed from may go without a loss."""
+def _undetected(bench: Bench, target: str, path: Path) -> Status:
+    """The status of a passing artifact: removing unused bytes has no effect."""
     artifacts = (path, bench.clean(target))
     for expected in bench.expected:
         made, sound = (bench.run(target, one, expected.inputs) for one in artifacts)
         if not np.array_equal(made, sound):
             return Status.MISSED
-    return Status.MENDED
+    return Status.INEFFECTIVE

@@ -1,11 +1,11 @@
-"""The page in docs/: what was run, and every table of it."""
+"""Writes docs/mutation.md."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
 
-from benchmarks.mutation.analysis import localised, power
+from benchmarks.mutation.analysis import detection_rate, localised
 from benchmarks.mutation.outcome import Outcome, Results, Status
 from benchmarks.mutation.plan import Plan
 from benchmarks.mutation.sampling import KINDS
@@ -23,63 +23,63 @@ from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, SYST
 __all__ = ["document"]
 
 TEXT = """\
-# What `verify` notices
+# Errors that `verify` detects
 
-Written by `make mutation`; do not edit. Artifacts are broken on purpose, in the ways converters
-and people break them, and judged by the code of `slide-deploy verify`, by their numbers alone:
-without a manifest, whose hashes would give most of them away.
+Written by `make mutation`; do not edit. Artifacts are broken on purpose, as converters and people
+do, and verified with the code of `slide-deploy verify`. There is no manifest, whose hashes would
+reveal most of the changes, so that only the outputs count.
 
     {command}
 
 {date}, {minutes:.0f} minutes on {jobs} processes, sites sampled with seed {seed}; {versions}.
 
-**Power {power}**: {detected} of {relevant} mutants that change anything were detected;
-{equivalent} more change nothing beyond the noise, {mended} were mended.
+**Detection rate {detection_rate}**: {detected} of {relevant} mutants with an effect were detected;
+{equivalent} more have no effect above the noise, {ineffective} have none at all.
 **{alarms} false alarms** in {clean} clean exports of {seeds} differently seeded models and
-{real} of the models below. Where a mutant has one site, the block that the report names is the
-block that was broken in **{named} of {localised}** ({share}).
+{real} of the models below. For mutants with one site, the report names the broken block in
+**{named} of {localised}** cases ({share}).
 
 ## Mutants
 
 {kinds}
-Each cell: detected / equivalent / missed / mended. Models: {models}.
+Each cell: detected / equivalent / missed / no effect. Models: {models}.
 
 | mutation | what happens |
 | --- | --- |
 {explained}
 
-- **file**: the tensor is changed in the artifact's own bytes (for Core ML's GELU, in its
-  program). **conversion**: the mistake is made in the module, which the real converter then
-  exports; so are the few tensors that a converter folded into something that is not found.
+- **file**: the tensor is changed in the artifact's file (for Core ML's GELU, in its program).
+  **conversion**: the error is made in the module, which the real converter then exports. This
+  includes the few tensors that a converter folded and that are not found in the file.
 - **equivalent**: on a thousand random inputs (200 draws each of the probes normal, patchwork,
   impulses, large and tiny, at other seeds) no output changes by more than the model's own float32
-  rounding does, max |y32 − y64|. Measured in float64 on the broken module, the twin of the broken
-  artifact; only mutants that were not detected are asked.
-- **mended**: the mistake is in the file, but not in what is computed (bytes that nothing reads, or
-  an attribute that the runtime or converter puts right): where it would show most of a thousand
-  inputs, the artifact gives the clean one's output to the last bit. Counted as neither.
+  rounding does, max |y32 − y64|. Measured in float64 on the broken module, which computes the same
+  as the broken artifact, for mutants that were not detected.
+- **no effect**: the error is in the file, but does not change the computation (unused bytes, or an
+  attribute that the runtime or converter corrects). On the one of the thousand inputs that would
+  show it most, the output of the artifact is identical to that of the clean one. Not counted.
 - **not made**: the converter refused the broken model.
-- `slide-deploy verify` in its own processes gave the same verdict on {agreed} of {asked} of these
-  mutants: per format the faintest that was detected, and the loudest that was not.
+- The command `slide-deploy verify` gave the same verdict on {agreed} of {asked} of these mutants:
+  for each format, the detected one with the smallest error and the undetected one with the largest.
 
 {undetected}
 ## Headroom
 
-A float32 artifact passes where, for each output, on every probe the largest error is at most
-{multiple:g} × the noise floor, over all probes together the error is at most {pooled:g} × the noise
-(both root mean square), and what of it returns on the echoes, near copies of one input that round
-differently, is at most {repeated:g} × the noise. The noise is that of PyTorch's own float32 against
-float64; for outputs of fewer than 100 values a probe's floor is never below twice the noise that
-is typical of the probes, since few values may all be rounded luckily.
+A float32 artifact passes if for each output the largest error on every probe is at most
+{multiple:g} × the noise floor, the pooled error is at most {pooled:g} × the noise, and the
+systematic error is at most {systematic:g} × the noise ([terms](glossary.md)). The noise is the
+difference between PyTorch's float32 and float64. For outputs of fewer than 100 values a probe's
+floor is at least twice the noise that is typical of the probes, since by chance the rounding
+errors of few values may all be small.
 
 {headroom}
-The same on models that are there, as worst probe · all probes · repeated:
+The same for existing models, as worst probe · all probes · systematic:
 
 {real_table}
 ## Probes
 
-Mutants of all formats that a probe notices; then in the order in which they are worth having,
-each with those above it.
+Mutants of all formats that each probe detects. Rows are ordered so that each probe adds as many
+detected mutants as possible to the probes above it.
 
 {probes}"""
 
@@ -97,11 +97,11 @@ def document(results: Results, plan: Plan, command: str, seconds: float) -> str:
         jobs=plan.jobs,
         seed=plan.seed,
         versions=", ".join(f"{name} {version}" for name, version in toolchain().items()),
-        power=f"{power(outcomes):.2%}",
+        detection_rate=f"{detection_rate(outcomes):.2%}",
         detected=count[Status.DETECTED],
         relevant=count[Status.DETECTED] + count[Status.MISSED],
         equivalent=count[Status.EQUIVALENT],
-        mended=count[Status.MENDED],
+        ineffective=count[Status.INEFFECTIVE],
         alarms=sum(bool(one.problem) for one in (*results.clean, *results.real)),
         clean=len(results.clean),
         seeds=plan.seeds,
@@ -111,13 +111,13 @@ def document(results: Results, plan: Plan, command: str, seconds: float) -> str:
         share=f"{named / everywhere:.1%}" if everywhere else "–",
         kinds=as_markdown(kind_rows(outcomes)),
         models=", ".join(path.stem for path in plan.benches),
-        explained="\n".join(f"| {kind.name} | {kind.what} |" for kind in KINDS),
+        explained="\n".join(f"| {kind.name} | {kind.description} |" for kind in KINDS),
         agreed=agreed,
         asked=len(results.cross_checks),
         undetected=_undetected(outcomes),
         multiple=NOISE_MULTIPLE,
         pooled=POOLED_MULTIPLE,
-        repeated=SYSTEMATIC_MULTIPLE,
+        systematic=SYSTEMATIC_MULTIPLE,
         headroom=as_markdown(headroom_rows(results.clean)),
         real_table=as_markdown(real_rows(results.real)),
         probes=as_markdown(probe_rows(results)),
@@ -128,5 +128,5 @@ def _undetected(outcomes: Sequence[Outcome]) -> str:
     rows = undetected_rows(outcomes)
     if not rows.cells:
         return ""
-    text = "Not detected, with the largest change on the thousand inputs in units of the noise:\n\n"
+    text = "Not detected, with the largest change on the thousand inputs, divided by the noise:\n\n"
     return text + as_markdown(rows)

@@ -1,7 +1,6 @@
-"""How much a mutation changes at all, in float64, over a thousand random inputs.
+"""The largest effect of a mutation, in float64, over a thousand random inputs.
 
-Measured on the broken module, the exact twin of the broken artifact: an artifact's own
-rounding would hide what is asked.
+It is measured on the broken module, because an artifact's rounding would hide small effects.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from benchmarks.mutation.bench import Bench
 from benchmarks.mutation.outcome import Effect
 from slide_deploy.parity.probes import make_probes
 
-__all__ = ["INPUTS", "Widest", "random_inputs", "widest"]
+__all__ = ["INPUTS", "LargestEffect", "largest_effect", "random_inputs"]
 
-# The random probes at other seeds than the one that verification uses: 200 draws of each.
+# The random probes, drawn with 200 seeds other than that of verification.
 RANDOM = ("normal", "patchwork", "impulses", "large", "tiny")
 SEEDS = range(1, 201)
 INPUTS = len(RANDOM) * len(SEEDS)
@@ -30,7 +29,7 @@ CHUNK = 100
 
 @dataclass(frozen=True)
 class _Sound:
-    """Inputs of one kind, what the model makes of them, and its float32 noise on them."""
+    """Inputs of one kind, with the model's float64 outputs and its float32 noise."""
 
     inputs: Tensor
     outputs: Tensor
@@ -38,7 +37,7 @@ class _Sound:
 
 
 def random_inputs(bench: Bench) -> Mapping[str, np.ndarray]:
-    """The thousand inputs, by the kind of probe they are draws of."""
+    """The thousand inputs, by probe."""
     (spec,) = bench.model.inputs
     draws: dict[str, list[np.ndarray]] = {name: [] for name in RANDOM}
     for seed in SEEDS:
@@ -49,15 +48,15 @@ def random_inputs(bench: Bench) -> Mapping[str, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Widest:
-    """The largest effect of a mutation, and the one input that shows it."""
+class LargestEffect:
+    """The largest effect of a mutation, and the input on which it occurs."""
 
     effect: Effect
     inputs: Mapping[str, np.ndarray]
 
 
-def widest(bench: Bench, broken: nn.Module) -> Widest:
-    """The change relative to the noise, for the kind of input where that is largest."""
+def largest_effect(bench: Bench, broken: nn.Module) -> LargestEffect:
+    """The largest change of an output relative to the noise."""
     (spec,) = bench.model.inputs
     exact = copy.deepcopy(broken).double()
     found = []
@@ -66,7 +65,7 @@ def widest(bench: Bench, broken: nn.Module) -> Widest:
         by_input = change.flatten(1).amax(1)
         index = int(by_input.argmax())
         image = sound.inputs[index : index + 1].float().numpy()
-        found.append(Widest(Effect(float(by_input[index]), sound.noise), {spec.name: image}))
+        found.append(LargestEffect(Effect(float(by_input[index]), sound.noise), {spec.name: image}))
     return max(found, key=lambda one: one.effect.change / one.effect.noise)
 
 

@@ -1,4 +1,4 @@
-"""Make one mutation in artifacts of every format, and have each judgement."""
+"""Make one mutation in artifacts of every format, and verify them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from benchmarks.mutation.bench import Bench, Seen
-from benchmarks.mutation.equivalence import Widest, widest
+from benchmarks.mutation.bench import Bench, Observation
+from benchmarks.mutation.equivalence import LargestEffect, largest_effect
 from benchmarks.mutation.mutation import Mutation
 from benchmarks.mutation.outcome import Effect, Outcome, Route, Status
 from benchmarks.mutation.sampling import kind_named
@@ -23,7 +23,7 @@ __all__ = ["break_artifacts", "broken_module"]
 
 
 def broken_module(bench: Bench, mutation: Mutation) -> nn.Module:
-    """The fused module with the mistake in it."""
+    """A copy of the fused module with the mutation."""
     broken = copy.deepcopy(bench.fused)
     mutation.apply(broken)
     return broken
@@ -32,32 +32,34 @@ def broken_module(bench: Bench, mutation: Mutation) -> nn.Module:
 def break_artifacts(
     bench: Bench, mutation: Mutation, targets: tuple[str, ...]
 ) -> Iterator[Outcome]:
-    """One outcome per target; what was not noticed is measured for what it changes at all."""
+    """One outcome per target; the effect of undetected mutants is measured."""
     broken = broken_module(bench, mutation)
-    most: Widest | None = None
+    most: LargestEffect | None = None
     folder = Path(tempfile.mkdtemp(prefix="mutant-", dir=bench.folder))
     try:
         for target, (route, path) in make(bench, mutation, broken, targets, folder).items():
             if isinstance(path, str):
                 yield _outcome(bench, mutation, target, route, Status.NOT_MADE, path)
                 continue
-            seen = bench.see(target, path)
-            if seen.problem:
-                yield _outcome(bench, mutation, target, route, Status.DETECTED, seen.problem, seen)
+            observed = bench.verify(target, path)
+            if observed.problem:
+                yield _outcome(
+                    bench, mutation, target, route, Status.DETECTED, observed.problem, observed
+                )
                 continue
-            most = most or widest(bench, broken)
-            status = _unnoticed(bench, target, path, most)
-            yield _outcome(bench, mutation, target, route, status, "", seen, most.effect)
+            most = most or largest_effect(bench, broken)
+            status = _undetected(bench, target, path, most)
+            yield _outcome(bench, mutation, target, route, status, "", observed, most.effect)
     finally:
         shutil.rmtree(folder)
 
 
-def _unnoticed(bench: Bench, target: str, path: Path, most: Widest) -> Status:
+def _undetected(bench: Bench, target: str, path: Path, most: LargestEffect) -> Status:
     if most.effect.equivalent:
         return Status.EQUIVALENT
-    # Where the mistake shows most, not even the last bit differs: it is not in what is computed.
+    # Identical outputs on the input with the largest effect: the computation is unchanged.
     made, sound = (bench.run(target, p, most.inputs) for p in (path, bench.clean(target)))
-    return Status.MENDED if np.array_equal(made, sound) else Status.MISSED
+    return Status.INEFFECTIVE if np.array_equal(made, sound) else Status.MISSED
 
 
 def make(
@@ -67,7 +69,10 @@ def make(
     targets: tuple[str, ...],
     folder: Path,
 ) -> dict[str, tuple[Route, Path | str]]:
-    """The broken artifacts, in their files where that reaches; a string says why there is none."""
+    """Route and path of each broken artifact, or the converter's error message.
+
+    The file is changed where possible; otherwise the broken module is converted.
+    """
     made: dict[str, tuple[Route, Path | str]] = {}
     if kind_named(mutation.kind).tensors_only:
         for target in targets:
@@ -96,10 +101,10 @@ def _outcome(
     route: Route,
     status: Status,
     problem: str,
-    seen: Seen | None = None,
+    observed: Observation | None = None,
     effect: Effect | None = None,
 ) -> Outcome:
-    judgement = seen.judgement if seen else None
+    judgement = observed.judgement if observed else None
     return Outcome(
         model=bench.name,
         kind=mutation.kind,
@@ -110,9 +115,9 @@ def _outcome(
         route=route,
         status=status,
         problem=problem,
-        figures=seen.figures if seen else (),
+        figures=observed.figures if observed else (),
         pooled=judgement.pooled_ratio if judgement else None,
-        repeated=judgement.systematic_ratio if judgement else None,
-        named=seen.named_block if seen else None,
+        systematic=judgement.systematic_ratio if judgement else None,
+        named=observed.named_block if observed else None,
         effect=effect,
     )

@@ -1,4 +1,4 @@
-"""What a mutation is: one mistake at one place of a fused model."""
+"""A mutation is one error at one site of a fused model."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import nn
 
 __all__ = ["Edit", "Kind", "Mutation", "block_of"]
 
-# Copies an artifact with the mistake made in its file: (clean, destination).
+# (clean, destination): copies an artifact and makes the error in its file.
 Edit = Callable[[Path, Path], None]
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """One mistake at one site. `apply` makes it in a fused module, in place.
+    """`apply` makes the error in a fused module, in place.
 
-    `site` is the module that was broken, in the model's own terms. `detail` says how. `edits`
-    make it in the file of a target whose converter does not let it through.
+    `site` is the name of the broken submodule and `detail` describes the error. `edits` make it in
+    the file, for targets whose converter would correct it.
     """
 
     kind: str
@@ -32,20 +32,19 @@ class Mutation:
 
     @property
     def block(self) -> str:
-        """The block that the site belongs to: what a localisation has to name."""
+        """The block that contains the site, which the report should name."""
         return block_of(self.site)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of mistake; `candidates` gives one mutation for each site it can happen at.
+    """One kind of error; `candidates` yields a mutation for each possible site.
 
-    A kind that changes tensors only can be made in an artifact's file; one that changes the
-    computation goes through the real exporters.
+    Errors with `tensors_only` are made in the artifact's file, the others before the real export.
     """
 
     name: str
-    what: str
+    description: str
     candidates: Callable[[nn.Module, random.Random], Iterator[Mutation]]
     tensors_only: bool
 

@@ -1,7 +1,7 @@
-"""Change one operator's attribute inside an artifact's own files.
+"""Change an attribute of one operator in an artifact's file.
 
-`index` counts the operators of that type in the order they run, which is the order their
-modules have in the model: each depends on the one before.
+`index` counts the operators of a type in execution order, which is the order of the modules in the
+model, since each depends on the one before.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["approximate_gelu", "layer_norm_epsilon"]
 
 
 def layer_norm_epsilon(index: int, epsilon: float) -> dict[str, Edit]:
-    """Another epsilon in LayerNorm number `index`, in every format."""
+    """Edits that change the epsilon of LayerNorm number `index`, for every target."""
     exact = repr(float(epsilon))
     return {
         "onnx": lambda clean, new: _onnx(clean, new, "LayerNormalization", index, epsilon),
@@ -31,10 +31,10 @@ def layer_norm_epsilon(index: int, epsilon: float) -> dict[str, Edit]:
 
 
 def approximate_gelu(index: int) -> dict[str, Edit]:
-    """The tanh form in GELU number `index`; ONNX at opset 18 spells it out as other operators.
+    """Edits that use the tanh approximation in GELU number `index`.
 
-    For Core ML it is the only way: coremltools 9.0 drops `approximate="tanh"` on its way from
-    torch.export and writes the erf form, so that a broken model comes out sound.
+    coremltools 9.0 ignores `approximate="tanh"` of torch.export and writes erf, so for Core ML the
+    error can only be made in the file. ONNX has no GELU operator before opset 20.
     """
     mode = ("approximation_mode", "TANH")
     mil = ("mode", "TANH_APPROXIMATION")
@@ -78,7 +78,7 @@ def _coreml(clean: Path, new: Path, kind: str, index: int, change: tuple[str, An
     operation = [op for op in block.operations if op.type == kind][index]
     name, value = change
     argument = operation.inputs[name].arguments[0]
-    # One constant may serve many operations: this one gets a value of its own.
+    # Several operations may share the constant, so this one gets a value of its own.
     argument.value.CopyFrom(constants[argument.name].attributes["val"])
     tensor = argument.value.immediateValue.tensor
     stored = tensor.strings if isinstance(value, str) else tensor.floats
@@ -96,6 +96,6 @@ def _torchscript(clean: Path, new: Path, pattern: str, index: int, code: str) ->
 
 
 def _at(index: int, pattern: str, replacement: str, text: str) -> str:
-    """Replace match number `index` alone."""
+    """Replace match number `index`."""
     match = list(re.finditer(pattern, text))[index]
     return text[: match.start()] + match.expand(replacement) + text[match.end() :]

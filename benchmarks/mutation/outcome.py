@@ -1,4 +1,4 @@
-"""What became of one mutant of one format, as kept among the raw results."""
+"""Records of a run: the outcome of each mutant in each format, and of clean exports."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = [
 
 
 class Status(StrEnum):
-    """`MENDED`: the file was broken, but computes what the clean one does to the last bit.
-    `NOT_MADE`: the converter refused the broken model, so that there is nothing to judge."""
+    """`INEFFECTIVE`: the file was changed, but its output is identical to the clean one's.
+    `NOT_MADE`: the converter refused the broken model."""
 
     DETECTED = "detected"
     EQUIVALENT = "equivalent"
     MISSED = "missed"
-    MENDED = "mended"
+    INEFFECTIVE = "no effect"
     NOT_MADE = "not made"
 
 
 class Route(StrEnum):
-    """Broken in the artifact's own file, or before the real converter."""
+    """Whether the error was made in the artifact's file or before the conversion."""
 
     FILE = "file"
     CONVERSION = "conversion"
@@ -44,13 +44,13 @@ class Effect:
 
     @property
     def equivalent(self) -> bool:
-        """Whether the mutation stays within the rounding noise of the model itself."""
+        """Whether the change is within the model's own rounding noise."""
         return self.change <= self.noise
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What one probe showed on one output: enough to judge it again by other gates."""
+    """Errors of one output on one probe, from which other gates can be evaluated later."""
 
     probe: str
     output: str
@@ -63,11 +63,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`block` is the block that was broken; empty where there is not one such block.
+    """`block` is the broken block, empty if there is not exactly one.
 
-    `figures` are empty where the artifact did not run or gave other shapes; `pooled` is their
-    error / noise over all probes, `repeated` that which echoes have in common; `named` is the
-    block that the trace named. `effect` is measured for what passed.
+    `figures` are empty if the artifact did not run or its outputs had other shapes. `pooled` and
+    `systematic` are multiples of the noise. `named` is the block that the report names. `effect`
+    is measured for artifacts that passed.
     """
 
     model: str
@@ -81,27 +81,27 @@ class Outcome:
     problem: str
     figures: tuple[Figure, ...] = ()
     pooled: float | None = None
-    repeated: float | None = None
+    systematic: float | None = None
     named: str | None = None
     effect: Effect | None = None
 
 
 @dataclass(frozen=True)
 class Headroom:
-    """What one clean artifact used of the gates: a `problem` here is a false alarm."""
+    """Errors of one clean artifact as multiples of the noise; a `problem` is a false alarm."""
 
     model: str
     target: str
     problem: str
     worst: float
     pooled: float
-    repeated: float
+    systematic: float
     figures: tuple[Figure, ...] = ()
 
 
 @dataclass(frozen=True)
 class CrossCheck:
-    """One artifact judged by `slide-deploy verify` itself: its exit code, and the expected one."""
+    """The exit code of the command `slide-deploy verify` for one mutant, and the expected one."""
 
     target: str
     what: str

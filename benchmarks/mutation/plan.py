@@ -1,4 +1,4 @@
-"""What a run does: which models, how many sites, how many clean exports."""
+"""The models, sites and clean exports of a run."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["BENCHES", "GOLDEN", "TARGETS", "Plan", "counts"]
 ROOT = Path(__file__).parents[2]
 TARGETS = ("onnx", "openvino", "coreml", "torchscript")
 
-# The trained digits model as the full one; the micro for windows that shift.
+# A trained model, and a small one with shifted windows.
 BENCHES = (
     ROOT / "examples/digits/slide_swin_digits.pth",
     ROOT / "tests/golden/micro_shifted_bare.pth",
 )
 GOLDEN = tuple(sorted((ROOT / "tests/golden").glob("*.pth")))
 
-# Kinds whose effect comes near the noise are the ones that need many sites.
+# Factors for kinds whose effect may be close to the noise, which need more sites.
 SUBTLE = {"one weight, 2–5 %": 6, "LayerNorm epsilon": 4}
-CONVERSION_SHARE = 0.5  # a conversion costs ten times a patch
+CONVERSION_SHARE = 0.5  # a conversion takes ten times as long as a patch
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Plan:
 
 
 def counts(sites: int) -> Mapping[str, int]:
-    """How many sites of each kind, on each model."""
+    """The number of sites of each kind per model."""
 
     def count(kind: Kind) -> int:
         share = 1 if kind.tensors_only else CONVERSION_SHARE

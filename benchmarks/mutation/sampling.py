@@ -1,4 +1,4 @@
-"""Which mutations a run makes: seeded, spread over sites and ways."""
+"""Selects the mutations of a run at random, with a fixed seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS: tuple[Kind, ...] = (*TENSOR_KINDS, *COMPUTATION_KINDS)
 
 
 def kind_named(name: str) -> Kind:
-    """The kind of that name."""
+    """The mutation kind with this name."""
     return next(kind for kind in KINDS if kind.name == name)
 
 

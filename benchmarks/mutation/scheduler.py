@@ -1,4 +1,4 @@
-"""A whole run: mutants, damaged files and clean exports, over a few processes."""
+"""Distributes the mutants, damaged files and clean exports of a run over processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Origin = tuple[Path, int]
 
 
 def run(plan: Plan, folder: Path, progress: Progress) -> Results:
-    """Everything in `plan`, working in `folder`; `progress` hears of each piece."""
+    """Run `plan` in `folder`; `progress` gets the step, the finished tasks and all tasks."""
     with _pool(plan.jobs) as pool:
         for number, path in enumerate(plan.benches):
             progress("clean artifacts", number, len(plan.benches))
@@ -40,12 +40,12 @@ def run(plan: Plan, folder: Path, progress: Progress) -> Results:
         known = dict.fromkeys((*plan.benches, *(GOLDEN if plan.seeds else ())))
         real = [pool.submit(tasks.real, path, folder) for path in known]
         _wait([*mutants, *damaged, *clean, *real], "mutants and clean exports", progress)
-        asked = _worth_asking({origin: f.result() for f, origin in mutants.items()})
+        chosen = _extremes({origin: f.result() for f, origin in mutants.items()})
         checks = [
             pool.submit(tasks.cross_check, path, folder, plan, index, target, expected)
-            for path, index, target, expected in asked
+            for path, index, target, expected in chosen
         ]
-        _wait(checks, "slide-deploy verify on a few of them", progress)
+        _wait(checks, "slide-deploy verify on a few mutants", progress)
     outcomes = [o for future in (*mutants, *damaged) for o in future.result()]
     return Results(
         outcomes=tuple(outcomes),
@@ -55,14 +55,14 @@ def run(plan: Plan, folder: Path, progress: Progress) -> Results:
     )
 
 
-def _worth_asking(found: dict[Origin, list[Outcome]]) -> Iterator[tuple[Path, int, str, int]]:
-    """Per target the faintest mutant that was detected, and one that was not."""
+def _extremes(found: dict[Origin, list[Outcome]]) -> Iterator[tuple[Path, int, str, int]]:
+    """Per target, the detected mutant with the least error and the undetected with the largest."""
     every = [(origin, outcome) for origin, outcomes in found.items() for outcome in outcomes]
     for target in TARGETS:
         own = [(origin, o) for origin, o in every if o.target == target and o.pooled is not None]
-        seen = [entry for entry in own if entry[1].status is Status.DETECTED]
-        unseen = [entry for entry in own if entry[1].status is not Status.DETECTED]
-        for entries, choose, expected in ((seen, min, 1), (unseen, max, 0)):
+        detected = [entry for entry in own if entry[1].status is Status.DETECTED]
+        undetected = [entry for entry in own if entry[1].status is not Status.DETECTED]
+        for entries, choose, expected in ((detected, min, 1), (undetected, max, 0)):
             if entries:
                 origin, _ = choose(entries, key=lambda entry: entry[1].pooled or 0.0)
                 yield *origin, target, expected
@@ -80,7 +80,7 @@ def _wait(futures: list[Future[Any]], step: str, progress: Progress) -> None:
 
 @contextmanager
 def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    # One thread each: the processes are what fills the cores.
+    # One thread each, since the processes occupy the cores.
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
     try:

@@ -1,4 +1,4 @@
-"""What a run found as tables: plain rows first, drawn in the terminal or as Markdown."""
+"""Tables of a run's results, for the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from benchmarks.mutation.analysis import counted, fewest_probes, power, probe_uses
+from benchmarks.mutation.analysis import counted, detection_rate, fewest_probes, probe_uses
 from benchmarks.mutation.outcome import Headroom, Outcome, Results, Status
 from benchmarks.mutation.plan import TARGETS
 
@@ -28,20 +28,18 @@ TITLES = {"onnx": "ONNX", "openvino": "OpenVINO", "coreml": "Core ML", "torchscr
 
 @dataclass(frozen=True)
 class Rows:
-    """A table: its title, its columns, its cells."""
-
     title: str
     columns: Sequence[str]
     cells: Sequence[Sequence[str]]
 
 
 def kind_rows(outcomes: Sequence[Outcome]) -> Rows:
-    """Kind × format → detected / equivalent / missed / mended, and the power."""
+    """Kind × format → detected / equivalent / missed / no effect, and the detection rate."""
     kinds = list(dict.fromkeys(outcome.kind for outcome in outcomes))
     cells = [_kind_row(kind, [o for o in outcomes if o.kind == kind]) for kind in kinds]
     return Rows(
-        "detected / equivalent / missed / mended",
-        ("mutation", *(TITLES[target] for target in TARGETS), "made in", "power"),
+        "detected / equivalent / missed / no effect",
+        ("mutation", *(TITLES[target] for target in TARGETS), "made in", "detection rate"),
         [*cells, _kind_row("all", outcomes)],
     )
 
@@ -49,18 +47,23 @@ def kind_rows(outcomes: Sequence[Outcome]) -> Rows:
 def _kind_row(name: str, outcomes: Sequence[Outcome]) -> list[str]:
     by_target = [_cell([o for o in outcomes if o.target == target]) for target in TARGETS]
     routes = {str(outcome.route) for outcome in outcomes}
-    return [name, *by_target, ", ".join(sorted(routes, reverse=True)), f"{power(outcomes):.1%}"]
+    return [
+        name,
+        *by_target,
+        ", ".join(sorted(routes, reverse=True)),
+        f"{detection_rate(outcomes):.1%}",
+    ]
 
 
 def _cell(outcomes: Sequence[Outcome]) -> str:
     count = counted(outcomes)
-    shown = (Status.DETECTED, Status.EQUIVALENT, Status.MISSED, Status.MENDED)
+    shown = (Status.DETECTED, Status.EQUIVALENT, Status.MISSED, Status.INEFFECTIVE)
     text = "/".join(str(count[status]) for status in shown)
     return text + (f" ({count[Status.NOT_MADE]} not made)" if count[Status.NOT_MADE] else "")
 
 
 def undetected_rows(outcomes: Sequence[Outcome]) -> Rows:
-    """Mutants that passed in some format, or were not made: what each would have changed."""
+    """Mutants that passed in some format or were not made, with the size of their effect."""
     passed = [o for o in outcomes if o.status is not Status.DETECTED]
     groups: dict[tuple[str, ...], list[Outcome]] = {}
     for one in passed:
@@ -77,11 +80,11 @@ def undetected_rows(outcomes: Sequence[Outcome]) -> Rows:
 
 
 def headroom_rows(clean: Sequence[Headroom]) -> Rows:
-    """Clean exports per runtime: how much of the gates they used, and who failed."""
+    """Clean exports per runtime: error as a multiple of the noise, and number of failures."""
     cells = []
     for target in TARGETS:
         own = [one for one in clean if one.target == target]
-        ratios = [[getattr(one, part) for one in own] for part in ("worst", "pooled", "repeated")]
+        ratios = [[getattr(one, part) for one in own] for part in ("worst", "pooled", "systematic")]
         failed = sum(bool(one.problem) for one in own)
         spreads = [figure for values in ratios for figure in _spread(values)]
         cells.append([TITLES[target], str(len(own)), str(failed), *spreads])
@@ -92,7 +95,7 @@ def headroom_rows(clean: Sequence[Headroom]) -> Rows:
             *("runtime", "exports", "false alarms"),
             *(f"worst probe, {f}" for f in figures),
             *(f"all probes, {f}" for f in figures),
-            *(f"repeated, {f}" for f in figures),
+            *(f"systematic, {f}" for f in figures),
         ),
         cells,
     )
@@ -103,7 +106,7 @@ def _spread(values: Sequence[float]) -> list[str]:
 
 
 def real_rows(real: Sequence[Headroom]) -> Rows:
-    """Model × runtime → error / noise of the worst probe, of all together, and repeated."""
+    """Model × runtime → error / noise: of the worst probe, pooled, and systematic."""
     models = list(dict.fromkeys(one.model for one in real))
     cells = []
     for model in models:
@@ -115,24 +118,24 @@ def real_rows(real: Sequence[Headroom]) -> Rows:
 def _used(one: Headroom | None) -> str:
     if one is None:
         return "–"
-    ratios = " · ".join(f"{ratio:.1f}" for ratio in (one.worst, one.pooled, one.repeated))
+    ratios = " · ".join(f"{ratio:.1f}" for ratio in (one.worst, one.pooled, one.systematic))
     return ratios + (" FAILS" if one.problem else "")
 
 
 def probe_rows(results: Results) -> Rows:
-    """What each probe notices, and in which order they are worth having."""
+    """The mutants that each probe detects, in the order of `fewest_probes`."""
     uses = {use.probe: use for use in probe_uses(results.outcomes)}
     order = fewest_probes(results.outcomes)
     cells = [
-        [probe, str(uses[probe].notices), str(uses[probe].alone), str(together)]
+        [probe, str(uses[probe].alone), str(uses[probe].only), str(together)]
         for probe, together in order
     ]
-    columns = ("probe", "notices by itself", "only this one notices", "with those above")
-    return Rows("mutants noticed", columns, cells)
+    columns = ("probe", "detects alone", "detected by no other", "with those above")
+    return Rows("mutants detected", columns, cells)
 
 
 def as_rich(rows: Rows) -> Table:
-    """For the terminal."""
+    """A table for the terminal."""
     table = Table(title=rows.title, title_justify="left")
     for index, column in enumerate(rows.columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=not index)
@@ -142,7 +145,7 @@ def as_rich(rows: Rows) -> Table:
 
 
 def as_markdown(rows: Rows) -> str:
-    """For the documentation."""
+    """A table for docs/mutation.md."""
     lines: Iterable[Sequence[str]] = (
         rows.columns,
         ["---", *("--:" for _ in rows.columns[1:])],

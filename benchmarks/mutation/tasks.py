@@ -1,4 +1,4 @@
-"""The pieces of a run, each for a process of its own; what they share is kept per process."""
+"""The tasks of a run. Each runs in a worker process; shared objects are cached per process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["break_one", "clean", "cross_check", "damage", "mutations", "prepare"
 
 
 def prepare(checkpoint: Path, folder: Path) -> None:
-    """The clean artifacts of a model, which mutants of files are copies of."""
+    """Export the clean artifacts of a model, from which broken files are copied."""
     for target in TARGETS:
         _bench(checkpoint, folder).clean(target)
 
@@ -36,7 +36,7 @@ def mutations(checkpoint: Path, folder: Path, plan: Plan) -> tuple[Mutation, ...
 
 
 def break_one(checkpoint: Path, folder: Path, plan: Plan, index: int) -> list[Outcome]:
-    """One mutation in every format."""
+    """Make and verify one mutation in every format."""
     mutation = _mutations(checkpoint, folder, plan)[index]
     return list(break_artifacts(_bench(checkpoint, folder), mutation, TARGETS))
 
@@ -61,14 +61,14 @@ def clean(seed: int, folder: Path) -> list[Headroom]:
 
 
 def real(checkpoint: Path, folder: Path) -> list[Headroom]:
-    """A clean export of a model that is there."""
+    """A clean export of an existing model to every format."""
     return _headroom(_bench(checkpoint, folder))
 
 
 def cross_check(
     checkpoint: Path, folder: Path, plan: Plan, index: int, target: str, expected: int
 ) -> CrossCheck:
-    """What `slide-deploy verify` says of one mutant, in its own process, without a manifest."""
+    """Run the command `slide-deploy verify` on one mutant, without a manifest."""
     bench = _bench(checkpoint, folder)
     mutation = _mutations(checkpoint, folder, plan)[index]
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -85,7 +85,7 @@ def cross_check(
 def _bench(checkpoint: Path, folder: Path) -> Bench:
     vectors = checkpoint.with_suffix(".npz")
     size = None
-    if checkpoint.stem.startswith("module"):  # a lone module does not tell its map's size
+    if checkpoint.stem.startswith("module"):  # a single module does not determine the map size
         with np.load(vectors) as archive:
             size = archive["x"].shape[-2:]
     return load_bench(checkpoint, folder / checkpoint.stem, size)
@@ -99,14 +99,16 @@ def _mutations(checkpoint: Path, folder: Path, plan: Plan) -> tuple[Mutation, ..
 def _headroom(bench: Bench) -> list[Headroom]:
     found = []
     for target in TARGETS:
-        seen = bench.see(target, bench.exported(target))
-        if seen.judgement is None:
-            found.append(Headroom(bench.name, target, seen.problem, np.inf, np.inf, np.inf))
+        observed = bench.verify(target, bench.exported(target))
+        if observed.judgement is None:
+            found.append(Headroom(bench.name, target, observed.problem, np.inf, np.inf, np.inf))
             continue
-        worst = max(c.noise_ratio for c in seen.judgement.comparisons)
-        together = (seen.judgement.pooled_ratio, seen.judgement.systematic_ratio)
-        pooled, repeated = (np.inf if ratio is None else ratio for ratio in together)
+        worst = max(c.noise_ratio for c in observed.judgement.comparisons)
+        together = (observed.judgement.pooled_ratio, observed.judgement.systematic_ratio)
+        pooled, systematic = (np.inf if ratio is None else ratio for ratio in together)
         found.append(
-            Headroom(bench.name, target, seen.problem, worst, pooled, repeated, seen.figures)
+            Headroom(
+                bench.name, target, observed.problem, worst, pooled, systematic, observed.figures
+            )
         )
     return found

@@ -1,9 +1,8 @@
-"""Change tensors inside an artifact's own files.
+"""Change tensors in an artifact's file.
 
-All four formats keep a tensor's elements as contiguous little-endian bytes: ONNX in
+All four formats store the elements of a tensor as contiguous little-endian bytes: ONNX in
 `raw_data`, OpenVINO in its .bin, Core ML in weight.bin or the program's immediate values,
-TorchScript in stored (not deflated) archive members. So a tensor is found by its bytes, in
-place of any converter's knowledge of where it put it.
+TorchScript in uncompressed archive members. So a tensor can be found by its bytes.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ from torch import nn
 from slide_deploy.models.slide_attention import LocalAttention
 from slide_deploy.models.window_attention import WindowAttention
 
-__all__ = ["patch", "stored_forms"]
+__all__ = ["patch", "stored_arrays"]
 
-# k and v share one shift kernel, which a converter may store for each.
+# k and v share one shift kernel, which a converter may store twice.
 MOST_COPIES = 2
 TABLE = "relative_position_bias_table"
 
 
 def patch(clean: Path, destination: Path, sound: nn.Module, broken: nn.Module) -> bool:
-    """Copy an artifact with every tensor that differs between the modules replaced in its bytes.
+    """Copy an artifact, replacing every tensor that differs between the modules.
 
-    False, and nothing written, where a tensor cannot be found: converters fold some.
+    Returns False, without writing, if a tensor is not found because the converter folded it.
     """
     files = _files(clean)
     for name, parameter in sound.named_parameters():
         if parameter.equal(broken.get_parameter(name)):
             continue
-        pairs = zip(stored_forms(sound, name), stored_forms(broken, name), strict=True)
+        pairs = zip(stored_arrays(sound, name), stored_arrays(broken, name), strict=True)
         if not any(_replace(files, old, new) for old, new in pairs):
             return False
     if clean.is_dir():
@@ -43,8 +42,8 @@ def patch(clean: Path, destination: Path, sound: nn.Module, broken: nn.Module) -
     return True
 
 
-def stored_forms(module: nn.Module, name: str) -> tuple[np.ndarray, ...]:
-    """How converters store a parameter: as it is, transposed, or folded with its constants."""
+def stored_arrays(module: nn.Module, name: str) -> tuple[np.ndarray, ...]:
+    """The arrays as which converters may store a parameter: itself, transposed, or folded."""
     parameter = module.get_parameter(name).detach()
     owner_name, _, own = name.rpartition(".")
     owner = module.get_submodule(owner_name)
@@ -68,7 +67,7 @@ def _files(artifact: Path) -> dict[Path, bytes]:
 
 
 def _replace(files: dict[Path, bytes], old: np.ndarray, new: np.ndarray) -> bool:
-    if np.ptp(old) == 0:  # zeros or ones could be any tensor's
+    if np.ptp(old) == 0:  # zeros or ones may belong to any tensor
         return False
     before, after = old.tobytes(), new.tobytes()
     if not 1 <= sum(content.count(before) for content in files.values()) <= MOST_COPIES:

@@ -1,4 +1,4 @@
-"""Mistakes in tensors: the computation stays, a weight is another."""
+"""Errors in tensors: a weight is changed, the computation is not."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _order(module: nn.Module, rng: random.Random) -> Iterator[Mutation]:
 
 
 def _misread(heads: int, depth: int, head_first: bool) -> dict[str, Tensor]:
-    """Rows of qkv as they are read where the order of q, k and v, or of heads, is mistaken."""
+    """Rows of qkv in wrong orders of q, k and v, or of heads."""
     count = 3 * heads * depth
     shape = (heads, 3, depth) if head_first else (3, heads, depth)
     axis = 1 if head_first else 0
@@ -188,12 +188,14 @@ def _own(name: str, layer: nn.Module) -> tuple[str, ...]:
 
 
 TENSOR_KINDS = (
-    Kind(ONE_WEIGHT, "a number of a tensor is 2–5 % off", _one_weight, True),
-    Kind(CHANNELS, "two output channels of a layer change places", _channels, True),
-    Kind(TAPS, "two taps or kernel cells of a shift change places", _taps, True),
-    Kind(BIAS, "a layer's bias is lost", _bias, True),
-    Kind(KERNEL, "convolution for correlation, columns for rows", _kernel, True),
-    Kind(ORDER, "rows of qkv are read in another order", _order, True),
-    Kind(POSITION, "an attention's position bias is lost", _position, True),
-    Kind(OTHER_LAYER, "a layer holds the weights of one of equal shape", _other_layer, True),
+    Kind(ONE_WEIGHT, "one number of a tensor is changed by 2–5 %", _one_weight, True),
+    Kind(CHANNELS, "two output channels of a layer are swapped", _channels, True),
+    Kind(TAPS, "two taps or kernel cells of a shift are swapped", _taps, True),
+    Kind(BIAS, "a layer's bias is zero", _bias, True),
+    Kind(KERNEL, "convolution instead of correlation, columns instead of rows", _kernel, True),
+    Kind(ORDER, "the rows of qkv are in another order", _order, True),
+    Kind(POSITION, "an attention's position bias is zero", _position, True),
+    Kind(
+        OTHER_LAYER, "a layer has the weights of another layer of equal shape", _other_layer, True
+    ),
 )

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.mutation.analysis import power
+from benchmarks.mutation.analysis import detection_rate
 from benchmarks.mutation.bench import Bench
 from benchmarks.mutation.clean import seeded_bench
 from benchmarks.mutation.damage import truncated
-from benchmarks.mutation.equivalence import INPUTS, random_inputs, widest
+from benchmarks.mutation.equivalence import INPUTS, largest_effect, random_inputs
 from benchmarks.mutation.mutants import break_artifacts, broken_module, make
 from benchmarks.mutation.mutation import Mutation, block_of
 from benchmarks.mutation.outcome import Figure, Route, Status
@@ -93,7 +93,7 @@ def test_every_mutation_changes_the_module(bench: Bench, kind: str) -> None:
 
 def test_the_model_itself_stays_sound(bench: Bench) -> None:
     for target in TARGETS:
-        assert bench.see(target, bench.clean(target)).problem == ""
+        assert bench.verify(target, bench.clean(target)).problem == ""
 
 
 def test_a_swap_is_detected_in_every_format_and_its_block_named(bench: Bench) -> None:
@@ -113,7 +113,7 @@ def test_a_change_within_the_noise_is_equivalent(bench: Bench) -> None:
 
 def test_a_real_change_is_not_equivalent(bench: Bench) -> None:
     real = Mutation("bias dropped", "head", "", partial(_nudged, 1.5))
-    assert not widest(bench, broken_module(bench, real)).effect.equivalent
+    assert not largest_effect(bench, broken_module(bench, real)).effect.equivalent
 
 
 def _copied(clean: Path, new: Path) -> None:
@@ -124,19 +124,19 @@ def test_a_mistake_that_is_not_computed_with_is_mended(bench: Bench) -> None:
     edits = {"torchscript": _copied}
     lost = Mutation("GELU erf/tanh", "head", "", partial(_nudged, 1.5), edits)
     (outcome,) = break_artifacts(bench, lost, ("torchscript",))
-    assert outcome.status is Status.MENDED
-    assert power([outcome]) == 1.0
+    assert outcome.status is Status.INEFFECTIVE
+    assert detection_rate([outcome]) == 1.0
 
 
 def test_the_raw_figures_are_enough_to_judge_again(bench: Bench) -> None:
-    seen = bench.see("onnx", bench.clean("onnx"))
-    assert seen.judgement is not None
-    ratios = [f.max_error / f.noise_floor for f in seen.figures]
-    assert ratios == [c.noise_ratio for c in seen.judgement.comparisons]
-    power_of = [sum(f.size * rms(f) ** 2 for f in seen.figures) for rms in (_error, _noise)]
-    assert (power_of[0] / power_of[1]) ** 0.5 == pytest.approx(seen.judgement.pooled_ratio)
-    assert seen.judgement.systematic_ratio is not None
-    assert seen.judgement.systematic_ratio <= SYSTEMATIC_MULTIPLE
+    observed = bench.verify("onnx", bench.clean("onnx"))
+    assert observed.judgement is not None
+    ratios = [f.max_error / f.noise_floor for f in observed.figures]
+    assert ratios == [c.noise_ratio for c in observed.judgement.comparisons]
+    power_of = [sum(f.size * rms(f) ** 2 for f in observed.figures) for rms in (_error, _noise)]
+    assert (power_of[0] / power_of[1]) ** 0.5 == pytest.approx(observed.judgement.pooled_ratio)
+    assert observed.judgement.systematic_ratio is not None
+    assert observed.judgement.systematic_ratio <= SYSTEMATIC_MULTIPLE
 
 
 def _error(figure: Figure) -> float:
@@ -182,6 +182,6 @@ def test_a_site_belongs_to_a_block(site: str, block: str) -> None:
 @pytest.mark.timeout(1800)
 def test_a_small_run_reaches_its_figures(tmp_path: Path) -> None:
     results = run(Plan(sites=2, seeds=2), tmp_path, lambda *_: None)
-    assert power(results.outcomes) >= 0.99
+    assert detection_rate(results.outcomes) >= 0.99
     assert not [one for one in (*results.clean, *results.real) if one.problem]
     assert all(check.exit_code == check.expected for check in results.cross_checks)
