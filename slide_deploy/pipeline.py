@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
@@ -16,13 +16,7 @@ import numpy as np
 import torch
 
 from slide_deploy import registry
-from slide_deploy.artifacts.manifest import (
-    Artifact,
-    Manifest,
-    SourceRecord,
-    find_manifest,
-    toolchain,
-)
+from slide_deploy.artifacts.manifest import Artifact, Manifest, toolchain
 from slide_deploy.artifacts.options import options_by_target
 from slide_deploy.artifacts.prepare import (
     PreparedModel,
@@ -31,8 +25,14 @@ from slide_deploy.artifacts.prepare import (
     size_of_model,
     source_of,
 )
-from slide_deploy.artifacts.write import require, save_golden, save_manifest, write_artifact
-from slide_deploy.errors import CheckpointError, ConversionError, MissingLibrary, SlideDeployError
+from slide_deploy.artifacts.write import (
+    record_golden,
+    require,
+    save_manifest,
+    superseded_golden,
+    write_artifact,
+)
+from slide_deploy.errors import ConversionError, MissingLibrary, SlideDeployError
 from slide_deploy.loading.dynamic_size import sized
 from slide_deploy.loading.loader import Model
 from slide_deploy.packaging.preprocessing import prepare
@@ -50,11 +50,12 @@ from slide_deploy.types import (
     with_batch,
 )
 from slide_deploy.utils.staging import staged_folder
+from slide_deploy.verification.background import background
 from slide_deploy.verification.baseline import regressions
 from slide_deploy.verification.check import check_artifact
+from slide_deploy.verification.folder import listed_artifacts, record_problems
 from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
 from slide_deploy.verification.record import Check, Report, overall
-from slide_deploy.verification.recorded import record_problems
 
 __all__ = ["export", "export_and_verify", "reference_of", "verify"]
 
@@ -88,7 +89,7 @@ def export(
     size_of = size_of_model(model)
     prepare = preparer(model, options, size_of)
     reference = reference_of(model, progress, size_of=size_of)
-    with staged_folder(output) as scratch:
+    with staged_folder(output, superseded_golden) as scratch:
         artifacts = []
         for target in wanted:
             progress(f"exporting {registry.exporter(target).title}")
@@ -113,15 +114,16 @@ def verify(
     """
     reference = reference_of(model, progress, tuple(images))
     given = [artifacts] if isinstance(artifacts, (str, Path)) else artifacts
+    found, notes = listed_artifacts(tuple(map(Path, given)))
     checks = []
-    for path in (found for place in given for found in _artifacts_at(Path(place))):
-        manifest = find_manifest(path.parent)
-        record = manifest.entry(path) if manifest else None
-        found: list[str] = []
-        if manifest and record:
-            found = [*record_problems(path, record), *_source_problems(path, manifest, reference)]
-        checks.append(check_artifact(path, reference, record, policy, progress, tuple(found)))
-    return _report(reference, tuple(checks), command)
+    for listed in found:
+        path, record = listed.path, listed.record
+        known: list[str] = []
+        if listed.manifest and record:
+            known += record_problems(path, record)
+            known += _source_problems(path, listed.manifest, reference)
+        checks.append(check_artifact(path, reference, record, policy, progress, tuple(known)))
+    return _report(reference, tuple(checks), command, notes)
 
 
 def export_and_verify(
@@ -148,13 +150,13 @@ def export_and_verify(
     options = next(iter(wanted.values()))  # what targets share is the same in all
     size_of = size_of_model(model)
     prepare = preparer(model, options, size_of)
-    reference = reference_of(model, progress, tuple(images), size_of=size_of)
     artifacts: list[Artifact] = []
     checks: list[Check | Future[Check]] = []
-    with staged_folder(output) as scratch:
+    with staged_folder(output, superseded_golden) as scratch:
         # Converters use one core: the reference and the artifacts already written the other.
-        with _sharing_cores(), ThreadPoolExecutor(max_workers=2) as background:
-            background.submit(reference.expect, options.dynamic_axes, options.precision)
+        with _sharing_cores(), background(progress) as (submit, step):
+            reference = reference_of(model, step, tuple(images), size_of=size_of)
+            submit(reference.expect, options.dynamic_axes, options.precision)
             for target, own in wanted.items():
                 progress(f"exporting {registry.exporter(target).title}")
                 try:
@@ -165,10 +167,9 @@ def export_and_verify(
                     continue
                 artifacts.append(record)
                 path = scratch / record.path
-                checks.append(
-                    background.submit(check_artifact, path, reference, record, policy, progress)
-                )
-        _record(model, reference, tuple(artifacts), scratch, output)
+                checks.append(submit(check_artifact, path, reference, record, policy, step))
+        if artifacts:  # else an earlier manifest stays
+            _record(model, reference, tuple(artifacts), scratch, output)
         done = tuple(check if isinstance(check, Check) else check.result() for check in checks)
         report = _report(reference, done, command)
         if baseline is not None:
@@ -278,28 +279,15 @@ def _write(
 def _record(
     model: Model, reference: Reference, artifacts: tuple[Artifact, ...], scratch: Path, output: Path
 ) -> Manifest:
-    if artifacts:
-        expected = reference.expect(dynamic_axes_of(artifacts[0].inputs), artifacts[0].precision)
-        artifacts = save_golden(artifacts, expected, scratch, model.name)
+    expected = reference.expect(dynamic_axes_of(artifacts[0].inputs), artifacts[0].precision)
+    artifacts = record_golden(model, artifacts, expected, scratch)
     return save_manifest(model, artifacts, scratch, output)
 
 
-def _artifacts_at(path: Path) -> list[Path]:
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist", "check the path")
-    manifest = find_manifest(path) if path.is_dir() else None
-    return [path / record.path for record in manifest.artifacts] if manifest else [path]
-
-
 def _source_problems(path: Path, manifest: Manifest, reference: Reference) -> list[str]:
-    was, now = manifest.source, reference.source
-    if (was.sha256, was.weights) == (now.sha256, now.weights):
+    if manifest.source.same_weights(reference.source):
         return []
-    return [f"{path.name} was exported from {_described(was)}, not from {_described(now)}"]
-
-
-def _described(source: SourceRecord) -> str:
-    return f"{source.path_name} ({source.weights} weights, sha256 {source.sha256[:12]}…)"
+    return [f"{path.name} was exported from {manifest.source}, not from {reference.source}"]
 
 
 def _not_exported(target: str, model: Model, options: Options, error: SlideDeployError) -> Check:
@@ -315,7 +303,9 @@ def _not_exported(target: str, model: Model, options: Options, error: SlideDeplo
     )
 
 
-def _report(reference: Reference, checks: tuple[Check, ...], command: str) -> Report:
+def _report(
+    reference: Reference, checks: tuple[Check, ...], command: str, notes: tuple[str, ...] = ()
+) -> Report:
     return Report(
         verdict=overall(checks),
         source=reference.source,
@@ -324,4 +314,5 @@ def _report(reference: Reference, checks: tuple[Check, ...], command: str) -> Re
         checks=checks,
         command=command,
         toolchain=toolchain(),
+        notes=notes,
     )

@@ -68,6 +68,7 @@ class Session:
     words which number types take part; `weight_type` is that of the stored weights,
     `compute_type` that of the arithmetic (each is `precision` where it is empty), `device` what
     computes. `other_precision` names the operations that compute in another floating-point type.
+    `metadata` is what the file says of itself; exporters write that of their capture.
     `values` runs once and gives every intermediate floating-point value.
     """
 
@@ -83,6 +84,7 @@ class Session:
     compute_type: str = ""
     device: str = ""
     other_precision: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 class Open(Protocol):

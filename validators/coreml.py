@@ -53,6 +53,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         compute_type=computed,
         device="CPU",
         other_precision=_other_precision(program, computed),
+        metadata=program.metadata,
     )
 
 

@@ -47,6 +47,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         weight_type="float16" if half else "float32",
         compute_type="float16" if half else "float32",
         device="CPU",
+        metadata={entry.key: entry.value for entry in proto.metadata_props},
     )
 
 

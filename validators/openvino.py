@@ -67,7 +67,14 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         weight_type="float16" if "f16" in stored else "float32",
         compute_type=ran,
         device="CPU",
+        metadata=_metadata(model),
     )
+
+
+def _metadata(model: Any) -> dict[str, str]:
+    info = model.get_rt_info()
+    own = info["slide_deploy"] if model.has_rt_info(["slide_deploy"]) else {}
+    return {key: value.astype(str) for key, value in own.items()}
 
 
 def _values(description: Path, feeds: Arrays) -> Iterator[np.ndarray]:

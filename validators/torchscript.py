@@ -57,6 +57,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         weight_type="float16" if half else "float32",
         compute_type="float16" if half else "float32",
         device="CPU",
+        metadata=about.get("metadata", {}),
     )
 
 

@@ -29,11 +29,18 @@ _RECORDS = (registry.exporter, registry.runtime)
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """The checkpoint: file name, SHA-256, and which of its weights."""
+    """The checkpoint: file name, SHA-256 (empty if unknown), and which of its weights."""
 
     path_name: str
-    sha256: Sha256
+    sha256: OptionalSha256
     weights: str
+
+    def __str__(self) -> str:
+        return f"{self.path_name} ({self.weights} weights, sha256 {self.sha256[:12]}…)"
+
+    def same_weights(self, other: SourceRecord) -> bool:
+        """Whether both are the same weights of the same file, whatever its name."""
+        return (self.sha256, self.weights) == (other.sha256, other.weights)
 
 
 @dataclass(frozen=True)

@@ -5,27 +5,30 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from slide_deploy import registry
+from slide_deploy.artifacts.golden import save_golden
 from slide_deploy.artifacts.manifest import Artifact, Manifest, find_manifest, toolchain
 from slide_deploy.artifacts.options import options_by_target
 from slide_deploy.artifacts.prepare import source_of
 from slide_deploy.capture import Capture
 from slide_deploy.errors import ConversionError, SlideDeployError
 from slide_deploy.loading.loader import Model
-from slide_deploy.parity.expectation import Expectation, save_expectations
+from slide_deploy.parity.expectation import Expectation
 from slide_deploy.types import Options, dynamic_axes_of
 from slide_deploy.utils.files import remove, size_of
 from slide_deploy.utils.hashing import sha256_of
 from slide_deploy.utils.quiet import quiet
 
 __all__ = [
+    "record_golden",
     "require",
-    "save_golden",
     "save_manifest",
+    "superseded_golden",
     "write_artifact",
 ]
 
@@ -81,14 +84,19 @@ def _refuse_full_disk(folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
-def save_golden(
-    artifacts: tuple[Artifact, ...], expectations: tuple[Expectation, ...], folder: Path, name: str
+def record_golden(
+    model: Model,
+    artifacts: tuple[Artifact, ...],
+    expectations: tuple[Expectation, ...],
+    folder: Path,
 ) -> tuple[Artifact, ...]:
-    """Write the golden vectors that artifacts with the same dynamic axes and precision share."""
+    """Write the golden vectors that artifacts with the same dynamic axes and precision share; the
+    artifacts with their name and hash."""
     first = artifacts[0]
     size = "any-size-" if dynamic_axes_of(first.inputs).any_size else ""
-    path = folder / f"{name}.golden-{first.inputs[0].shape[0]}-{size}{first.precision}.npz"
-    save_expectations(expectations, path)
+    stem = f"{model.name}.golden-{first.inputs[0].shape[0]}-{size}{first.precision}"
+    source = source_of(model)
+    path = save_golden(expectations, model.name, source, first.precision, folder / stem)
     digest = sha256_of(path)
     return tuple(replace(a, golden=path.name, golden_sha256=digest) for a in artifacts)
 
@@ -120,6 +128,16 @@ def save_manifest(
     )
     manifest.save(scratch)
     return manifest
+
+
+def superseded_golden(scratch: Path, output: Path) -> list[Path]:
+    """Golden vectors in `output` that its manifest names, and the new one in `scratch` does not."""
+    earlier, new = find_manifest(output), find_manifest(scratch)
+    if earlier is None or new is None:
+        return []
+    names = {a.golden for a in earlier.artifacts} - {a.golden for a in new.artifacts}
+    # A manifest may come from anybody: nothing but golden vectors in the folder itself is removed.
+    return [output / name for name in names if re.fullmatch(r"[^/\\]+\.golden-[^/\\]+\.npz", name)]
 
 
 def _has_features(manifest: Manifest) -> bool:

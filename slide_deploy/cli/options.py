@@ -14,10 +14,10 @@ from slide_deploy.errors import UsageError
 # fmt: off
 __all__ = [
     "Against", "Artifacts", "AsJson", "Atol", "Baseline", "Batch", "DeploymentTarget",
-    "Dynamic", "DynamicSize", "Factory", "Features", "Half", "ImageSize", "Images", "Inputs",
-    "LoweringName", "ModelFile", "Opset", "Output", "PrecisionName", "Quiet", "Reports",
-    "Rtol", "TargetOptions", "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights",
-    "WeightsOption", "chosen_precision", "parse_size", "parse_target_options",
+    "Dynamic", "DynamicSize", "Factory", "Features", "Golden", "Half", "ImageSize", "Images",
+    "Inputs", "LoweringName", "ManifestSha256", "ModelFile", "Opset", "Output", "PrecisionName",
+    "Quiet", "Reports", "Rtol", "TargetOptions", "Targets", "Thorough", "Threads", "Trace",
+    "Verbose", "Weights", "WeightsOption", "chosen_precision", "parse_size", "parse_target_options",
 ]
 # fmt: on
 
@@ -159,6 +159,22 @@ Against = Annotated[
     _verification(
         help="Checkpoint that the artifacts came from.",
         show_default="golden vectors beside the artifacts",
+    ),
+]
+Golden = Annotated[
+    Path | None,
+    _verification(
+        metavar="NAME.npz",
+        help="Golden vectors to compare with, for a file that another tool has optimised; "
+        "no manifest is compared.",
+    ),
+]
+ManifestSha256 = Annotated[
+    str | None,
+    _verification(
+        "--manifest-sha256",
+        metavar="HASH",
+        help="SHA-256 that the manifest must have, got by another way than the folder.",
     ),
 ]
 Atol = Annotated[

@@ -85,7 +85,7 @@ class Reporting:
 
         console = make_console(stderr=self.as_json)
         if not self.quiet:
-            for note in notes:
+            for note in (*notes, *report.notes):
                 console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
         if self.as_json:
             typer.echo(to_json(report), nl=False)

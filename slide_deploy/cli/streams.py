@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from slide_deploy.utils.signals import ENDING
+
 __all__ = ["OutputLost", "drop_unwritten", "exit_on_signals", "safe_streams"]
 
 # For terminals without Unicode; any other character becomes a question mark.
@@ -82,10 +84,10 @@ class _Stdout(io.TextIOWrapper):
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit 143 and 129, so that staged files are removed."""
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    """Turn SIGINT, SIGTERM and SIGHUP into SystemExit 130, 143 and 129, so that staged files are
+    removed."""
     # nohup and shells ignore a signal on purpose.
-    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+    before = {n: signal.getsignal(n) for n in ENDING if signal.getsignal(n) != signal.SIG_IGN}
 
     def stop(number: int, frame: FrameType | None) -> None:
         for other in before:  # a second signal must not interrupt the cleaning

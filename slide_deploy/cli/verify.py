@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_images, load_model
 from slide_deploy.cli.outcome import Reporting, command_line, make_policy, read_baseline
@@ -13,6 +16,8 @@ __all__ = ["verify"]
 def verify(
     artifact: cli.Artifacts,
     against: cli.Against = None,
+    golden: cli.Golden = None,
+    manifest_sha256: cli.ManifestSha256 = None,
     factory: cli.Factory = None,
     inputs: cli.Inputs = None,
     weights: cli.WeightsOption = None,
@@ -33,6 +38,7 @@ def verify(
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before = read_baseline(baseline)
     policy = make_policy(atol, rtol, thorough=thorough, trace=trace)
+    _check_given(against, golden, manifest_sha256)
     notes: tuple[str, ...] = ()
     with reporting.progress() as progress:
         if against is None:
@@ -44,7 +50,11 @@ def verify(
                 )
             from slide_deploy.verification.recorded import verify_recorded
 
-            found = verify_recorded(artifact, policy, progress, command_line())
+            found = verify_recorded(
+                *(artifact, policy, progress, command_line()),
+                golden=golden,
+                manifest_sha256=manifest_sha256 or "",
+            )
         else:
             progress(f"loading {against.name}")
             loaded = load_model(against, weights, image_size, features, factory, inputs)
@@ -64,3 +74,18 @@ def verify(
 
         found = regressions(found, before)
     reporting.finish(found, notes, trace=trace)
+
+
+def _check_given(against: Path | None, golden: Path | None, manifest_sha256: str | None) -> None:
+    """UsageError unless the verdict has one thing to rest on, and a hash is one."""
+    given = {"--against": against, "--golden": golden, "--manifest-sha256": manifest_sha256}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise UsageError(f"{' and '.join(names)} exclude each other", "give one of them")
+    if golden is not None and not golden.is_file():
+        raise UsageError(f"--golden {golden} is not a file", "give the .npz of an export")
+    if manifest_sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", manifest_sha256):
+        raise UsageError(
+            f"--manifest-sha256 expects 64 hexadecimal digits; got {manifest_sha256[:80]!r}",
+            "sha256sum manifest.json prints them",
+        )

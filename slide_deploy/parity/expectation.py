@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from slide_deploy.errors import ArtifactError
-
-__all__ = ["Expectation", "Noise", "load_expectations", "save_expectations"]
+__all__ = ["Expectation", "Noise", "arrays_of", "expectations_in"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +36,8 @@ class Expectation:
     noise: Mapping[str, Noise]
 
 
-def save_expectations(expectations: tuple[Expectation, ...], path: Path) -> None:
-    """Write golden vectors as a compressed .npz of plain arrays."""
+def arrays_of(expectations: tuple[Expectation, ...]) -> dict[str, np.ndarray]:
+    """Plain arrays by name, the number of the probe first (docs/golden-vectors.md)."""
     arrays: dict[str, np.ndarray] = {}
     for index, expected in enumerate(expectations):
         arrays[f"{index}/about"] = np.array([expected.probe, expected.why])
@@ -52,24 +49,13 @@ def save_expectations(expectations: tuple[Expectation, ...], path: Path) -> None
             arrays[f"{index}/noise/{name}"] = np.array(
                 [np.nan if figure is None else figure for figure in figures]
             )
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy types kwargs as allow_pickle
+    return arrays
 
 
-def load_expectations(path: Path) -> tuple[Expectation, ...]:
-    """Read what `save_expectations` wrote; ArtifactError where the file is another thing."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-        count = sum(1 for key in arrays if key.endswith("/about"))
-        found = tuple(_one(arrays, index) for index in range(count))
-    except Exception as error:  # zip, zlib, struct and numpy errors come as they are
-        raise ArtifactError(
-            f"golden vectors {path} cannot be read ({type(error).__name__})", "export again"
-        ) from error
-    if not found:
-        raise ArtifactError(f"golden vectors {path} hold nothing", "export again")
-    return found
+def expectations_in(arrays: Mapping[str, np.ndarray]) -> tuple[Expectation, ...]:
+    """The expectations that `arrays_of` took apart; KeyError or ValueError for other arrays."""
+    count = sum(1 for key in arrays if key.endswith("/about"))
+    return tuple(_one(arrays, index) for index in range(count))
 
 
 def _one(arrays: Mapping[str, np.ndarray], index: int) -> Expectation:

@@ -35,6 +35,7 @@ def render(report: Report) -> str:
         "",
         _text(headline(report)),
         "",
+        *(line for note in report.notes for line in (f"Note: {_text(note)}.", "")),
         *_table(report),
         *_problems(report),
     ]

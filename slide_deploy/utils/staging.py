@@ -8,13 +8,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from slide_deploy.errors import OutputError
 from slide_deploy.utils.files import remove
 from slide_deploy.utils.locking import locked_folder
+from slide_deploy.utils.signals import signals_held
 
 __all__ = ["staged", "staged_folder"]
 
@@ -36,13 +37,15 @@ def staged(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_folder(output: Path) -> Iterator[Path]:
+def staged_folder(
+    output: Path, superseded: Callable[[Path, Path], Iterable[Path]] = lambda scratch, output: ()
+) -> Iterator[Path]:
     """A scratch folder; on success everything in it takes its place in `output`, by name.
 
     `output` is made where it does not exist. Each file or folder is swapped in whole, the
-    manifest after what it describes. One process at a time works in an output folder: another
-    waits. On any error `output` is as it was. Raises OutputError where the disk is full or the
-    place cannot be written.
+    manifest after what it describes; then the files that `superseded(scratch, output)` gives are
+    removed. One process at a time works in an output folder: another waits. On any error `output`
+    is as it was. Raises OutputError where the disk is full or the place cannot be written.
     """
     try:
         with locked_folder(output):
@@ -53,10 +56,15 @@ def staged_folder(output: Path) -> Iterator[Path]:
                 yield scratch
                 for part in sorted(scratch.iterdir()):
                     _sync(part)
-                for part in sorted(scratch.iterdir(), key=_turn):
-                    _swap_in(part, output / part.name)
+                old = tuple(superseded(scratch, output))
+                with signals_held():
+                    for part in sorted(scratch.iterdir(), key=_turn):
+                        _swap_in(part, output / part.name)
+                    for path in old:
+                        path.unlink(missing_ok=True)
             finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+                with signals_held():
+                    shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise OutputError(
             f"cannot write to {output}: {_reason(error)}",

@@ -40,13 +40,11 @@ def regressions(new: Report, old: Report) -> Report:
 
 def _other_source(new: Report, old: Report) -> str:
     """What to say of a baseline that was made from other weights; empty where they are the same."""
-    now, was = new.source, old.source
-    if (now.sha256, now.weights) == (was.sha256, was.weights):
+    if new.source.same_weights(old.source):
         return ""
     return (
-        f"source changed: the baseline is of {was.path_name} ({was.weights} weights, sha256 "
-        f"{was.sha256[:12]}…), this run of {now.path_name} ({now.weights} weights, sha256 "
-        f"{now.sha256[:12]}…); commit a new baseline"
+        f"source changed: the baseline is of {old.source}, this run of {new.source}; "
+        "commit a new baseline"
     )
 
 

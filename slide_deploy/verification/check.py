@@ -17,7 +17,7 @@ from slide_deploy.quantization.catalog import scheme_named, scheme_of
 from slide_deploy.types import DynamicAxes, Precision, Verdict
 from slide_deploy.utils.files import size_of
 from slide_deploy.utils.hashing import sha256_of
-from slide_deploy.verification.interface import axes_of, manifest_problems
+from slide_deploy.verification.interface import axes_of, manifest_problems, metadata_problems
 from slide_deploy.verification.judge import (
     Inputs,
     Judgement,
@@ -62,7 +62,7 @@ def check_artifact(
     except MissingLibrary as error:
         return replace(unrun, verdict=Verdict.NOT_RUN, problems=(str(error),))
     try:
-        axes, precision = _identify(path, runtime, record, progress)
+        axes, precision = _identify(path, runtime, record, reference, progress)
         unrun = replace(unrun, precision=precision)
         expected = reference.expect(axes, precision)
         feeds = {expectation.probe: dict(expectation.inputs) for expectation in expected}
@@ -75,6 +75,7 @@ def check_artifact(
         return replace(unrun, verdict=verdict, problems=problems, details=error.details)
     if record is not None:
         known = (*known, *manifest_problems(record, runtime, result))
+    known = (*known, *metadata_problems(result.metadata, reference.source))
     judgement = judge(result, expected, reference, axes, precision, policy)
     check = _judged(unrun, result, expected, judgement, policy)
     check = replace(check, lowering=record.lowering if record else ())
@@ -91,15 +92,25 @@ def check_artifact(
 
 
 def _identify(
-    path: Path, runtime: Runtime, record: Artifact | None, progress: Progress
+    path: Path,
+    runtime: Runtime,
+    record: Artifact | None,
+    reference: Reference,
+    progress: Progress,
 ) -> tuple[DynamicAxes, str]:
-    """Dynamic axes and precision, from the manifest or from the file itself."""
+    """Dynamic axes and precision, from the manifest, or from the file and its reference."""
     if record is not None:
         axes = axes_of(record.inputs, "the manifest's record")
         return axes, scheme_named(record.precision).name
     progress(f"verifying {path.name}: reading its inputs")
     bare = read_artifact(runtime.target, path, {})
-    return axes_of(bare.inputs, path.name), scheme_of(bare.weight_type).name
+    precision = reference.precision or scheme_of(bare.weight_type).name
+    if scheme_named(precision).weights != bare.weight_type:
+        raise ArtifactError(
+            f"the golden vectors are of {precision}, {path.name} is {bare.weight_type}",
+            "give those of an export with the same precision",
+        )
+    return axes_of(bare.inputs, path.name), precision
 
 
 def _judged(

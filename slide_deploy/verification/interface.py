@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from slide_deploy.artifacts.manifest import Artifact
+from slide_deploy.artifacts.manifest import Artifact, SourceRecord
 from slide_deploy.errors import ArtifactError
 from slide_deploy.protocols import Runtime
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import DynamicAxes, TensorSpec, dynamic_axes_of
 from slide_deploy.verification.runner import RunResult
 
-__all__ = ["axes_of", "interface_problems", "manifest_problems"]
+__all__ = ["axes_of", "interface_problems", "manifest_problems", "metadata_problems"]
 
 Specs = tuple[TensorSpec, ...]
 
@@ -59,6 +59,17 @@ def manifest_problems(record: Artifact, runtime: Runtime, result: RunResult) -> 
             _agree(*pair, undecided=undecided) for pair in zip(have, said, strict=True)
         ):
             yield f"the manifest lists other {kind} than the file has"
+
+
+def metadata_problems(metadata: Mapping[str, str], source: SourceRecord) -> Iterator[str]:
+    """What the file says of its source, where it does, and is not true of the reference."""
+    said = SourceRecord(
+        metadata.get("source", source.path_name),
+        metadata.get("source_sha256", source.sha256),
+        metadata.get("weights", source.weights),
+    )
+    if source.sha256 and not said.same_weights(source):
+        yield f"its metadata says that it was exported from {said}, not from {source}"
 
 
 def _agree(have: TensorSpec, want: TensorSpec, *, undecided: bool) -> bool:

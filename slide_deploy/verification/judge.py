@@ -44,7 +44,8 @@ Progress = Callable[[str], None]
 class Reference:
     """What artifacts are compared with. `specs` gives inputs and outputs of an artifact with such
     dynamic axes, `expect` the expectations for it at a precision; `reference` says in words what
-    they are. `blocks` gives the model's blocks on one input, where there is a model."""
+    they are. `blocks` gives the model's blocks on one input, where there is a model. `precision` is
+    the only one that there are expectations for, where they are recorded."""
 
     name: str
     source: SourceRecord
@@ -52,6 +53,7 @@ class Reference:
     specs: Callable[[DynamicAxes], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]
     expect: Callable[[DynamicAxes, str], tuple[Expectation, ...]]
     blocks: Callable[[Inputs, str], tuple[BlockReference, ...]] | None = None
+    precision: str = ""
 
 
 @dataclass(frozen=True)

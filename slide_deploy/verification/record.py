@@ -81,7 +81,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of one run, what they were compared with, and the command to run them again."""
+    """All checks of one run, what they were compared with, and the command to run them again.
+
+    `notes` say what was not verified, or rests on less than usual."""
 
     verdict: Verdict
     source: SourceRecord
@@ -91,6 +93,7 @@ class Report:
     command: str
     toolchain: Mapping[str, str]
     schema_version: Literal[1] = SCHEMA_VERSION
+    notes: tuple[str, ...] = ()
 
     def save(self, folder: Path) -> None:
         write_json(self, folder / FILE_NAME)

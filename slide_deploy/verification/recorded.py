@@ -6,21 +6,27 @@ Needs neither the checkpoint nor torch, for targets whose runtime does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-from slide_deploy.artifacts.manifest import FILE_NAME, Artifact, Manifest, find_manifest, toolchain
+from slide_deploy.artifacts.golden import GoldenVectors, load_golden
+from slide_deploy.artifacts.manifest import FILE_NAME, Artifact, Manifest, SourceRecord, toolchain
 from slide_deploy.errors import ArtifactError, CheckpointError
-from slide_deploy.parity.expectation import load_expectations
 from slide_deploy.types import silent
 from slide_deploy.utils.hashing import sha256_of
 from slide_deploy.verification.check import check_artifact
+from slide_deploy.verification.folder import existing, listed_artifacts, record_problems
 from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
-from slide_deploy.verification.record import Check, Report, overall
+from slide_deploy.verification.record import Report, overall
 
-__all__ = ["record_problems", "verify_recorded"]
+__all__ = ["verify_recorded"]
 
 CALIBRATED = VerificationPolicy()
 REFERENCE = "recorded float64 reference (golden vectors beside the artifacts)"
+UNKNOWN = SourceRecord("unknown", "", "unknown")
+
+# An artifact, what it is compared with, its manifest entry, and problems that are already known.
+Task = tuple[Path, Reference, Artifact | None, tuple[str, ...]]
 
 
 def verify_recorded(
@@ -28,61 +34,84 @@ def verify_recorded(
     policy: VerificationPolicy = CALIBRATED,
     progress: Progress = silent,
     command: str = "",
+    *,
+    golden: Path | str | None = None,
+    manifest_sha256: str = "",
 ) -> Report:
     """Verify artifacts, or every artifact of an output folder, by what lies beside them.
 
-    Raises CheckpointError where there is nothing to verify, and ArtifactError where manifest
-    or golden vectors are missing or unreadable.
+    With `golden`, a file of golden vectors, artifacts are compared with that alone, as for a file
+    that another tool has optimised: no manifest is read. With `manifest_sha256`, the manifest must
+    have this hash, 64 hexadecimal digits. Raises CheckpointError where there is nothing to verify,
+    and ArtifactError where manifest or golden vectors are missing, unreadable or not those asked
+    for.
     """
-    given = [paths] if isinstance(paths, (str, Path)) else paths
-    artifacts = [found for path in given for found in _artifacts(Path(path))]
-    checks: list[Check] = []
-    for path, manifest, record in artifacts:
-        reference = _reference(path.parent, manifest, record)
-        known = tuple(record_problems(path, record))
-        checks.append(check_artifact(path, reference, record, policy, progress, known))
-    manifest = artifacts[0][1]
+    places = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    if golden is not None:
+        tasks, notes = _tasks_by_hand(places, Path(golden))
+    else:
+        tasks, notes = _tasks_of_manifests(places, manifest_sha256.lower())
+    checks = tuple(
+        check_artifact(path, reference, record, policy, progress, known)
+        for path, reference, record, known in tasks
+    )
+    reference = tasks[0][1]
     return Report(
-        verdict=overall(tuple(checks)),
-        source=manifest.source,
-        model=str(manifest.model.get("name", "model")),
-        reference=REFERENCE,
-        checks=tuple(checks),
+        verdict=overall(checks),
+        source=reference.source,
+        model=reference.name,
+        reference=reference.reference,
+        checks=checks,
         command=command,
         toolchain=toolchain(),
+        notes=notes,
     )
 
 
-def record_problems(path: Path, record: Artifact) -> list[str]:
-    """Whether a file is still the one that was exported."""
-    if sha256_of(path) == record.sha256:
-        return []
-    return [f"{path.name} has changed since it was exported (SHA-256 differs from the manifest)"]
+def _tasks_by_hand(places: list[Path], path: Path) -> tuple[list[Task], tuple[str, ...]]:
+    golden = load_golden(path)
+    reference = Reference(
+        name=golden.model,
+        source=golden.source or UNKNOWN,
+        reference=f"golden vectors in {path.name}, given by hand (no manifest was compared)",
+        specs=lambda axes: (golden.inputs, golden.outputs),
+        expect=lambda axes, precision: golden.expectations,
+        precision=golden.precision,
+    )
+    notes = () if golden.source else (_old_form(path),)
+    return [(existing(place), reference, None, ()) for place in places], notes
 
 
-def _artifacts(path: Path) -> list[tuple[Path, Manifest, Artifact]]:
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist", "check the path")
-    if path.is_dir() and (manifest := find_manifest(path)):
-        if not manifest.artifacts:
-            raise ArtifactError(f"{path / FILE_NAME} lists no artifacts", "export again")
-        for record in manifest.artifacts:
-            if not (path / record.path).exists():
-                raise ArtifactError(
-                    f"{record.path} is in the manifest but not in {path}", "export again"
-                )
-        return [(path / record.path, manifest, record) for record in manifest.artifacts]
-    manifest = find_manifest(path.parent)
-    entry = manifest.entry(path) if manifest else None
-    if manifest is None or entry is None:
-        raise CheckpointError(
-            f"{path} has no record in a {FILE_NAME} beside it",
-            "pass --against model.pth, or verify the folder that export wrote",
-        )
-    return [(path, manifest, entry)]
+def _tasks_of_manifests(
+    places: list[Path], manifest_sha256: str
+) -> tuple[list[Task], tuple[str, ...]]:
+    found, listing_notes = listed_artifacts(places)
+    notes = dict.fromkeys(listing_notes)
+    load = cache(load_golden)
+    tasks: list[Task] = []
+    for listed in found:
+        path, manifest, record = listed.path, listed.manifest, listed.record
+        if manifest is None or record is None:
+            raise CheckpointError(
+                f"{path} has no record in a {FILE_NAME} beside it",
+                "pass --against model.pth or --golden NAME.npz, or verify the folder that export "
+                "wrote",
+            )
+        if manifest_sha256 and (have := sha256_of(path.with_name(FILE_NAME))) != manifest_sha256:
+            raise ArtifactError(
+                f"{path.with_name(FILE_NAME)} has SHA-256 {have}, not the one given",
+                "get the folder again from where the hash came from",
+            )
+        file = _golden_file(path.parent, record)
+        golden = load(file)
+        if golden.source is None:
+            notes[_old_form(file)] = None
+        known = (*record_problems(path, record), *_golden_problems(file, golden, manifest, record))
+        tasks.append((path, _reference(manifest, record, golden), record, known))
+    return tasks, tuple(notes)
 
 
-def _reference(folder: Path, manifest: Manifest, record: Artifact) -> Reference:
+def _golden_file(folder: Path, record: Artifact) -> Path:
     golden = folder / record.golden
     if not golden.is_file():
         raise ArtifactError(
@@ -93,11 +122,37 @@ def _reference(folder: Path, manifest: Manifest, record: Artifact) -> Reference:
             f"golden vectors {golden} have changed since the export (SHA-256 differs)",
             "pass --against model.pth, or export again",
         )
-    expectations = load_expectations(golden)
+    return golden
+
+
+def _golden_problems(
+    file: Path, golden: GoldenVectors, manifest: Manifest, record: Artifact
+) -> list[str]:
+    problems = []
+    if golden.source and not golden.source.same_weights(manifest.source):
+        problems.append(
+            f"golden vectors {file.name} are of {golden.source}, the manifest of {manifest.source}"
+        )
+    if golden.precision != record.precision:
+        problems.append(
+            f"golden vectors {file.name} are of {golden.precision}, "
+            f"the manifest says {record.precision}"
+        )
+    return problems
+
+
+def _reference(manifest: Manifest, record: Artifact, golden: GoldenVectors) -> Reference:
     return Reference(
         name=str(manifest.model.get("name", "model")),
         source=manifest.source,
         reference=REFERENCE,
         specs=lambda axes: (record.inputs, record.outputs),
-        expect=lambda axes, precision: expectations,
+        expect=lambda axes, precision: golden.expectations,
+    )
+
+
+def _old_form(path: Path) -> str:
+    return (
+        f"golden vectors {path.name} were written by an earlier version: they name no source, "
+        "and have no digest of their content"
     )

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,21 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from slide_deploy import registry
-from slide_deploy.errors import ArtifactError, NotSupported
+from slide_deploy.errors import ArtifactError, NotSupported, OutputError, SlideDeployError
 from slide_deploy.parity.block_trace import BlockError, BlockReference
 from slide_deploy.types import Fidelity, TensorSpec
-from slide_deploy.verification.runner_worker import SEPARATOR
+from slide_deploy.verification.runner_worker import SEPARATOR, no_room
 
-__all__ = ["RunResult", "read_artifact", "run_artifact", "trace_artifact"]
+__all__ = ["RunResult", "read_artifact", "run_artifact", "stop_runners", "trace_artifact"]
 
 # Artifacts are read while others are still being converted. Threads that spin at barriers on
 # a busy core took six times as long as one thread alone (measured, two cores).
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+_KINDS: dict[str, type[SlideDeployError]] = {
+    kind.__name__: kind for kind in (NotSupported, OutputError)
+}
+_RUNNING: set[subprocess.Popen[str]] = set()
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class RunResult:
     compute_type: str
     device: str = ""
     other_precision: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_artifact(
@@ -72,8 +78,9 @@ def read_artifact(
     """Run `artifact` on every probe of `feeds` (probe → input name → array), by the target's
     runtime or by the `second`, independent one.
 
-    Raises ArtifactError where it cannot be loaded or run, also where the runtime crashes, and of
-    these NotSupported where the file is sound but its runtime here lacks what it uses.
+    Raises ArtifactError where it cannot be loaded or run, also where the runtime crashes, of these
+    NotSupported where the file is sound but its runtime here lacks what it uses, and OutputError
+    where the temporary folder is full.
     """
     about, made = _work(target, artifact, "run-second" if second else "run", feeds)
     outputs: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in feeds}
@@ -94,6 +101,7 @@ def read_artifact(
         compute_type=about["compute_type"],
         device=about["device"],
         other_precision=tuple(about["other_precision"]),
+        metadata=about["metadata"],
     )
 
 
@@ -117,23 +125,47 @@ def _work(
     target: str, artifact: Path, task: str, given: Mapping[str, Mapping[str, np.ndarray]]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Start the runner worker; its answer and the arrays it left."""
-    with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
-        there, made = Path(folder, "given.npz"), Path(folder, "made.safetensors")
-        flat = {f"{g}{SEPARATOR}{n}": v for g, values in given.items() for n, v in values.items()}
-        np.savez(there, **flat)  # type: ignore[arg-type]  # numpy types kwargs as allow_pickle
-        paths = (str(artifact.resolve()), task, str(there), str(made))
-        done = subprocess.run(
-            [sys.executable, "-m", "slide_deploy.verification.runner_worker", target, *paths],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=folder,
-            env={**os.environ, **ONE_THREAD, "PYTHONWARNINGS": "ignore"},
-        )
-        about = _answer(artifact, done)
-        # Not .npz, whose headers numpy parses as Python source: artifacts are read in threads
-        # beside converters that parse source too, which Python 3.11 can fail at (gh-106905).
-        return about, load_file(made) if made.exists() else {}
+    try:
+        with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
+            there, made = Path(folder, "given.npz"), Path(folder, "made.safetensors")
+            flat = {f"{g}{SEPARATOR}{n}": v for g, vs in given.items() for n, v in vs.items()}
+            np.savez(there, **flat)  # type: ignore[arg-type]  # numpy types kwargs as allow_pickle
+            paths = (str(artifact.resolve()), task, str(there), str(made))
+            about = _answer(artifact, _run_worker(folder, target, *paths))
+            # Not .npz, whose headers numpy parses as Python source: artifacts are read in threads
+            # beside converters that parse source too, which Python 3.11 can fail at (gh-106905).
+            return about, load_file(made) if made.exists() else {}
+    except OSError as error:
+        raise no_room(error) from error
+
+
+def _run_worker(folder: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """As `subprocess.run`, and `stop_runners` ends it from another thread."""
+    command = [sys.executable, "-m", "slide_deploy.verification.runner_worker", *arguments]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, **ONE_THREAD, "PYTHONWARNINGS": "ignore"},
+    ) as process:
+        _RUNNING.add(process)
+        try:
+            out, err = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            _RUNNING.discard(process)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def stop_runners() -> None:
+    """Kill every worker that runs now; whoever waits for one gets an ArtifactError."""
+    for process in tuple(_RUNNING):
+        process.kill()
 
 
 def _answer(artifact: Path, done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -147,8 +179,9 @@ def _answer(artifact: Path, done: subprocess.CompletedProcess[str]) -> dict[str,
             done.stderr,
         ) from None
     if "problem" in about:
-        kind = NotSupported if about["not_supported"] else ArtifactError
-        raise kind(about["problem"], about["hint"], f"{about['details']}{done.stderr}")
+        raise _KINDS.get(about["kind"], ArtifactError)(
+            about["problem"], about["hint"], f"{about['details']}{done.stderr}"
+        )
     return about
 
 

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from slide_deploy import registry
-from slide_deploy.errors import ArtifactError, NotSupported, SlideDeployError
+from slide_deploy.errors import ArtifactError, OutputError, SlideDeployError
 from slide_deploy.parity.block_trace import BlockReference, trace_blocks
 from slide_deploy.protocols import Runtime, Session
 
-__all__ = ["SEPARATOR", "main"]
+__all__ = ["SEPARATOR", "main", "no_room"]
 
 SEPARATOR = "/"
 # The rooms that an artifact is read with; the others made it.
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
             "problem": error.message,
             "hint": error.hint,
             "details": "".join(traceback.format_exception(error)),
-            "not_supported": isinstance(error, NotSupported),
+            "kind": type(error).__name__,
         }
     json.dump(about, sys.stdout)
     return 0
@@ -88,7 +88,11 @@ def _run_with(
         results |= {f"{probe}{SEPARATOR}{name}": value for name, value in produced.items()}
     with _translated(f"{artifact.name} puts out what is not an array of numbers"):
         # safetensors writes memory as it lies, whatever the strides.
-        save_file({key: np.asarray(value, order="C") for key, value in results.items()}, made)
+        content = save({key: np.asarray(value, order="C") for key, value in results.items()})
+    try:
+        made.write_bytes(content)
+    except OSError as error:
+        raise no_room(error) from error
     foreign = sorted(
         name
         for name in session.operators
@@ -106,6 +110,7 @@ def _run_with(
         "compute_type": session.compute_type or session.precision,
         "device": session.device,
         "other_precision": list(session.other_precision),
+        "metadata": dict(session.metadata),
         "fidelity": runtime.fidelity(),
     }
 
@@ -121,6 +126,14 @@ def _trace(runtime: Runtime, artifact: Path, given: Path, made: Path) -> dict[st
     with _translated(f"{artifact.name} cannot be traced"):
         values = runtime.open(artifact).values(content["input"])
         return {"blocks": [asdict(error) for error in trace_blocks(values, references)]}
+
+
+def no_room(error: OSError) -> OutputError:
+    """What to say where the temporary folder cannot be written."""
+    return OutputError(
+        f"cannot write temporary files: {(error.strerror or str(error)).lower()}",
+        "free some space in the temporary folder, or set TMPDIR to another one",
+    )
 
 
 _TASKS = {"run": _run, "run-second": _run_second, "trace": _trace}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from slide_deploy import Options, export, load
 
@@ -28,6 +29,16 @@ def exported(lone_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     options = Options(lowering="depthwise")
     export(model, tuple(FILES), folder, options, progress=lambda step: None)
     return folder
+
+
+@pytest.fixture(scope="session")
+def sibling(lone_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the same architecture, one more step of training away."""
+    state = torch.load(lone_module, weights_only=True)
+    state["proj.bias"] += 1e-3
+    path = tmp_path_factory.mktemp("sibling") / "lone.pth"
+    torch.save(state, path)
+    return path
 
 
 @pytest.fixture

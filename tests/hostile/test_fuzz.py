@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slide_deploy.artifacts.golden import load_golden
 from slide_deploy.artifacts.manifest import find_manifest
 from slide_deploy.errors import SlideDeployError
 from slide_deploy.loading.checkpoint import read_checkpoint
-from slide_deploy.parity.expectation import load_expectations
 from slide_deploy.verification.record import read_report
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -119,4 +119,4 @@ def test_broken_golden_vectors(tmp_path, content, edits, real):
     path = tmp_path / "golden.npz"
     data = (GOLDEN / "micro_ema.npz").read_bytes() if real else content
     path.write_bytes(damaged(data, edits, 1.0) if data else b"x")
-    read(load_expectations, path)
+    read(load_golden, path)

@@ -134,16 +134,6 @@ def test_an_emptied_artifact_fails(
     failed(verify(path), "FAILED")
 
 
-@pytest.fixture(scope="session")
-def sibling(lone_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of the same architecture, one more step of training away."""
-    state = torch.load(lone_module, weights_only=True)
-    state["proj.bias"] += 1e-3
-    path = tmp_path_factory.mktemp("sibling") / "lone.pth"
-    torch.save(state, path)
-    return path
-
-
 def test_an_artifact_fails_against_a_sibling_of_its_model(
     artifact: CopyOf, run_cli: RunCli, sibling: Path
 ) -> None:

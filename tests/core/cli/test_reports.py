@@ -33,7 +33,7 @@ def verify(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(found: Report, *arguments: str):
-        monkeypatch.setattr(golden, "verify_recorded", lambda *_: found)
+        monkeypatch.setattr(golden, "verify_recorded", lambda *_, **__: found)
         return CliRunner().invoke(app, ["verify", "m.onnx", *arguments])
 
     return run

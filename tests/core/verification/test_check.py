@@ -12,6 +12,7 @@ import pytest
 from slide_deploy.artifacts.manifest import Artifact
 from slide_deploy.types import TensorSpec, Verdict
 from slide_deploy.verification import check as checking
+from slide_deploy.verification import runner
 from slide_deploy.verification.check import check_artifact
 from slide_deploy.verification.judge import VerificationPolicy
 
@@ -36,7 +37,7 @@ def test_a_crashed_runner_leaves_its_standard_error(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crash = subprocess.CompletedProcess([], -11, stdout="", stderr="first line\nlast line\n")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: crash)
+    monkeypatch.setattr(runner, "_run_worker", lambda *_: crash)
     found = checked(artifact)
     assert found.verdict is Verdict.FAIL
     assert "crashed on m.onnx (exit -11): last line" in found.problems[0]
@@ -52,23 +53,23 @@ def test_a_precision_that_no_scheme_has_fails(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("not_supported", "known", "verdict"),
+    ("kind", "known", "verdict"),
     [
-        (True, (), Verdict.NOT_RUN),
-        (False, (), Verdict.FAIL),
-        (True, ("it has changed",), Verdict.FAIL),
+        ("NotSupported", (), Verdict.NOT_RUN),
+        ("ArtifactError", (), Verdict.FAIL),
+        ("NotSupported", ("it has changed",), Verdict.FAIL),
     ],
 )
 def test_only_a_sound_file_that_cannot_run_here_is_not_run(
     artifact: Path,
     monkeypatch: pytest.MonkeyPatch,
-    not_supported: bool,
+    kind: str,
     known: tuple[str, ...],
     verdict: Verdict,
 ) -> None:
-    about = {"problem": "no lstm", "hint": "", "details": "", "not_supported": not_supported}
+    about = {"problem": "no lstm", "hint": "", "details": "", "kind": kind}
     done = subprocess.CompletedProcess([], 0, stdout=json.dumps(about), stderr="")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(runner, "_run_worker", lambda *_: done)
     found = checked(artifact, known=known)
     assert found.verdict is verdict
     assert found.problems == (*known, "no lstm")
