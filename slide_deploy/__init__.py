@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from slide_deploy.lowering.selection import lower_for as lower
     from slide_deploy.parity.comparison import Tolerance
     from slide_deploy.pipeline import export, export_and_verify, reference_of, verify
-    from slide_deploy.reference import run_module
+    from slide_deploy.reference.run import run_module
     from slide_deploy.report.formats import write_report
     from slide_deploy.report.terminal import report_table
     from slide_deploy.report.timings import save_chart, timings_table
@@ -114,7 +114,7 @@ _PLACES = {
     "lowering.selection": "lower=lower_for",
     "parity.comparison": "Tolerance",
     "pipeline": "export export_and_verify reference_of verify",
-    "reference": "run_module",
+    "reference.run": "run_module",
     "report.formats": "write_report",
     "report.terminal": "report_table",
     "report.timings": "save_chart timings_table",

@@ -14,6 +14,7 @@ from threading import Lock
 
 import numpy as np
 import torch
+from torch import nn
 
 from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact, Manifest, toolchain
@@ -35,10 +36,14 @@ from slide_deploy.artifacts.write import (
 from slide_deploy.errors import ConversionError, MissingLibrary, SlideDeployError
 from slide_deploy.loading.dynamic_size import sized
 from slide_deploy.loading.loader import Model
+from slide_deploy.lowering.selection import AUTO, lower_for
+from slide_deploy.models.families import simplified
 from slide_deploy.packaging.preprocessing import prepare
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.probes import Probe, image_probes, make_probes
-from slide_deploy.reference import block_references, expectations
+from slide_deploy.quantization.catalog import scheme_named
+from slide_deploy.reference.blocks import block_references
+from slide_deploy.reference.expectations import expectations
 from slide_deploy.report.formats import save_reports
 from slide_deploy.types import (
     DynamicAxes,
@@ -231,6 +236,7 @@ def reference_of(
             model.outputs,
             _probes(model, axes, images, size_of),
             precision=precision,
+            equals=_equals(model, axes, precision),
             on_probe=lambda name: progress(f"running the reference: {name}"),
             prepare=prepared,
         )
@@ -245,6 +251,21 @@ def reference_of(
             model.module, model.block_names(model.module), prepared(inputs), precision
         ),
     )
+
+
+def _equals(model: Model, axes: DynamicAxes, precision: str) -> list[nn.Module]:
+    """Modules that compute what the model does in another order, the fused one last.
+
+    Where the precision rounds weights, its lowerings are among them: their weights differ.
+    """
+    fused = simplified(model.merged)
+    if axes.any_size or scheme_named(precision).rounded is None:
+        return [fused]
+    lowered = {}
+    for target in registry.target_names():
+        module, layers = lower_for(fused, model.inputs, AUTO, target, {})
+        lowered[tuple(layer.form for layer in layers)] = module
+    return [*lowered.values(), fused]
 
 
 def _probes(

@@ -100,6 +100,8 @@ class Runtime:
     `recognises` tells from the path alone. `standard_domains` are the operator domains
     that the vendor's runtime implements itself: anything else is a custom kernel.
     `open_second` opens the artifact in an independent implementation, `second_opinion`.
+    `operator_errors` are absolute errors of functions that the runtime approximates, such as `erf`
+    (see reference.rounding), measured on the function alone.
     """
 
     target: str
@@ -111,3 +113,4 @@ class Runtime:
     standard_domains: frozenset[str]
     second_opinion: str = ""
     open_second: Callable[[Path], Session] | None = None
+    operator_errors: Mapping[str, float] = field(default_factory=dict)

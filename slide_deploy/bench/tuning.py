@@ -25,7 +25,7 @@ from slide_deploy.parity.comparison import compare
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.probes import make_probes
 from slide_deploy.quantization.catalog import scheme_named
-from slide_deploy.reference import expectations
+from slide_deploy.reference.expectations import expectations
 from slide_deploy.types import Fidelity, Options, TensorSpec, silent
 from slide_deploy.verification.judge import Progress
 from slide_deploy.verification.runner import read_artifact

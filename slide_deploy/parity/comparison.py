@@ -10,11 +10,11 @@ import numpy as np
 from slide_deploy.parity.expectation import Expectation, Noise
 from slide_deploy.parity.gates import EACH_COMPARISON, Gate, GateKind, GateResult
 from slide_deploy.parity.metrics import max_abs_error, rms_error, snr_db
-from slide_deploy.parity.probes import source
 from slide_deploy.utils.records import Count, Figure
 
 __all__ = [
     "NOISE_MULTIPLE",
+    "OVERFLOW",
     "POOLED_MULTIPLE",
     "SYSTEMATIC_MULTIPLE",
     "Comparison",
@@ -23,7 +23,6 @@ __all__ = [
     "constant_outputs",
     "gate_results",
     "pooled_ratios",
-    "systematic_ratios",
 ]
 
 # A float32 artifact may differ from float64 by this multiple of what PyTorch's own float32
@@ -41,7 +40,9 @@ POOLED_MULTIPLE = 3.0
 # anything, a third as many pass as with a gate on the error's size alone, which must leave room for
 # runtimes that round twice as roughly as PyTorch.
 SYSTEMATIC_MULTIPLE = 1.0
-CHANCE = 3.0  # standard deviations
+
+# The problem of every output that PyTorch cannot compute at the precision either.
+OVERFLOW = "PyTorch itself overflows at this precision, so that there is no noise to judge by"
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,10 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One output on one probe. `noise_ratio` is error / noise; `problem` is empty on a pass;
-    `measured` has the figure of each gate that judges a comparison alone, by its kind.
+    """One output on one probe. `max_abs_error` and `snr_db` compare with the float64 reference;
+    `noise_ratio` is the error in multiples of the noise, around the model with its weights rounded
+    where the precision rounds them. `problem` is empty on a pass; `measured` has the figure of each
+    gate that judges a comparison alone, by its kind.
 
     For class scores (N, classes), `top1_agreed` of `top1_decided` rows have the reference's
     top class; rows whose two best classes are closer than the noise are `near_ties` and count
@@ -103,17 +106,16 @@ def compare(
 def constant_outputs(
     expectations: tuple[Expectation, ...], outputs: Mapping[str, Mapping[str, np.ndarray]]
 ) -> Iterator[str]:
-    """Names of outputs that are the same on every probe where the reference's are not."""
+    """Names of outputs that are the same on every probe where the reference's change by more than
+    rounding can hide."""
     first, *others = expectations
-    for name, reference in first.references.items():
-        pairs = [
-            (outputs[e.probe].get(name), e.references[name])
-            for e in others
-            if e.references[name].shape == reference.shape
-        ]
+    for name, reference in first.meant.items():
+        alike = [e for e in others if e.meant[name].shape == reference.shape]
         produced = outputs[first.probe].get(name)
-        moved = any(not np.array_equal(reference, wanted) for _, wanted in pairs)
-        if produced is not None and moved and all(_same(produced, value) for value, _ in pairs):
+        floor = max((e.noise[name].floor for e in (first, *alike)), default=0.0)
+        moved = any(max_abs_error(e.meant[name], reference) > NOISE_MULTIPLE * floor for e in alike)
+        made = [outputs[e.probe].get(name) for e in alike]
+        if produced is not None and moved and all(_same(produced, value) for value in made):
             yield name
 
 
@@ -125,8 +127,8 @@ def pooled_ratios(
     Only outputs of the expected shape on every probe have one.
     """
     ratios = {}
-    for name in expectations[0].references:
-        pairs = [(outputs[e.probe].get(name), e.references[name]) for e in expectations]
+    for name in expectations[0].meant:
+        pairs = [(outputs[e.probe].get(name), e.meant[name]) for e in expectations]
         if any(_shape_problem(produced, reference) for produced, reference in pairs):
             continue
         sizes = np.array([reference.size for _, reference in pairs], dtype=np.float64)
@@ -135,41 +137,6 @@ def pooled_ratios(
         power = float(sizes @ np.square(errors)) / float(sizes @ np.square(noises))
         ratios[name] = float(np.sqrt(power))
     return ratios
-
-
-def systematic_ratios(
-    expectations: tuple[Expectation, ...], outputs: Mapping[str, Mapping[str, np.ndarray]]
-) -> dict[str, float]:
-    """Per output, the error that a probe and its perturbed copies share, in multiples of the noise.
-
-    Only outputs of the expected shape on all of them have one.
-    """
-    groups: dict[str, list[Expectation]] = {}
-    for expectation in expectations:
-        groups.setdefault(source(expectation.probe), []).append(expectation)
-    ratios: dict[str, float] = {}
-    for copies in (group for group in groups.values() if len(group) > 1):
-        for name in copies[0].references:
-            pairs = [(outputs[e.probe].get(name), e.references[name]) for e in copies]
-            if any(_shape_problem(produced, reference) for produced, reference in pairs):
-                continue
-            errors = [(value - r).reshape(-1) for value, r in pairs if value is not None]
-            noise = float(np.mean([e.noise[name].rms ** 2 for e in copies]))
-            ratios[name] = max(ratios.get(name, 0.0), _systematic(np.array(errors), noise))
-    return ratios
-
-
-def _systematic(errors: np.ndarray, noise: float) -> float:
-    """From errors (copies, values) and the noise's power: the mean product of two copies' errors,
-    where independent ones average out, less what chance may have left in it."""
-    if not np.isfinite(errors).all():
-        return float("inf")
-    copies, values = errors.shape
-    pairs = copies * (copies - 1) / 2
-    every = float(np.square(errors).sum())
-    common = (float(np.square(errors.sum(axis=0)).sum()) - every) / (2 * pairs * values)
-    chance = CHANCE * every / errors.size / float(np.sqrt(pairs * values))
-    return float(np.sqrt(max(common - chance, 0.0) / noise))
 
 
 def _same(first: np.ndarray, other: np.ndarray | None) -> bool:
@@ -218,7 +185,8 @@ def _compare_one(
     gates: Sequence[Gate],
     tolerance: Tolerance | None,
 ) -> Comparison:
-    reference, noise = expectation.references[name], expectation.noise[name]
+    reference, meant = expectation.references[name], expectation.meant[name]
+    noise = expectation.noise[name]
     judging = [gate for gate in gates if gate.kind in EACH_COMPARISON]
     if tolerance is not None:
         judging = [tolerance.gate]
@@ -229,16 +197,19 @@ def _compare_one(
             expectation.probe, name, worst, noise.floor, worst, -worst, problem, measured=measured
         )
     error, snr = max_abs_error(output, reference), snr_db(output, reference)
+    deviation = max_abs_error(output, meant)
     finite = bool(np.isfinite(output).all())
     figures = {
-        GateKind.MAX_ERROR: _noise_multiple(error, noise),
+        GateKind.MAX_ERROR: _noise_multiple(deviation, noise),
         GateKind.SNR_LOSS: _snr_loss(snr, noise),
         GateKind.TOLERANCE: _excess(output, reference, tolerance) if finite else worst,
     }
-    problem = "" if finite else "the output has NaN or infinite values"
+    problem = OVERFLOW if _overflows(noise) else ""
+    if not problem and not finite:
+        problem = "the output has NaN or infinite values"
     for gate in judging:
         if not problem and not figures[gate.kind] <= gate.limit:
-            problem = _gate_problem(gate, figures[gate.kind], error, snr, noise)
+            problem = _gate_problem(gate, figures[gate.kind], deviation, snr, noise)
     decided, agreed, ties = _top1(output, reference, _spread(noise, gates))
     if not problem and agreed < decided:
         problem = f"top-1 differs on {decided - agreed} of {decided} rows beyond the noise"
@@ -247,7 +218,7 @@ def _compare_one(
         name,
         error,
         noise.floor,
-        error / noise.floor,
+        deviation / noise.floor,
         snr,
         problem,
         decided,
@@ -273,10 +244,15 @@ def _noise_multiple(error: float, noise: Noise) -> float:
     return error / noise.floor if np.isfinite(noise.floor) else float("inf")
 
 
+def _overflows(noise: Noise) -> bool:
+    own = noise.scheme_snr_db
+    return not np.isfinite(noise.floor) or (own is not None and not own > float("-inf"))
+
+
 def _snr_loss(snr: float, noise: Noise) -> float:
     """How many dB the output lies below PyTorch's own rendering; infinite where there is none."""
     own = noise.scheme_snr_db
-    if own is None or not own > 0:
+    if own is None or _overflows(noise):
         return float("inf")
     return 0.0 if snr == own else own - snr
 
@@ -292,13 +268,9 @@ def _gate_problem(gate: Gate, measured: float, error: float, snr: float, noise: 
     if gate.kind is GateKind.TOLERANCE:
         return f"beyond {gate.basis} by {measured:.1e}"
     if gate.kind is GateKind.MAX_ERROR:
-        if not np.isfinite(noise.floor):
-            return "PyTorch itself overflows in float32 here: there is no noise to judge by"
-        return f"error {error:.1e} is {measured:.0f} times the float32 noise {noise.floor:.1e}"
+        return f"error {error:.1e} is {measured:.0f} times the rounding noise {noise.floor:.1e}"
     if noise.scheme_snr_db is None:
         return "there is no expectation at this precision to judge by"
-    if not noise.scheme_snr_db > 0:
-        return "PyTorch itself overflows at this precision: use float32, or scale the model down"
     return (
         f"{snr:.0f} dB where PyTorch has {noise.scheme_snr_db:.0f} dB at this precision "
         f"(limit: {gate.limit:g} dB less)"

@@ -13,11 +13,12 @@ __all__ = ["PERTURBATION", "Probe", "image_probes", "make_probes", "natural_imag
 
 Generator = np.random.Generator
 
-# So many perturbed copies of the first probe that their common error tells a mistake of the size
-# of the noise from the noise (docs/mutation.md). The step is large enough to round
-# everything anew, and small enough to change nothing else.
+# So many perturbed copies of the first probes that their common error tells a mistake of the size
+# of the noise from the noise (docs/mutation.md). The step moves values by several roundings of
+# float16, and is small enough to change nothing else.
+PERTURBED = 2
 PERTURBED_COPIES = 4
-PERTURBATION = 1e-4
+PERTURBATION = 2.0**-6
 COPY = " perturbed copy "
 OLD_COPY = " echo "  # what golden vectors of earlier versions call a perturbed copy
 
@@ -95,7 +96,9 @@ def make_probes(inputs: tuple[TensorSpec, ...], seed: int = 0) -> tuple[Probe, .
         rng = np.random.default_rng((seed, index))
         arrays = {spec.name: _one(spec, maker, rng).astype(spec.dtype) for spec in inputs}
         probes.append(Probe(name, why, arrays))
-    return (*probes, *_perturbed_copies(probes[0], np.random.default_rng((seed, len(probes)))))
+    rng = np.random.default_rng((seed, len(probes)))
+    copies = (copy for probe in probes[:PERTURBED] for copy in _perturbed_copies(probe, rng))
+    return (*probes, *copies)
 
 
 def source(name: str) -> str:

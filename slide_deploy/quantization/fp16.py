@@ -1,10 +1,11 @@
-"""float16: weights and arithmetic in half precision; judged by its noise power."""
+"""float16: weights and arithmetic in half precision; judged by the rounding of both."""
 
 from __future__ import annotations
 
 import copy
 from typing import TYPE_CHECKING
 
+from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, SYSTEMATIC_MULTIPLE
 from slide_deploy.parity.gates import Gate, GateKind
 from slide_deploy.quantization.scheme import Scheme
 
@@ -13,14 +14,21 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEME"]
 
-# An artifact may be this much noisier than PyTorch's own float16: runtimes round after other
-# operations than PyTorch does.
+# An artifact may lose this much of the signal-to-noise ratio that PyTorch's own float16 keeps
+# against float64: runtimes round after other operations than PyTorch does.
 MARGIN_DB = 10.0
+
+BASIS = "noise: the rounding error of PyTorch's own float16, around float64 with float16 weights"
 
 
 def render(module: nn.Module) -> nn.Module:
     """A float16 copy."""
     return copy.deepcopy(module).half()
+
+
+def rounded(module: nn.Module) -> nn.Module:
+    """A float64 copy with weights rounded to float16."""
+    return render(module).double()
 
 
 SCHEME = Scheme(
@@ -31,5 +39,11 @@ SCHEME = Scheme(
     activations="float16",
     needs_calibration=False,
     render=render,
-    gates=(Gate(GateKind.SNR_LOSS, MARGIN_DB, "dB", "against PyTorch's own float16"),),
+    gates=(
+        Gate(GateKind.SNR_LOSS, MARGIN_DB, "dB", "against PyTorch's own float16"),
+        Gate(GateKind.MAX_ERROR, NOISE_MULTIPLE, "× noise", BASIS),
+        Gate(GateKind.POOLED_ERROR, POOLED_MULTIPLE, "× noise", BASIS),
+        Gate(GateKind.SYSTEMATIC_ERROR, SYSTEMATIC_MULTIPLE, "× noise", BASIS),
+    ),
+    rounded=rounded,
 )

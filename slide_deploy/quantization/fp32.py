@@ -8,7 +8,7 @@ from slide_deploy.quantization.scheme import Scheme
 
 __all__ = ["SCHEME"]
 
-BASIS = "noise: the rounding error of PyTorch's own float32"
+BASIS = "noise: the rounding error of several float32 runs of the model"
 
 SCHEME = Scheme(
     name="float32",

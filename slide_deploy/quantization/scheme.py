@@ -20,9 +20,10 @@ class Scheme:
 
     `name` stands in manifests and reports, `short_name` and `aliases` are accepted beside it.
     `weights` and `activations` are number types. `render` gives a copy of a float32 module that
-    rounds as the scheme does, which is the noise that `GateKind.SNR_LOSS` is measured against;
-    None for float32 itself, whose noise every expectation has. Raises ValueError without a gate
-    that judges each output on each probe.
+    rounds as the scheme does, which is the noise that artifacts are judged by; None for float32
+    itself. `rounded` gives a float64 copy with the weights that the scheme stores: what an artifact
+    is meant to compute; without it that is the float64 model as it is. Raises ValueError without a
+    gate that judges each output on each probe.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Scheme:
     needs_calibration: bool
     render: Callable[[nn.Module], nn.Module] | None
     gates: tuple[Gate, ...]
+    rounded: Callable[[nn.Module], nn.Module] | None = None
 
     def __post_init__(self) -> None:
         if not any(gate.kind in EACH_COMPARISON for gate in self.gates):

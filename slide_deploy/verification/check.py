@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact
 from slide_deploy.errors import ArtifactError, MissingLibrary, NotSupported, UsageError
 from slide_deploy.parity.block_trace import BlockError, BlockReference, first_bad_block
-from slide_deploy.parity.expectation import Expectation
+from slide_deploy.parity.comparison import OVERFLOW
+from slide_deploy.parity.expectation import Expectation, with_operator_errors
 from slide_deploy.parity.gates import gates_text
 from slide_deploy.protocols import Runtime
 from slide_deploy.quantization.catalog import scheme_named, scheme_of
@@ -64,7 +65,7 @@ def check_artifact(
     try:
         axes, precision = _identify(path, runtime, record, reference, progress)
         unrun = replace(unrun, precision=precision)
-        expected = reference.expect(axes, precision)
+        expected = with_operator_errors(reference.expect(axes, precision), runtime.operator_errors)
         feeds = {expectation.probe: dict(expectation.inputs) for expectation in expected}
         progress(f"verifying {path.name}: running it")
         result = read_artifact(runtime.target, path, feeds)
@@ -79,14 +80,23 @@ def check_artifact(
     judgement = judge(result, expected, reference, axes, precision, policy)
     check = _judged(unrun, result, expected, judgement, policy)
     check = replace(check, lowering=record.lowering if record else ())
-    if runtime.second_opinion and (policy.thorough or size_of(path) < SMALL_ARTIFACT):
+    judged_in_float32 = scheme_named(precision).render is None
+    if (
+        runtime.second_opinion
+        and judged_in_float32
+        and (policy.thorough or size_of(path) < SMALL_ARTIFACT)
+    ):
         progress(f"verifying {path.name}: running it on {runtime.second_opinion}")
         check = _with_second_opinion(check, runtime, path, expected, policy)
     if reference.blocks and (policy.trace or judgement.numbers_differ):
         progress(f"verifying {path.name}: tracing its blocks")
         worst = max(judgement.comparisons, key=lambda c: c.noise_ratio)
-        trace = _trace(runtime, path, reference.blocks, feeds[worst.probe], precision)
-        check = replace(check, trace=trace, first_bad_block=first_bad_block(trace))
+        blocks = reference.blocks(feeds[worst.probe], precision)
+        trace = _trace(runtime, path, feeds[worst.probe], blocks)
+        problems = tuple(_with_block(problem, blocks) for problem in check.problems)
+        check = replace(
+            check, problems=problems, trace=trace, first_bad_block=first_bad_block(trace)
+        )
     problems = (*known, *check.problems)
     return replace(check, problems=problems, verdict=Verdict.FAIL if problems else Verdict.PASS)
 
@@ -148,17 +158,19 @@ def _judged(
 
 
 def _trace(
-    runtime: Runtime,
-    path: Path,
-    blocks: Callable[[Inputs, str], tuple[BlockReference, ...]],
-    inputs: Inputs,
-    precision: str,
+    runtime: Runtime, path: Path, inputs: Inputs, blocks: tuple[BlockReference, ...]
 ) -> tuple[BlockError, ...]:
     """The error over the blocks, or nothing where the artifact cannot be taken apart."""
     try:
-        return trace_artifact(runtime.target, path, inputs, blocks(inputs, precision))
+        return trace_artifact(runtime.target, path, inputs, blocks)
     except ArtifactError:
         return ()
+
+
+def _with_block(problem: str, blocks: tuple[BlockReference, ...]) -> str:
+    """The problem; where the model overflows, with the first block that does."""
+    first = next((b.block for b in blocks if not math.isfinite(b.noise_floor)), "")
+    return f"{problem}; {first} is the first block" if OVERFLOW in problem and first else problem
 
 
 def _with_second_opinion(

@@ -10,16 +10,17 @@ import numpy as np
 from slide_deploy.artifacts.manifest import SourceRecord
 from slide_deploy.parity.block_trace import BlockReference
 from slide_deploy.parity.comparison import (
+    OVERFLOW,
     Comparison,
     Tolerance,
     compare,
     constant_outputs,
     gate_results,
     pooled_ratios,
-    systematic_ratios,
 )
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.gates import Gate, GateKind, GateResult
+from slide_deploy.parity.systematic import systematic_ratios
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import DynamicAxes, TensorSpec
 from slide_deploy.verification.interface import interface_problems
@@ -129,9 +130,12 @@ def compare_all(
 
 
 def comparison_problems(comparisons: tuple[Comparison, ...]) -> Iterator[str]:
-    """What is wrong, by probe and output."""
+    """What is wrong, by probe and output; once for all probes on which the model overflows."""
+    overflowing = dict.fromkeys(c.probe for c in comparisons if c.problem == OVERFLOW)
+    if overflowing:
+        yield f"probes {', '.join(overflowing)}: {OVERFLOW}"
     for c in comparisons:
-        if c.problem:
+        if c.problem and c.probe not in overflowing:
             yield f"probe {c.probe}, output {c.output}: {c.problem}"
 
 
@@ -143,13 +147,13 @@ def _problems_over_probes(
             if not ratio <= gate.limit:
                 yield (
                     f"all probes, output {name}: the root mean square error is "
-                    f"{ratio:.1f} times that of the float32 noise"
+                    f"{ratio:.1f} times that of the rounding noise"
                 )
     if gate.kind is GateKind.SYSTEMATIC_ERROR:
         for name, ratio in systematic.items():
             if not ratio <= gate.limit:
                 yield (
-                    f"perturbed copies, output {name}: an error {ratio:.1f} times the float32 "
+                    f"perturbed copies, output {name}: an error {ratio:.1f} times the rounding "
                     "noise recurs on perturbed copies of one input: it is systematic"
                 )
 

@@ -13,7 +13,7 @@ import pytest
 import slide_deploy
 from slide_deploy import registry
 from slide_deploy.models.families import family_named
-from slide_deploy.reference import run_module
+from slide_deploy.reference.run import run_module
 from slide_deploy.types import Options, Verdict
 from slide_deploy.verification.runner import read_artifact
 

@@ -17,7 +17,7 @@ from slide_deploy.loading.loader import Model
 from slide_deploy.lowering.catalog import lowerings
 from slide_deploy.lowering.replacement import always, lower
 from slide_deploy.models.slide_pvt_v2 import SlidePvtV2, SlidePvtV2Config
-from slide_deploy.reference import run_module
+from slide_deploy.reference.run import run_module
 from slide_deploy.types import Options, Verdict
 from slide_deploy.utils.quiet import quiet
 from slide_deploy.verification.judge import VerificationPolicy

@@ -155,7 +155,7 @@ def test_an_artifact_of_other_weights_fails(exported, target):
     (check,) = slide_deploy.verify([artifact], other, progress=lambda _: None).checks
     assert check.verdict is Verdict.FAIL
     assert any("was exported from micro_ema.pth (ema weights" in p for p in check.problems)
-    assert any("times the float32 noise" in p for p in check.problems)
+    assert any("times the rounding noise" in p for p in check.problems)
 
 
 @pytest.mark.parametrize("target", TARGETS)

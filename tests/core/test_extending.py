@@ -117,7 +117,8 @@ import numpy as np, torch
 from slide_deploy.parity.comparison import compare, gate_results
 from slide_deploy.parity.probes import make_probes
 from slide_deploy.quantization.catalog import scheme_named, scheme_of
-from slide_deploy.reference import expectations, run_module
+from slide_deploy.reference.expectations import expectations
+from slide_deploy.reference.run import run_module
 from slide_deploy.types import TensorSpec
 
 torch.manual_seed(0)

@@ -25,7 +25,7 @@ from benchmarks.mutation.sampling import KINDS, kind_named, sampled
 from benchmarks.mutation.scheduler import run
 from slide_deploy import registry
 from slide_deploy.parity.comparison import SYSTEMATIC_MULTIPLE
-from slide_deploy.reference import run_module
+from slide_deploy.reference.run import run_module
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -107,7 +107,7 @@ def test_one_changed_weight_fails_by_its_numbers(
 ) -> None:
     path = without_manifest(artifact(target))
     change_weight(path, weight)
-    failed(verify(path), "times the float32 noise")
+    failed(verify(path), "times the rounding noise")
 
 
 @every_target
@@ -138,7 +138,7 @@ def test_an_artifact_fails_against_a_sibling_of_its_model(
     artifact: CopyOf, run_cli: RunCli, sibling: Path
 ) -> None:
     result = run_cli("verify", artifact("onnx"), "--against", sibling, "--image-size", SIZE)
-    failed(result, "was exported from lone.pth", "times the float32 noise")
+    failed(result, "was exported from lone.pth", "times the rounding noise")
 
 
 def test_a_sibling_is_told_apart_by_numbers_alone(
@@ -146,7 +146,7 @@ def test_a_sibling_is_told_apart_by_numbers_alone(
 ) -> None:
     path = without_manifest(artifact("onnx"))
     result = run_cli("verify", path, "--against", sibling, "--image-size", SIZE)
-    failed(result, "times the float32 noise")
+    failed(result, "times the rounding noise")
 
 
 @pytest.mark.parametrize("target", ["onnx", "coreml"])
@@ -173,7 +173,7 @@ def test_an_artifact_of_the_other_weights_fails(
     export(load(both, image_size=(6, 7)), ["onnx"], tmp_path, progress=lambda step: None)
     path = tmp_path / "both.onnx"
     result = run_cli("verify", path, "--against", both, "--weights", "model", "--image-size", SIZE)
-    failed(result, "ema weights", "times the float32 noise")
+    failed(result, "ema weights", "times the rounding noise")
 
 
 def test_one_bad_artifact_among_good_ones_fails_them_all(
@@ -297,7 +297,7 @@ def test_an_edited_hash_does_not_hide_a_changed_weight(
     for entry in manifest["artifacts"]:
         entry["sha256"] = sha256_of(path.parent / entry["path"])
     file.write_text(json.dumps(manifest))
-    failed(verify(path), "times the float32 noise")
+    failed(verify(path), "times the rounding noise")
 
 
 def test_a_file_added_to_an_artifacts_folder_fails(
@@ -329,7 +329,7 @@ def test_a_custom_operator_fails_though_the_numbers_are_right(
     edit_onnx(path, add)
     result = verify(path)
     failed(result, "custom operator com.microsoft::Gelu")
-    assert "times the float32 noise" not in result.out
+    assert "times the rounding noise" not in result.out
 
 
 def test_a_function_of_the_files_own_fails(artifact: CopyOf, verify: Callable[..., Any]) -> None:

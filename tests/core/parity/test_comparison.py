@@ -18,7 +18,8 @@ from slide_deploy.parity.comparison import (
     constant_outputs,
     gate_results,
 )
-from slide_deploy.parity.expectation import Expectation, Noise
+from slide_deploy.parity.expectation import Expectation, Noise, with_operator_errors
+from slide_deploy.parity.gates import GateKind
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import Precision
 
@@ -42,6 +43,13 @@ def judge(
     return found
 
 
+def judge_loss(output: np.ndarray, **noise: Any) -> Comparison:
+    """By its loss of signal-to-noise ratio alone."""
+    gates = [g for g in scheme_named("float16").gates if g.kind is GateKind.SNR_LOSS]
+    (found,) = compare(expecting(**noise), {"y": output}, gates)
+    return found
+
+
 def off_by(error: float) -> np.ndarray:
     output = REFERENCE.astype(np.float32)
     output[0, 1] += np.float32(error)
@@ -59,13 +67,13 @@ def test_within_ten_times_the_noise_passes(share: float) -> None:
 
 @given(share=st.floats(1.2, 1e6), sign=st.sampled_from([-1, 1]))
 def test_beyond_ten_times_the_noise_fails(share: float, sign: int) -> None:
-    assert "times the float32 noise" in judge(off_by(sign * share * 10 * NOISE)).problem
+    assert "times the rounding noise" in judge(off_by(sign * share * 10 * NOISE)).problem
 
 
 @given(decibels=st.floats(10, 90))
 def test_float16_is_judged_by_its_noise_power(decibels: float) -> None:
     noise = np.linalg.norm(REFERENCE) * 10 ** (-decibels / 20)
-    found = judge(off_by(noise), Precision.FLOAT16, scheme_snr_db=60.0)
+    found = judge_loss(off_by(noise), scheme_snr_db=60.0)
     assert found.snr_db == pytest.approx(decibels, abs=1)
     if abs(decibels - 50) > 1:
         assert found.passed is (decibels > 50)
@@ -196,7 +204,7 @@ def test_an_output_that_is_no_answer_is_beyond_every_gate(
 
 def test_a_float16_figure_is_the_loss_in_decibels() -> None:
     noise = np.linalg.norm(REFERENCE) * 10 ** (-55 / 20)
-    found = judge(off_by(noise), Precision.FLOAT16)
+    found = judge_loss(off_by(noise))
     assert found.measured == {"snr_loss": pytest.approx(5, abs=1)}
 
 
@@ -206,3 +214,31 @@ def test_a_tolerance_is_a_gate() -> None:
     (result,) = gate_results([tolerance.gate], found, {}, {})
     assert result.measured == pytest.approx(9e-4, rel=0.01)
     assert (result.passed, result.limit, result.basis) == (False, 0, str(tolerance))
+
+
+def test_float16_is_judged_around_the_model_with_float16_weights() -> None:
+    """What rounding the weights does is no error; the same deviation from there is one."""
+    meant = REFERENCE + 1e-3
+    noise = Noise(NOISE, NOISE / 3, scheme_error=1e-3, scheme_snr_db=60.0)
+    expected = Expectation("p", "", {}, {"y": REFERENCE}, {"y": noise}, {"y": meant})
+    gates = scheme_named("float16").gates
+    (good,) = compare(expected, {"y": meant.astype(np.float32)}, gates)
+    (bad,) = compare(expected, {"y": REFERENCE.astype(np.float32)}, gates)
+    assert good.passed
+    assert good.max_abs_error == pytest.approx(1e-3, rel=0.01)
+    assert "times the rounding noise" in bad.problem
+
+
+def test_an_output_that_rounding_alone_moves_is_not_called_constant() -> None:
+    expected = (expecting(probe="a"), expecting(REFERENCE + NOISE / 10, probe="b"))
+    same = REFERENCE.astype(np.float32)
+    assert list(constant_outputs(expected, {"a": {"y": same}, "b": {"y": same}})) == []
+
+
+def test_a_runtime_is_given_the_error_of_its_own_functions() -> None:
+    expected = (expecting(operators={"sigmoid": (2.0, 1.0), "erf": (5.0, 3.0)}),)
+    (found,) = with_operator_errors(expected, {"sigmoid": 1e-4})
+    noise = found.noise["y"]
+    assert noise.floor == pytest.approx(NOISE + 2e-4)
+    assert noise.rms == pytest.approx(1e-4, rel=1e-3)
+    assert with_operator_errors(expected, {}) == expected

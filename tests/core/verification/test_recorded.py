@@ -76,7 +76,7 @@ def test_an_optimised_file_that_was_damaged_fails(
     damage(slim)
     done = run_cli("verify", slim, "--golden", golden_of(exported))
     assert done.code == 1
-    assert "times the float32 noise" in done.out
+    assert "times the rounding noise" in done.out
 
 
 def test_an_optimised_file_with_a_fixed_batch_is_not_what_the_golden_vectors_are_for(

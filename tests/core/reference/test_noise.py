@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from slide_deploy.parity.comparison import pooled_ratios, systematic_ratios
+from slide_deploy.parity.comparison import pooled_ratios
 from slide_deploy.parity.expectation import Expectation, Noise
 from slide_deploy.parity.probes import Probe
-from slide_deploy.reference import expectations
+from slide_deploy.parity.systematic import systematic_ratios
+from slide_deploy.reference.expectations import expectations
 from slide_deploy.types import TensorSpec
 
 Outputs = Mapping[str, Mapping[str, np.ndarray]]
@@ -67,7 +68,7 @@ def test_rounding_does_not_recur_on_perturbed_copies(noise: float, values: int) 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-6, 2e-6])
 def test_a_mistake_of_the_size_of_the_noise_recurs_on_perturbed_copies(noise: float) -> None:
-    assert _systematic(noise, 1e-6) == pytest.approx(1, abs=0.2)
+    assert _systematic(noise, 1e-6) > 1.1
 
 
 def test_without_perturbed_copies_nothing_is_systematic() -> None:

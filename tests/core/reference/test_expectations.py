@@ -12,7 +12,7 @@ from torch import nn
 
 from slide_deploy.packaging.preprocessing import InputKind, normalise, prepare, preset
 from slide_deploy.parity.probes import Probe
-from slide_deploy.reference import expectations
+from slide_deploy.reference.expectations import expectations
 from slide_deploy.types import TensorSpec
 
 

@@ -1,0 +1,1 @@
+"""The unfused PyTorch model in float64, and what rounding alone does to it."""

@@ -1,0 +1,106 @@
+"""What the unfused PyTorch model says: float64 references, and its rounding noise."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from torch import nn
+
+from slide_deploy.parity.expectation import Expectation
+from slide_deploy.parity.probes import Probe
+from slide_deploy.parity.systematic import copies_by_source
+from slide_deploy.quantization.catalog import scheme_named
+from slide_deploy.reference.noise import (
+    Outputs,
+    Runs,
+    expectation_of,
+    overflows,
+    with_systematic_noise,
+)
+from slide_deploy.reference.rounding import (
+    APPROXIMATED_FUNCTIONS,
+    OperatorErrors,
+    RandomRounding,
+    with_rounded_weights,
+)
+from slide_deploy.reference.run import run_module
+from slide_deploy.types import Precision, TensorSpec
+
+__all__ = ["expectations"]
+
+Prepare = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+# Runs with random rounding, beside those in PyTorch's own order.
+RANDOM_RUNS = 2
+
+# Models whose weights are each rounded once more, as converters do that fold constants.
+ROUNDED_MODELS = 3
+
+# Probes beyond the inputs that models are made for: one on which the model itself overflows at the
+# precision says nothing about an artifact.
+EXTREME = ("large", "pixels")
+
+
+def expectations(
+    module: nn.Module,
+    outputs: tuple[TensorSpec, ...],
+    probes: tuple[Probe, ...],
+    *,
+    precision: str = Precision.FLOAT32,
+    equals: Sequence[nn.Module] = (),
+    on_probe: Callable[[str], None] = lambda name: None,
+    prepare: Prepare = lambda inputs: inputs,
+) -> tuple[Expectation, ...]:
+    """Run `module` on every probe in float64, and measure what rounding does to it.
+
+    `module` is the training form in float32; `outputs` name what it returns, in order. `equals`
+    are modules that compute the same function in another order: their rounding is noise too.
+    `prepare` computes the module's inputs from those of an artifact that contains the
+    preprocessing. Raises UnknownName where there is no such precision scheme.
+    """
+    scheme = scheme_named(precision)
+    alike = [module, *equals]
+    exact = copy.deepcopy(module).double()
+    meant = scheme.rounded(alike[-1]) if scheme.rounded else None
+    noisy = [scheme.render(one) if scheme.render else one for one in alike]
+    folded = (
+        []
+        if scheme.render
+        else [with_rounded_weights(module, seed) for seed in range(ROUNDED_MODELS)]
+    )
+    sources = copies_by_source(probe.name for probe in probes)
+    errors = [OperatorErrors(function) for function in APPROXIMATED_FUNCTIONS]
+
+    def runs(probe: Probe) -> Runs:
+        def run(own: nn.Module) -> Outputs:
+            return run_module(own, outputs, prepare(probe.inputs))
+
+        references, plain = run(exact), [run(one) for one in noisy]
+        if not scheme.render:
+            for seed in range(RANDOM_RUNS):
+                with RandomRounding(seed):
+                    plain.append(run(module))
+        approximated = {}
+        for error in list(errors):
+            with error:
+                approximated[error.function] = run(noisy[0])
+            if not error.met:  # nor will it be on other probes
+                errors.remove(error)
+                del approximated[error.function]
+        return Runs(
+            references=references,
+            meant=run(meant) if meant else references,
+            noisy=plain,
+            folded=[run(own) for own in folded] if probe.name in sources else [],
+            approximated=approximated,
+        )
+
+    found = {}
+    for probe in probes:
+        on_probe(probe.name)
+        found[probe.name] = runs(probe)
+    expected = [expectation_of(probe, found[probe.name], scheme) for probe in probes]
+    expected = [e for e in expected if e.probe not in EXTREME or not overflows(e)]
+    return with_systematic_noise(expected, found, sources)
