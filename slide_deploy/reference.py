@@ -1,4 +1,4 @@
-"""What the unfused PyTorch model says: float64 references, and its rounding noise."""
+"""Reference outputs of the unfused PyTorch model in float64, and its rounding noise."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = ["block_references", "expectations", "run_module"]
 
 Prepare = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
-# Few values may all be rounded luckily, and a lucky floor fails sound artifacts: below this
-# many values a probe's noise is not believed to be less than what the other probes show.
+# The rounding errors of few values may all be small by chance. For outputs with fewer values than
+# this, a probe's noise is at least that of the other probes, so that correct artifacts do not fail.
 FEW_VALUES = 100
 
 
@@ -37,11 +37,11 @@ def expectations(
     on_probe: Callable[[str], None] = lambda name: None,
     prepare: Prepare = lambda inputs: inputs,
 ) -> tuple[Expectation, ...]:
-    """Run `module` on every probe in float64, in float32, and as its precision scheme renders it.
+    """Run `module` on every probe in float64, in float32, and as rendered by its precision scheme.
 
-    Raises UnknownName where there is no such scheme. `module` is the training form in
-    float32; `outputs` name what it returns, in order. `prepare` computes the module's inputs from
-    those of an artifact that contains the preprocessing.
+    `module` is the unfused model in float32; `outputs` name its results, in order. `prepare`
+    computes the module's inputs from those of an artifact that contains the preprocessing. Raises
+    UnknownName for an unknown scheme.
     """
     exact = copy.deepcopy(module).double()
     render = scheme_named(precision).render
@@ -62,7 +62,7 @@ def expectations(
 
 
 def _without_luck(found: tuple[Expectation, ...]) -> tuple[Expectation, ...]:
-    """Raise noise that is far below the typical one of an output with few values."""
+    """Raise noise that is far below the typical noise, for outputs with few values."""
 
     def steady(name: str, reference: np.ndarray, noise: Noise) -> Noise:
         if reference.size >= FEW_VALUES:
@@ -96,7 +96,7 @@ def block_references(
 def _block_outputs(
     module: nn.Module, names: list[str], inputs: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Output of each named module in one forward pass, in the order they ran."""
+    """Output of each named module in one forward pass, in execution order."""
     found: dict[str, np.ndarray] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -141,5 +141,5 @@ def run_module(
 
 
 def _array(value: torch.Tensor) -> np.ndarray:
-    """The values as they are; numpy has no bfloat16, which float32 holds exactly."""
+    """Convert to numpy; bfloat16, which numpy lacks, becomes float32."""
     return (value.float() if value.dtype is torch.bfloat16 else value).numpy()

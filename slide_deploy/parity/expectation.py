@@ -1,4 +1,4 @@
-"""What one probe must give, and how it is kept on disk for machines without the model."""
+"""Expected outputs of a probe, and golden vectors, which store them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Noise:
 
     `floor` is max |y32 − y64| of PyTorch and `rms` its root mean square; `scheme_error` and
     `scheme_snr_db` are the largest error and the signal-to-noise ratio of PyTorch's own rendering
-    of the precision scheme, None where the scheme is float32.
+    of the precision scheme, or None for float32.
     """
 
     floor: float
@@ -30,7 +30,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Expectation:
-    """Inputs of one probe; per output the float64 reference and the model's own noise."""
+    """Inputs of one probe, and the float64 reference and the noise of each output."""
 
     probe: str
     why: str
@@ -57,18 +57,18 @@ def save_expectations(expectations: tuple[Expectation, ...], path: Path) -> None
 
 
 def load_expectations(path: Path) -> tuple[Expectation, ...]:
-    """Read what `save_expectations` wrote; ArtifactError where the file is another thing."""
+    """Read a file of `save_expectations`; ArtifactError if the content is not valid."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
         count = sum(1 for key in arrays if key.endswith("/about"))
         found = tuple(_one(arrays, index) for index in range(count))
-    except Exception as error:  # zip, zlib, struct and numpy errors come as they are
+    except Exception as error:  # zip, zlib, struct and numpy errors
         raise ArtifactError(
             f"golden vectors {path} cannot be read ({type(error).__name__})", "export again"
         ) from error
     if not found:
-        raise ArtifactError(f"golden vectors {path} hold nothing", "export again")
+        raise ArtifactError(f"golden vectors {path} are empty", "export again")
     return found
 
 
@@ -86,5 +86,5 @@ def _one(arrays: Mapping[str, np.ndarray], index: int) -> Expectation:
         noise[name] = Noise(floor, rms, *rendered)
     references = named("reference")
     if not references or references.keys() != noise.keys():
-        raise ValueError("references and noise do not name the same outputs")
+        raise ValueError("references and noise have different output names")
     return Expectation(probe, why, named("input"), references, noise)

@@ -1,4 +1,4 @@
-"""float16: weights and arithmetic in half precision; judged by its noise power."""
+"""float16: weights and arithmetic in half precision, judged by the signal-to-noise ratio."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEME"]
 
-# An artifact may be this much noisier than PyTorch's own float16: runtimes round after other
-# operations than PyTorch does.
+# An artifact may be this much noisier than PyTorch's own float16, since runtimes round after other
+# operations.
 MARGIN_DB = 10.0
 
 

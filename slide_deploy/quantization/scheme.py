@@ -1,4 +1,4 @@
-"""What a precision scheme says: number types, how PyTorch renders it, how it is judged."""
+"""The interface of a precision scheme."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ __all__ = ["Scheme"]
 class Scheme:
     """One precision; a file in `quantization/` defines it as `SCHEME`.
 
-    `name` stands in manifests and reports, `short_name` and `aliases` are accepted beside it.
-    `weights` and `activations` are number types. `render` gives a copy of a float32 module that
-    rounds as the scheme does, which is the noise that `GateKind.SNR_LOSS` is measured against;
-    None for float32 itself, whose noise every expectation has. Raises ValueError without a gate
-    that judges each output on each probe.
+    `name` is written to manifests and reports; `short_name` and `aliases` are also accepted.
+    `weights` and `activations` are number types. `render` returns a copy of a float32 module that
+    rounds as the scheme does, the reference of `GateKind.SNR_LOSS`; None for float32, whose noise
+    every expectation has. Raises ValueError without a gate for each output on each probe.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Judge what an artifact did: interface, operators, numbers. Any doubt fails it. No torch."""
+"""Judges the run of an artifact by its interface, operators and outputs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Reference:
-    """What artifacts are compared with. `specs` gives inputs and outputs of an artifact with such
-    dynamic axes, `expect` the expectations for it at a precision; `reference` says in words what
-    they are. `blocks` gives the model's blocks on one input, where there is a model."""
+    """The reference of artifacts. `specs` returns the inputs and outputs for given dynamic axes,
+    `expect` the expectations for axes and a precision; `reference` describes the reference.
+    `blocks` returns the outputs of the model's blocks on one input, if there is a model."""
 
     name: str
     source: SourceRecord
@@ -56,23 +56,22 @@ class Reference:
 
 @dataclass(frozen=True)
 class VerificationPolicy:
-    """How to judge: a user's own tolerance, a second opinion on artifacts of any size, and
-    the error over the blocks also where nothing failed."""
+    """How to judge: `tolerance` replaces the gates, `thorough` runs a second implementation on
+    artifacts of any size, `trace` measures the error at each block also without a failure."""
 
     tolerance: Tolerance | None = None
     thorough: bool = False
     trace: bool = False
 
     def gates(self, precision: str) -> tuple[Gate, ...]:
-        """Those of the precision scheme, or the user's tolerance in their place."""
+        """The gates of the precision scheme, unless the user's tolerance replaces them."""
         return (self.tolerance.gate,) if self.tolerance else scheme_named(precision).gates
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Every comparison and the result of every gate; in multiples of the noise and of the worst
-    output, the error over all probes and the systematic error; and what is wrong: no problem
-    means a pass."""
+    """Comparisons, gate results and problems; without problems the artifact passes. The pooled and
+    the systematic error are those of the worst output, as multiples of the noise."""
 
     comparisons: tuple[Comparison, ...]
     gates: tuple[GateResult, ...]
@@ -90,7 +89,7 @@ def judge(
     precision: str,
     policy: VerificationPolicy,
 ) -> Judgement:
-    """Hold what an artifact did against what it must do."""
+    """Compare the run of an artifact with the expectations."""
     gates = policy.gates(precision)
     comparisons = compare_all(expected, result, precision, policy)
     pooled = pooled_ratios(expected, result.outputs)
@@ -115,7 +114,7 @@ def compare_all(
     precision: str,
     policy: VerificationPolicy,
 ) -> tuple[Comparison, ...]:
-    """Every output on every probe."""
+    """Compare every output on every probe."""
     gates = scheme_named(precision).gates
     return tuple(
         comparison
@@ -127,7 +126,7 @@ def compare_all(
 
 
 def comparison_problems(comparisons: tuple[Comparison, ...]) -> Iterator[str]:
-    """What is wrong, by probe and output."""
+    """The problems of each probe and output."""
     for c in comparisons:
         if c.problem:
             yield f"probe {c.probe}, output {c.output}: {c.problem}"
@@ -141,14 +140,14 @@ def _problems_over_probes(
             if not ratio <= gate.limit:
                 yield (
                     f"all probes, output {name}: the root mean square error is "
-                    f"{ratio:.1f} times that of the float32 noise"
+                    f"{ratio:.1f} times the float32 noise"
                 )
     if gate.kind is GateKind.SYSTEMATIC_ERROR:
         for name, ratio in systematic.items():
             if not ratio <= gate.limit:
                 yield (
-                    f"perturbed copies, output {name}: an error {ratio:.1f} times the float32 "
-                    "noise recurs on perturbed copies of one input: it is systematic"
+                    f"perturbed copies, output {name}: the systematic error is {ratio:.1f} times "
+                    "the float32 noise"
                 )
 
 

@@ -1,6 +1,6 @@
-"""Verification without the source model: hashes and golden vectors, as export wrote them.
+"""Verification from the manifest's hashes and golden vectors, without the checkpoint.
 
-Needs neither the checkpoint nor torch, for targets whose runtime does not.
+It needs torch only for targets whose runtime is torch.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def verify_recorded(
     progress: Progress = silent,
     command: str = "",
 ) -> Report:
-    """Verify artifacts, or every artifact of an output folder, by what lies beside them.
+    """Verify artifacts, or all artifacts of an output folder, with the golden vectors beside them.
 
-    Raises CheckpointError where there is nothing to verify, and ArtifactError where manifest
-    or golden vectors are missing or unreadable.
+    Raises CheckpointError if there is nothing to verify, and ArtifactError if the manifest or
+    golden vectors are missing or cannot be read.
     """
     given = [paths] if isinstance(paths, (str, Path)) else paths
     artifacts = [found for path in given for found in _artifacts(Path(path))]
@@ -54,7 +54,7 @@ def verify_recorded(
 
 
 def record_problems(path: Path, record: Artifact) -> list[str]:
-    """Whether a file is still the one that was exported."""
+    """A problem if the file has changed since the export."""
     if sha256_of(path) == record.sha256:
         return []
     return [f"{path.name} has changed since it was exported (SHA-256 differs from the manifest)"]
@@ -76,8 +76,8 @@ def _artifacts(path: Path) -> list[tuple[Path, Manifest, Artifact]]:
     entry = manifest.entry(path) if manifest else None
     if manifest is None or entry is None:
         raise CheckpointError(
-            f"{path} has no record in a {FILE_NAME} beside it",
-            "pass --against model.pth, or verify the folder that export wrote",
+            f"{path} has no entry in a {FILE_NAME} beside it",
+            "pass --against model.pth, or verify an output folder of export",
         )
     return [(path, manifest, entry)]
 
