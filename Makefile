@@ -1,4 +1,4 @@
-# The same verbs for people and CI. Everything runs in .venv, which `setup` makes.
+# The same commands for developers and CI. Everything runs in .venv, which `setup` creates.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,1 +1,1 @@
-"""One file per target; each defines `EXPORTER`. None of them knows another, or a validator."""
+"""Exporters, one file per target, which defines `EXPORTER`. They import no other one."""

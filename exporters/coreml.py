@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPORTER"]
 
-# The first with per-operator float16 input and output types, and what Xcode offers today.
+# The first with float16 input and output types per operator, and the minimum in current Xcode.
 DEFAULT_TARGET = "iOS16"
 
-# Systems that run ML programs, by the first and last version that coremltools 9 names.
+# Systems that run ML programs, with the first and last version in coremltools 9.
 SYSTEMS = {"iOS": (15, 18), "macOS": (12, 15), "watchOS": (8, 11), "tvOS": (15, 18)}
 DEPLOYMENT_TARGETS = tuple(
     f"{system}{version}"
@@ -27,15 +27,15 @@ DEPLOYMENT_TARGETS = tuple(
     for version in range(first, last + 1)
 )
 
-# Of a free height or width, in pixels: Core ML wants a bound.
+# Of a free height or width in pixels, which must be bounded in Core ML.
 LARGEST_SIZE = 4096
 
-# Of inputs; there is float16 as well, which no input of ours is.
+# Types of inputs; Core ML also has float16, which our inputs do not use.
 DTYPES = ("float32", "int32")
 
 
 def parse_deployment_target(value: object) -> str:
-    """A name of `coremltools.target` that has ML programs; UsageError for any other."""
+    """A name of `coremltools.target` with ML programs; UsageError for any other."""
     text = str(value)
     for name in DEPLOYMENT_TARGETS:
         if text.lower() == name.lower():
@@ -44,8 +44,8 @@ def parse_deployment_target(value: object) -> str:
         version = text[len(system) :].partition("_")[0].partition(".")[0]
         if text.lower().startswith(system.lower()) and version.isdecimal() and int(version) < first:
             raise UsageError(
-                f"Core ML has no ML programs before {system}{first}, got {text[:20]!r}",
-                f"choose one of {', '.join(DEPLOYMENT_TARGETS)}",
+                f"Core ML has no ML programs before {system}{first}; got {text[:20]!r}",
+                f"use one of {', '.join(DEPLOYMENT_TARGETS)}",
             )
     raise UsageError(
         f"unknown Core ML deployment target {text[:20]!r}",
@@ -64,8 +64,8 @@ def write(capture: Capture, path: Path, options: Options) -> None:
 
     if odd := [spec for spec in capture.inputs if spec.dtype not in DTYPES]:
         raise ConversionError(
-            f"input {odd[0].name} is {odd[0].dtype}, which Core ML takes no input of",
-            f"give it as int32, e.g. --input {odd[0].name}:SHAPE:int32",
+            f"input {odd[0].name} is {odd[0].dtype}, which Core ML does not support for inputs",
+            f"declare it as int32, e.g. --input {odd[0].name}:SHAPE:int32",
         )
     half = options.precision == Precision.FLOAT16
     batch = ct.RangeDim(lower_bound=1, upper_bound=64, default=1)
@@ -103,7 +103,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
 
 
 def _make_reproducible(path: Path, program: bytes) -> None:
-    """Write again what coremltools writes at random; drop its map from operators to torch's."""
+    """Replace random identifiers of coremltools, and drop its map from operators to torch's."""
     (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
     manifest = path / "Manifest.json"
     content = json.loads(manifest.read_text())
@@ -113,7 +113,7 @@ def _make_reproducible(path: Path, program: bytes) -> None:
     content["rootModelIdentifier"] = names[root]
     manifest.write_text(json.dumps(content, indent=4, sort_keys=True))
     (path / "Data" / items[root]["path"]).write_bytes(program)
-    for part in path.rglob("*"):  # some are the owner's alone, whatever the umask
+    for part in path.rglob("*"):  # some are readable by the owner only, whatever the umask
         part.chmod((path if part.is_dir() else manifest).stat().st_mode)
 
 

@@ -14,30 +14,30 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPORTER"]
 
-# The exporter's own, and the first with Gelu: one kernel in onnxruntime instead of five, 4 % of
-# the time of Slide-Swin-T. onnxruntime reads it since 1.17.
+# The first with Gelu, which is one kernel in onnxruntime instead of five and saves 4 % of the time
+# of Slide-Swin-T. onnxruntime supports it since 1.17.
 DEFAULT_OPSET = 20
 
-# torch writes 18 and converts upward only; 17 is made of 18 here. 23 is the newest that torch and
-# onnx 1.18 both know.
+# torch writes 18 and later ones; 17 is converted from 18 here. 23 is the newest in torch and onnx
+# 1.18.
 OPSETS = range(17, 24)
 OLDEST_OF_TORCH = 18
 
 
 def parse_opset(value: object) -> int:
-    """An opset that can be written; UsageError for any other."""
+    """A supported opset; UsageError for any other."""
     text = str(value)
     if not (text.isascii() and text.isdigit() and int(text) in OPSETS):
         raise UsageError(
             f"ONNX opset {text[:20]!r} cannot be written: LayerNormalization came with opset 17, "
             f"and PyTorch's exporter ends at {OPSETS[-1]}",
-            f"choose {OPSETS[0]} to {OPSETS[-1]}, or leave it out for {DEFAULT_OPSET}",
+            f"use {OPSETS[0]} to {OPSETS[-1]}, or omit it for {DEFAULT_OPSET}",
         )
     return int(text)
 
 
 def write(capture: Capture, path: Path, options: Options) -> None:
-    """Write `path`; ConversionError where the opset asked for is not the one that came out."""
+    """Write `path`; ConversionError if the exporter wrote another opset than the requested one."""
     import onnx
     import torch
 
@@ -61,8 +61,8 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     written = {entry.domain: entry.version for entry in proto.opset_import}
     if written.get("") != opset:
         raise ConversionError(
-            f"asked for ONNX opset {opset}, the exporter wrote {written.get('')}",
-            f"leave --opset out, or pass --opset {written.get('')}",
+            f"ONNX opset {opset} was requested, but the exporter wrote {written.get('')}",
+            f"omit --opset, or pass --opset {written.get('')}",
         )
     _strip(proto)
     _name_free_dimensions(proto, capture)
@@ -94,7 +94,7 @@ def _convert_to_opset_17(proto: Any) -> None:
         elif node.op_type != "Split" and not (node.op_type == "Pad" and len(node.input) < 4):
             raise ConversionError(
                 f"operator {node.op_type} of this model cannot be written in ONNX opset 17",
-                f"leave --opset out, or pass --opset {OLDEST_OF_TORCH}",
+                f"omit --opset, or pass --opset {OLDEST_OF_TORCH}",
             )
         del node.attribute[:]
         node.attribute.extend(kept)
@@ -107,7 +107,7 @@ def _convert_to_opset_17(proto: Any) -> None:
 
 
 def _strip(message: Any) -> None:
-    """Drop notes at every level: the exporter leaves paths and lines of source code in them."""
+    """Drop the exporter's notes at every level, which contain paths and lines of source code."""
     for field, value in message.ListFields():
         if field.name in ("doc_string", "metadata_props"):
             message.ClearField(field.name)

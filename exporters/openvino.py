@@ -1,7 +1,7 @@
 """OpenVINO IR from a trace; float32 stays float32 on disk.
 
-From a trace and not from torch.export: the same model then runs a sixth faster and converts in
-half the time (Slide-Swin-T, OpenVINO 2026.4, x86).
+From a trace instead of torch.export, because Slide-Swin-T then runs a sixth faster and converts in
+half the time (OpenVINO 2026.4, x86).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ FOLDER = "_openvino_model"
 def write(capture: Capture, path: Path, options: Options) -> None:
     """Write the folder `path` with NAME.xml and NAME.bin.
 
-    float16 compresses the weights on disk, as `save_model` would do unasked; the runtime
-    expands them and chooses its own arithmetic.
+    float16 compresses the weights on disk, which is the default of `save_model`; the runtime
+    decompresses them and chooses its own arithmetic.
     """
     import openvino
 
@@ -51,7 +51,7 @@ def _converted(capture: Capture) -> Any:
     try:
         return openvino.convert_model(capture.traced, example_input=capture.example, input=shapes)
     except RuntimeError:
-        # On a bias of many windows its fusion of attention throws (2026.4).
+        # OpenVINO's fusion of attention fails on a bias of several windows (2026.4).
         model = openvino.convert_model(capture.program)
     for port, shape in zip(model.inputs, shapes, strict=True):
         port.get_node().set_partial_shape(shape)

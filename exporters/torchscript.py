@@ -1,4 +1,4 @@
-"""TorchScript: traced, frozen, with its input and output specs as an extra file."""
+"""TorchScript: traced and frozen, with input and output specs in an extra file."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPORTER"]
 
-# What torch puts before the number of a class whose name was taken.
+# torch inserts this and a number into the name of a class if the name exists already.
 MANGLE = b"___torch_mangle_"
 MANGLED = re.compile(MANGLE + rb"\d+")
 
-# Where an archive has the version of its operators: it is 3 to 5, or newer.
+# The record with the version of the operators.
 VERSIONS = ("version", ".data/version")
 
-# Records that the writer of any archive adds.
+# Records that the archive writer adds itself.
 WRITTEN_ANEW = (*VERSIONS, "byteorder", ".data/serialization_id")
 
 
 def write(capture: Capture, path: Path, options: Options) -> None:
-    """Write `path`. The file's `slide_deploy.json` holds specs and metadata."""
+    """Write `path`. Its extra file `slide_deploy.json` contains specs and metadata."""
     import torch
 
     if options.precision == Precision.FLOAT16:
@@ -41,7 +41,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         "outputs": [dataclasses.asdict(spec) for spec in capture.outputs],
         "metadata": dict(capture.metadata),
     }
-    # By way of memory: torch's own file writer ends the process where the disk is full.
+    # Written to memory first, because torch's own file writer ends the process on a full disk.
     archive = io.BytesIO()
     torch.jit.save(frozen, archive, _extra_files={"slide_deploy.json": json.dumps(about)})
     archive.seek(0)
@@ -49,10 +49,8 @@ def write(capture: Capture, path: Path, options: Options) -> None:
 
 
 def _reproducible(archive: io.BytesIO) -> io.BytesIO:
-    """The archive without `.debug_pkl`, which holds paths and source code of this machine.
-
-    Class names lose the counts of what this process has traced before.
-    """
+    """The archive without `.debug_pkl`, which contains paths and source code of this machine, and
+    without the numbers in class names, which depend on earlier traces in this process."""
     import torch
 
     numbers: dict[bytes, bytes] = {}

@@ -1,12 +1,11 @@
-"""Export Slide-Transformers and prove each artifact against PyTorch.
+"""Export Slide-Transformers and verify each artifact against PyTorch.
 
-The commands as functions: `load` a checkpoint (or `wrap` a module), `fuse` its shift paths,
-`export` artifacts, `verify` them against the model or, with `verify_golden`, against the golden
-vectors beside them; `run_artifact` runs one on inputs of your own, `benchmark` times several.
-`Report` and its `Check`s are the outcome. The single steps are here too (`fuse_module`, `lower`,
-`write_artifact`, `judge`), for experiments. Beside this package, the modules errors, types,
-protocols, registry, capture, models, quantization and parity are public. Heavy libraries load
-on first use.
+The commands are functions: `load` a checkpoint (or `wrap` a module), `fuse` its shift convolutions,
+`export` artifacts, `verify` them against the model or, with `verify_golden`, against golden
+vectors. `run_artifact` runs an artifact on given inputs, `benchmark` measures latency. The result
+is a `Report` with one `Check` per artifact. The individual steps are also public (`fuse_module`,
+`lower`, `write_artifact`, `judge`), and so are the modules errors, types, protocols, registry,
+capture, models, quantization and parity. Heavy libraries are imported on first use.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# Where each public name is defined: module, and its name there where that differs.
+# The module that defines each public name, as NAME or NAME=NAME_IN_MODULE.
 _PLACES = {
     "artifacts.manifest": "toolchain",
     "artifacts.prepare": "PreparedModel preparer",

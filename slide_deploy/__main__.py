@@ -1,4 +1,4 @@
-"""`python -m slide_deploy`, for where the command is not on the path."""
+"""`python -m slide_deploy`, if the command is not on the path."""
 
 from slide_deploy.cli import main
 

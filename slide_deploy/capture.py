@@ -1,4 +1,4 @@
-"""A model captured for export: the module, its example inputs, and graphs that exporters share."""
+"""A model captured for export: the module, its inputs, and graphs that exporters share."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Capture", "zeros"]
 
 @dataclass(frozen=True)
 class Capture:
-    """A fused module in eval mode with named inputs and outputs, as exporters take it.
+    """A fused module in eval mode with named inputs and outputs, the argument of exporters.
 
-    `metadata` is for people: what an artifact should say of itself where its format can. `sizes`
-    are those of free dimensions that cannot have any value. `program` and `traced` are made on
-    first use and shared by the exporters that start from them.
+    `metadata` describes the artifact, for formats that can store it. `sizes` restricts free
+    dimensions that cannot have any value. `program` and `traced` are computed on first use and
+    shared between exporters.
     """
 
     module: nn.Module
@@ -35,14 +35,14 @@ class Capture:
 
     @cached_property
     def example(self) -> tuple[Tensor, ...]:
-        """Inputs to trace with; a free batch is 2, since torch.export specialises 1."""
+        """Inputs for tracing; a free batch is 2, since torch.export specialises 1."""
         generator = torch.Generator().manual_seed(0)
         examples = {name: steps.example for name, steps in self.sizes.items()}
         return tuple(_example(spec, examples, generator) for spec in self.inputs)
 
     @cached_property
     def dynamic_shapes(self) -> Any:
-        """Which dimensions are free, as torch.export takes it; None where none is."""
+        """The `dynamic_shapes` argument of torch.export; None if no dimension is free."""
         free = {
             name: _dimension(name, self.sizes.get(name))
             for spec in self.inputs
@@ -53,7 +53,7 @@ class Capture:
             {axis: free[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
             for spec in self.inputs
         )
-        # torch.export takes those of `*inputs` as one argument.
+        # torch.export treats `*inputs` as one argument.
         named = [
             parameter
             for parameter in inspect.signature(self.module.forward).parameters.values()
@@ -85,7 +85,7 @@ class Capture:
 def zeros(
     spec: TensorSpec, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Zeros of a spec's shape, free dimensions as 1; `dtype` is for float32 inputs only."""
+    """Zeros of a spec's shape with free dimensions of 1; `dtype` replaces float32 only."""
     shape = [1 if isinstance(size, str) else size for size in spec.shape]
     own: torch.dtype = getattr(torch, spec.dtype)
     return torch.zeros(shape, dtype=dtype if dtype and own is torch.float32 else own, device=device)

@@ -1,17 +1,17 @@
-"""Every error a user can meet; each says what is wrong, and the way out.
+"""All errors that are shown to users. Each has a message and a hint how to proceed.
 
 SlideDeployError
-├── UsageError              exit 2  an option or argument that makes no sense
+├── UsageError              exit 2  an invalid option or argument
 │   └── UnknownName         exit 2  a target, family or lowering that does not exist
 ├── CheckpointError         exit 2  the model file
 │   ├── UnsafeCheckpoint    exit 2  unpickling it would run code
-│   ├── ArchitectureError   exit 2  weights and architecture do not fit each other
-│   └── AmbiguousModel      exit 2  a size that the file does not tell; names the option
+│   ├── ArchitectureError   exit 2  weights and architecture do not match
+│   └── AmbiguousModel      exit 2  a size cannot be inferred; names the option
 ├── OutputError             exit 2  the output folder or file cannot be written
-├── ConversionError         exit 1  a converter refused or broke the model
-├── ArtifactError           exit 1  an artifact that cannot be read back
+├── ConversionError         exit 1  a converter refused the model
+├── ArtifactError           exit 1  an artifact cannot be read or run
 │   └── NotSupported        exit 1  its runtime here lacks something that it needs
-└── MissingLibrary          exit 3  a package that is not installed; gives the command
+└── MissingLibrary          exit 3  a package is not installed; names the install command
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ __all__ = [
 
 
 class SlideDeployError(Exception):
-    """What went wrong in one line (`message`) and the way out (`hint`); `details` is what a
-    converter or runner left of its failure, shown with --debug only."""
+    """`message` and `hint` are one line each. `details`, the traceback or standard error of a
+    converter or runner, are shown with --debug only."""
 
     exit_code: ClassVar[int] = 2
 
@@ -55,11 +55,11 @@ class SlideDeployError(Exception):
 
 
 class UsageError(SlideDeployError):
-    """An option or argument that makes no sense."""
+    """An option or argument is invalid."""
 
 
 class UnknownName(UsageError):
-    """A name that is not among the known ones; the nearest is offered."""
+    """A name is unknown; the hint suggests the nearest known one."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
@@ -73,18 +73,18 @@ class CheckpointError(SlideDeployError):
 
 
 class UnsafeCheckpoint(CheckpointError):
-    """Unpickling the file would look up something that is not plain data."""
+    """Unpickling the file would import something other than plain data."""
 
 
 class ArchitectureError(CheckpointError):
-    """Weights and architecture do not fit each other."""
+    """Weights and architecture do not match."""
 
-    def __init__(self, message: str, hint: str = "do config and weights belong together?") -> None:
+    def __init__(self, message: str, hint: str = "check that config and weights match") -> None:
         super().__init__(message, hint)
 
 
 class AmbiguousModel(CheckpointError):
-    """The file leaves a size open; the hint names the option that gives it."""
+    """The file does not determine a size; the hint names the option that sets it."""
 
 
 class OutputError(SlideDeployError):
@@ -104,17 +104,17 @@ class ArtifactError(SlideDeployError):
 
 
 class NotSupported(ArtifactError):
-    """What runs artifacts here lacks something that this one rightly uses: it is `not_run`."""
+    """The runtime here lacks something that a valid artifact uses: the check is `not_run`."""
 
 
 class MissingLibrary(SlideDeployError):
-    """A package that is not installed."""
+    """A required package is not installed."""
 
     exit_code = 3
 
     def __init__(self, needed_for: str, packages: Iterable[str], extra: str) -> None:
         names = ", ".join(packages)
         super().__init__(
-            f"{needed_for} needs {names}, not installed here",
+            f"{needed_for} needs {names}, which is not installed",
             f"pip install 'slide-deploy[{extra}]'",
         )

@@ -1,4 +1,4 @@
-"""load → fuse → export → verify, as plain functions; the CLI is a thin layer on these."""
+"""The functions that export and verify models; the command line calls them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ __all__ = ["export", "export_and_verify", "reference_of", "verify"]
 
 DEFAULTS, CALIBRATED = Options(), VerificationPolicy()
 
-# A batch that is neither 1 nor what models are traced with.
+# A batch size other than 1 and than that of tracing.
 OTHER_BATCH = 3
 
 Prepare = Callable[[str], PreparedModel]
@@ -79,16 +79,16 @@ def export(
     options: Options = DEFAULTS,
     progress: Progress = silent,
 ) -> Manifest:
-    """Write one artifact per target into the folder `output`, its manifest and golden vectors.
+    """Write one artifact per target, a manifest and golden vectors into the folder `output`.
 
-    `targets` are names or aliases, one or several; `all` is every target. `progress` is called
+    `targets` are one or several names or aliases; `all` is every target. `progress` is called
     with a line of text before each step. Raises UsageError for options that no target has, and
-    at the first target that cannot be written ConversionError, MissingLibrary or OutputError;
-    then nothing in `output` has changed.
+    ConversionError, MissingLibrary or OutputError for the first target that cannot be written; in
+    this case `output` is unchanged.
     """
     output, targets = Path(output), registry.resolve_targets(targets)
     wanted = options_by_target(targets, options)
-    options = next(iter(wanted.values()))  # what targets share is the same in all
+    options = next(iter(wanted.values()))  # the common options are the same for all targets
     for target in targets:
         require(target)
     size_of = size_of_model(model)
@@ -111,11 +111,10 @@ def verify(
     progress: Progress = silent,
     command: str = "",
 ) -> Report:
-    """Hold artifacts on disk against `model`, the unfused reference, each in a fresh process.
+    """Compare artifacts on disk with `model`, each in a fresh process.
 
-    The manifest beside an artifact, where there is one, must agree with file and model. A
-    folder that export wrote stands for all of its artifacts. `images` (each (C, H, W)) become
-    probes of their own.
+    If there is a manifest beside an artifact, it must agree with file and model. An output folder
+    of an export stands for all of its artifacts. `images`, each (C, H, W), are additional probes.
     """
     reference = reference_of(model, progress, tuple(images))
     given = [artifacts] if isinstance(artifacts, (str, Path)) else artifacts
@@ -145,14 +144,13 @@ def export_and_verify(
 ) -> Report:
     """Export and verify, writing artifacts, `manifest.json`, golden vectors and reports.
 
-    Takes targets as `export` does, and raises UsageError as it does. One target's trouble does
-    not stop the others: it becomes a failed check, or one that did not run. What is worse than
-    in `baseline`, an earlier report, fails too. Artifacts are verified where they were staged,
-    then take their places together.
+    `targets` and UsageError are as in `export`. An error in one target does not stop the others:
+    its check fails or is `not_run`. Artifacts that are worse than in `baseline`, an earlier report,
+    fail too. Artifacts are verified in a scratch folder, then moved into place together.
     """
     output = Path(output)
     wanted = options_by_target(registry.resolve_targets(targets), options)
-    options = next(iter(wanted.values()))  # what targets share is the same in all
+    options = next(iter(wanted.values()))  # the common options are the same for all targets
     size_of = size_of_model(model)
     prepare = preparer(model, options, size_of)
     artifacts: list[Artifact] = []
@@ -185,10 +183,10 @@ def export_and_verify(
 
 @contextmanager
 def _sharing_cores() -> Iterator[None]:
-    """Let the reference run beside converters, which hold Python's lock for seconds.
+    """Let the reference run at the same time as converters, which hold Python's lock for seconds.
 
-    It asks for the lock at each of a thousand small operators: waiting the usual 5 ms for each
-    made it four times as slow, and so did a second torch thread without a core of its own.
+    The reference acquires the lock for each of a thousand small operators. The default switch
+    interval of 5 ms made it four times slower, and so did a second torch thread without a core.
     """
     threads, interval = torch.get_num_threads(), sys.getswitchinterval()
     torch.set_num_threads(max(1, threads // 2))
@@ -209,7 +207,7 @@ def reference_of(
 ) -> Reference:
     """The reference that artifacts of a model are compared with.
 
-    The model runs once per dynamic axes and precision, when they are first asked for.
+    The model runs once for each combination of dynamic axes and precision, on first use.
     """
     kind = "fused" if model.fused else "unfused"
     size_of = size_of or size_of_model(model)
@@ -280,11 +278,11 @@ def _probes(
 
     if not isinstance(axes.batch, int):
         others = (with_batch(spec, OTHER_BATCH) for spec in model.inputs)
-        probes += (again(others, f"batch of {OTHER_BATCH}", "a free batch is really free"),)
+        probes += (again(others, f"batch of {OTHER_BATCH}", "the batch size is free"),)
     if axes.any_size:
         size = size_of().other
         others = (with_batch(sized(spec, size), batch) for spec in model.inputs)
-        why = "free height and width are really free"
+        why = "height and width are free"
         probes += (again(others, "x".join(map(str, size)), why),)
     return (*probes, *image_probes(model.inputs, images, batch))
 

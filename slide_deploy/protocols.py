@@ -1,7 +1,7 @@
-"""What a target must offer. Plain records of functions: a target is one file, no class tree.
+"""The interfaces of a target: an exporter and a runtime, as plain records of functions.
 
-An exporter and a runtime of one target never import each other. They meet on disk, so
-that a verdict rests on what was written and not on what the exporter remembers.
+The exporter and the runtime of a target never import each other, so that a verdict depends on the
+written file alone.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class TargetOption:
-    """An option that some targets take, such as ONNX's `opset`.
+    """An option of a target, such as ONNX's `opset`.
 
-    `parse` gives the value that `write` finds in its options, for what a user gave (text, where
-    it comes from the command line). It is called before any work begins, imports no library, and
-    raises UsageError for a value that the target does not have. `default` is for help texts.
+    `parse` converts the user's value (text, if it comes from the command line) to the value that
+    `write` finds in its options. It is called before any work begins, imports no library, and
+    raises UsageError for an invalid value. `default` is shown in help texts.
     """
 
     name: str
@@ -42,10 +42,10 @@ class TargetOption:
 class Exporter:
     """Writes one kind of artifact; a file in `exporters/` defines it as `EXPORTER`.
 
-    `packages` are import names; `extra` is the extra of the distribution that brings them.
-    `options` are those that this target takes beside the common ones. `precisions` names the
-    precisions that it offers, `lacks` the reason for one that it does not. `write` may raise
-    anything: whatever a converter throws becomes a ConversionError.
+    `packages` are import names; `extra` is the extra of the distribution that installs them.
+    `options` are those of this target, in addition to the common ones. `precisions` names the
+    precisions that it supports, `lacks` the reason for each one that it does not. `write` may
+    raise any exception, which becomes a ConversionError.
     """
 
     target: str
@@ -88,7 +88,7 @@ class Session:
 
 
 class Open(Protocol):
-    """Opens an artifact, to run with so many threads."""
+    """Opens an artifact for a run with `threads` threads."""
 
     def __call__(self, path: Path, *, threads: int = 1) -> Session: ...
 

@@ -1,6 +1,6 @@
-"""Finds targets by the files that exist, and third parties' by entry points.
+"""Finds built-in targets by file name and other packages' targets by entry point.
 
-Only the target asked for is imported.
+A target is imported on first use.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 ALL = "all"
 
-# Tools that take an artifact of one of our targets, by the names that people ask for.
+# Tools that read artifacts of our targets, by the names that users may ask for.
 _TAKEN_BY_TOOLS = {
     **dict.fromkeys(("tensorrt", "trt"), ("onnx", "trtexec reads it on the device")),
     **dict.fromkeys(("rknn", "rockchip"), ("onnx", "rknn-toolkit2 wants opset <= 19")),
@@ -43,7 +43,7 @@ _TAKEN_BY_TOOLS = {
 
 @cache
 def _places(room: str) -> dict[str, str]:
-    """Target name → module path, for `exporters` or `validators`."""
+    """Module path by target name, for `exporters` or `validators`."""
     package = importlib.import_module(f"slide_deploy.{room}")
     own = {
         module.name: f"{package.__name__}.{module.name}"
@@ -80,10 +80,10 @@ def target_names() -> tuple[str, ...]:
 
 
 def resolve_targets(names: str | Iterable[str]) -> tuple[str, ...]:
-    """Names and aliases as typed → target names, without repeats; `all` is every target.
+    """Target names for names and aliases, without repeats; `all` is every target.
 
-    Raises UnknownName with the nearest name where one is not known, UsageError for no name and for
-    the name of a tool that takes an artifact of ours.
+    Raises UnknownName for an unknown name, and UsageError if there is no name or one is that of a
+    tool that reads artifacts of a target.
     """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
@@ -101,7 +101,7 @@ def resolve_targets(names: str | Iterable[str]) -> tuple[str, ...]:
             target, how = _TAKEN_BY_TOOLS[name]
             raise UsageError(
                 f"{name!r} is not a target of slide-deploy",
-                f"nearest: {target}, which that tool takes ({how})",
+                f"use {target}, which that tool reads ({how})",
             )
         else:
             raise UnknownName("target", name, [*known, ALL])
@@ -109,7 +109,7 @@ def resolve_targets(names: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def recognise(artifact: Path) -> Runtime:
-    """The runtime for an artifact on disk, by its name; UsageError if none fits."""
+    """The runtime for an artifact, by its file name; UsageError if there is none."""
     for target in _places("validators"):
         found = runtime(target)
         if found.recognises(artifact):
@@ -121,7 +121,7 @@ def recognise(artifact: Path) -> Runtime:
 
 
 def missing_packages(packages: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the import names that cannot be found here; nothing is imported."""
+    """The import names that cannot be found; nothing is imported."""
     return tuple(name for name in packages if not _installed(name))
 
 
@@ -133,6 +133,6 @@ def _installed(name: str) -> bool:
 
 
 def require(purpose: str, packages: tuple[str, ...], extra: str) -> None:
-    """Raise MissingLibrary, with the install command, unless all packages are there."""
+    """Raise MissingLibrary, with the install command, if a package is not installed."""
     if missing := missing_packages(packages):
         raise MissingLibrary(purpose, missing, extra)

@@ -1,4 +1,4 @@
-"""Frozen values that every other module uses; imports the standard library only."""
+"""Types that all modules share; imports the standard library only."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ BATCH, HEIGHT, WIDTH = "batch", "height", "width"
 
 
 class Precision(StrEnum):
-    """Names of the built-in precision schemes; any scheme's name may stand in their place."""
+    """Names of the built-in precision schemes; other schemes are given as strings."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
 
 
 class Fidelity(StrEnum):
-    """How far a verdict reaches: the vendor's runtime, or our reading of its documentation."""
+    """Whether the vendor's runtime or slide-deploy's interpreter computed the outputs."""
 
     NATIVE = "native"
     INTERPRETED = "interpreted"
 
 
 class Verdict(StrEnum):
-    """Outcome of a check. What did not run is `NOT_RUN`, never `PASS`."""
+    """Outcome of a check. An artifact that did not run is `NOT_RUN`, never `PASS`."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -66,7 +66,7 @@ def with_batch(spec: TensorSpec, batch: int | str) -> TensorSpec:
 
 @dataclass(frozen=True)
 class DynamicAxes:
-    """What an artifact takes: so large a batch, or any ("batch"), and of one size or any."""
+    """The batch size of an artifact, or "batch" if it is free, and whether its size is free."""
 
     batch: int | str = 1
     any_size: bool = False
@@ -81,7 +81,7 @@ class SizeSteps:
 
 
 def dynamic_axes_of(inputs: tuple[TensorSpec, ...]) -> DynamicAxes:
-    """What an artifact of these inputs takes; the batch is 0 where no input has one."""
+    """The dynamic axes of these inputs; the batch is 0 if no input has one."""
     batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
     any_size = any(isinstance(size, str) for spec in inputs for size in spec.shape[1:])
     return DynamicAxes(batch, any_size)
@@ -89,7 +89,7 @@ def dynamic_axes_of(inputs: tuple[TensorSpec, ...]) -> DynamicAxes:
 
 @dataclass(frozen=True)
 class LayerLowering:
-    """Which of the equal forms one attention was exported in, and why that one."""
+    """The lowering of one attention, and the reason for its selection."""
 
     layer: str
     form: str
@@ -98,13 +98,13 @@ class LayerLowering:
 
 @dataclass(frozen=True)
 class Options:
-    """What an export is asked for, for every target alike.
+    """Options of an export.
 
     `precision` is the name or an alias of a precision scheme (`float16`, `fp16`, `half`).
-    `batch` is the fixed batch size, at least 1; `dynamic` leaves it free instead, `dynamic_size`
-    height and width. `lowering` is `auto`, `low-memory` or the name of a lowering. `opset` (ONNX)
-    and `deployment_target` (Core ML) are options of single targets; `target_options` holds those
-    of any other target, by name. Raises UsageError for a value that cannot be used.
+    `batch` is the fixed batch size, at least 1; `dynamic` leaves it free, `dynamic_size` leaves
+    height and width free. `lowering` is `auto`, `low-memory` or the name of a lowering. `opset`
+    (ONNX) and `deployment_target` (Core ML) are options of single targets; `target_options` holds
+    those of other targets by name. Raises UsageError for an invalid value.
     """
 
     precision: str = Precision.FLOAT32
@@ -119,26 +119,26 @@ class Options:
     def __post_init__(self) -> None:
         object.__setattr__(self, "lowering", str(self.lowering).lower().replace("_", "-"))
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
-            raise UsageError(f"batch expects a whole number from 1, got {self.batch!r}", "try 1")
+            raise UsageError(f"batch expects an integer of at least 1; got {self.batch!r}", "use 1")
         if self.dynamic and self.batch != 1:
             raise UsageError(
-                f"batch {self.batch} is fixed, and dynamic leaves the batch free",
-                "give one of --batch and --dynamic",
+                f"a fixed batch of {self.batch} and a dynamic batch contradict each other",
+                "use one of --batch and --dynamic",
             )
 
     @property
     def dynamic_axes(self) -> DynamicAxes:
-        """The batch and sizes that an artifact exported so takes."""
+        """The dynamic axes of an artifact with these options."""
         return DynamicAxes(BATCH if self.dynamic else self.batch, self.dynamic_size)
 
     @property
     def of_targets(self) -> dict[str, object]:
-        """Values that were given for options of single targets, by name."""
+        """The given options of single targets, by name."""
         named = {"opset": self.opset, "deployment_target": self.deployment_target}
         return {name: v for name, v in named.items() if v is not None} | dict(self.target_options)
 
     def with_target_options(self, values: Mapping[str, object]) -> Options:
-        """The same request with `values` as its only options of single targets."""
+        """A copy with `values` as its only options of single targets."""
         named = {name: values.get(name) for name in ("opset", "deployment_target")}
         others = {name: value for name, value in values.items() if name not in named}
         return replace(self, **named, target_options=others)  # type: ignore[arg-type]  # by name

@@ -1,4 +1,4 @@
-"""The JSON Schemas of the files that we write; `make schemas` writes them into the package."""
+"""The JSON Schemas of our files; `make schemas` writes them into the package."""
 
 from __future__ import annotations
 

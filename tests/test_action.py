@@ -1,4 +1,4 @@
-"""What the GitHub action runs, with a stand-in for slide-deploy."""
+"""The commands of the GitHub action, with a fake slide-deploy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / ".github" / "prove.sh"
+SCRIPT = ROOT / ".github" / "run.sh"
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 

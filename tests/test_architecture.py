@@ -1,4 +1,4 @@
-"""The arrows of the design: who may import whom, and what may be loaded when."""
+"""Rules for imports and sizes of modules."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One file per target; each defines `RUNTIME`. None of them knows another, or an exporter."""
+"""Runtimes, one file per target, which defines `RUNTIME`. They import no other one."""

@@ -1,4 +1,4 @@
-"""Core ML packages: the system's runtime on macOS, elsewhere the interpreter in `_mil`.
+"""Core ML packages: Core ML itself on macOS, on other systems the interpreter in `_mil`.
 
 The interpreter needs scipy and protobuf, so the functions that use it import it.
 """
@@ -23,14 +23,14 @@ __all__ = ["RUNTIME"]
 
 
 def fidelity() -> Fidelity:
-    """Native where the system has a Core ML."""
+    """Native on systems with Core ML."""
     return Fidelity.NATIVE if sys.platform == "darwin" else Fidelity.INTERPRETED
 
 
 def open_session(path: Path, *, threads: int = 1) -> Session:
     """Read program and weights from disk; both runtimes share specs, operators and limits.
 
-    Neither takes a number of threads: the system chooses, and BLAS reads it from its variables.
+    `threads` is ignored: Core ML decides itself, and BLAS reads environment variables.
     """
     from slide_deploy.validators import _mil
 
@@ -48,7 +48,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         precision=computed,
         values=lambda feeds: _values(program, feeds),
         violations=(*_mil.violations(program), *_image_inputs(program)),
-        # Operands share one type, so that weights have the type of what is computed with them.
+        # Operands have one type, so weights have the type of the arithmetic.
         weight_type=computed,
         compute_type=computed,
         device="CPU",
@@ -58,7 +58,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
 
 
 def _refuse(rule: str) -> None:
-    raise NotSupported(f"the result rests on what Apple does not document: {rule}", "")
+    raise NotSupported(f"the result depends on behaviour that Apple does not document: {rule}", "")
 
 
 def _values(program: _mil.Program, feeds: Arrays) -> Iterator[np.ndarray]:
@@ -70,7 +70,7 @@ def _values(program: _mil.Program, feeds: Arrays) -> Iterator[np.ndarray]:
 
 
 def _precision(program: _mil.Program) -> str:
-    """What results are rounded to, as the program declares it."""
+    """The type to which results are rounded, as declared in the program."""
     computed = {
         value.type.dtype for op in program.operations if op.type != "const" for value in op.outputs
     }
@@ -78,7 +78,7 @@ def _precision(program: _mil.Program) -> str:
 
 
 def _other_precision(program: _mil.Program, computed: str) -> tuple[str, ...]:
-    """Operations with results of the other floating-point type, but for casts of outputs."""
+    """Operations with results of the other floating-point type, except casts of outputs."""
     other = "fp32" if computed == "float16" else "fp16"
     outputs = {feature.name for feature in program.outputs}
     return tuple(
@@ -91,12 +91,12 @@ def _other_precision(program: _mil.Program, computed: str) -> tuple[str, ...]:
 
 
 def _image_inputs(program: _mil.Program) -> Iterator[str]:
-    """Inputs that a device would not feed with what the reference takes."""
+    """Inputs to which a device passes other values than the reference expects."""
     for feature in program.inputs:
         if feature.image:
             yield (
                 f"input {feature.name} is declared as an image: a device passes pixels 0 to 255, "
-                "the reference takes normalised float32"
+                "but the reference expects normalised float32"
             )
 
 
@@ -119,7 +119,7 @@ _DTYPES = {"fp32": "float32", "fp16": "float16"}
 def _system(path: Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
     import coremltools as ct
 
-    # The CPU alone computes in the program's own precision; other units round to float16.
+    # Only the CPU computes in the program's precision; other units round to float16.
     model = ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.CPU_ONLY)
 
     def run(feeds: Arrays) -> dict[str, np.ndarray]:

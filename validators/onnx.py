@@ -1,4 +1,4 @@
-"""ONNX artifacts through onnxruntime on the CPU."""
+"""Runs ONNX artifacts in onnxruntime on the CPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
 
     proto = onnx.load(path, load_external_data=False)
     if any(tensor.data_location for tensor in proto.graph.initializer):
-        raise ArtifactError(f"{path} keeps weights outside of the file", "export it again")
+        raise ArtifactError(f"{path} has weights outside the file", "export it again")
     onnx.checker.check_model(proto)
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
@@ -60,7 +60,7 @@ def _values(path: Path, feeds: Arrays) -> Iterator[np.ndarray]:
     inner = [v for v in proto.graph.value_info if v.type.tensor_type.elem_type in floats]
     proto.graph.output.extend(inner)
     options = onnxruntime.SessionOptions()
-    # Fused kernels would leave values out that the file has.
+    # Fused kernels would omit intermediate values.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -69,7 +69,7 @@ def _values(path: Path, feeds: Arrays) -> Iterator[np.ndarray]:
 
 
 def open_second(path: Path) -> Session:
-    """The same file in ONNX's own reference evaluator: plain numpy, operator by operator."""
+    """Load the file in ONNX's own reference evaluator, which runs each operator in numpy."""
     import onnx
     from onnx.reference import ReferenceEvaluator
 

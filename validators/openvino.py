@@ -1,4 +1,4 @@
-"""OpenVINO IR through the CPU plugin, told to compute in float32."""
+"""Runs OpenVINO IR in the CPU plugin, in float32."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     descriptions = sorted(path.glob("*.xml"))
     if len(descriptions) != 1:
         raise ArtifactError(
-            f"{path} has {len(descriptions)} .xml files where an OpenVINO model has one",
+            f"{path} has {len(descriptions)} .xml files, but an OpenVINO model has one",
             "export it again",
         )
     core = openvino.Core()
     model = core.read_model(descriptions[0])
-    # Left alone, the plugin takes bf16 or f16 where the processor has it.
+    # By default the plugin uses bf16 or f16 if the processor supports it.
     settings: dict[Any, Any] = {
         properties.hint.inference_precision: openvino.Type.f32,
         properties.inference_num_threads: threads,
@@ -100,7 +100,7 @@ def _values(description: Path, feeds: Arrays) -> Iterator[np.ndarray]:
 
 
 def _only_constants(node: Any) -> bool:
-    """Whether a node only prepares weights; the plugin folds it away."""
+    """Whether a node only depends on weights, so that the plugin folds it."""
     return all(value.get_node().get_type_name() == "Constant" for value in node.input_values())
 
 

@@ -1,4 +1,4 @@
-"""TorchScript archives through torch.jit."""
+"""Runs TorchScript archives in torch.jit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra).eval()
     if not extra[ABOUT]:
         raise ArtifactError(
-            f"{path} names no inputs and outputs", "export it again with slide-deploy"
+            f"{path} has no names of inputs and outputs", "export it again with slide-deploy"
         )
     about = json.loads(extra[ABOUT])
     inputs, outputs = (tuple(map(_spec, about[side])) for side in ("inputs", "outputs"))
@@ -79,7 +79,7 @@ def _values(graph: Any, arrays: list[np.ndarray]) -> Iterator[np.ndarray]:
     for _ in list(graph.outputs()):
         graph.eraseOutput(0)
     graph.registerOutput(everything.output())
-    graph.eraseInput(0)  # the module itself, which freezing has emptied
+    graph.eraseInput(0)  # the module itself, which is empty after freezing
     run = torch._C._create_function_from_graph("values", graph)
     with torch.inference_mode():
         results = run(*map(torch.from_numpy, arrays))

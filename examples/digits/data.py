@@ -21,14 +21,14 @@ __all__ = [
     "train_split",
 ]
 
-# This file stands alone: evaluators load it by path, where slide_deploy may be absent.
+# Independent of slide_deploy, so that it can be loaded by path without slide_deploy.
 
 IMAGE_SIZE = 32
-LARGEST = 16.0  # the data set counts ink per 4×4 cell: 0 … 16
+LARGEST = 16.0  # pixels are counts of 0 … 16 in cells of 4×4
 
-# Of the original pixels scaled to 0 … 1, rounded; the same for all three channels.
+# Of the original pixels, scaled to 0 … 1; equal for all three channels.
 MEAN, STD = 0.305, 0.376
-BACKGROUND = -MEAN / STD  # what an empty pixel is after normalisation
+BACKGROUND = -MEAN / STD  # an empty pixel after normalisation
 
 HELD_OUT_FRACTION = 0.25
 SPLIT_SEED = 0
@@ -43,7 +43,7 @@ def train_split() -> Split:
 
 
 def held_out_split() -> Split:
-    """Images (450, 3, 32, 32) and labels (450,) that training never sees."""
+    """Images (450, 3, 32, 32) and labels (450,) that are not used in training."""
     _, chosen = _split_indices()
     return _prepared(chosen)
 

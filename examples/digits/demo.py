@@ -1,4 +1,4 @@
-"""Export the trained digits model to every target, prove each, and count digits with each.
+"""Export the trained digits model to every target, verify each, and measure its accuracy.
 
 Run as `python examples/digits/demo.py` (or `make demo`); it writes to `out/digits`. With `--readme`
 the table replaces the one at the top of README.md.
@@ -28,12 +28,12 @@ def main() -> int:
     model = slide_deploy.load(CHECKPOINT)
     images, labels = held_out_split()
     report = slide_deploy.export_and_verify(model, "all", OUTPUT, progress=print)
-    print("counting digits with PyTorch")
+    print("classifying digits with PyTorch")
     outputs = slide_deploy.run_module(model.module, model.outputs, {"image": images})
     expected = outputs["logits"].argmax(1)
     rows = [("PyTorch, unfused", "reference", expected)]
     for check in report.checks:
-        print(f"counting digits with {check.target}")
+        print(f"classifying digits with {check.target}")
         found = _classify(OUTPUT / check.path, images)
         rows.append((check.target, check.runtime, found))
     for name in ("report.md", "report.xml"):
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _write_readme(report: slide_deploy.Report) -> None:
-    """Put the table of this run below the command at the top of README.md."""
+    """Replace the table at the top of README.md by that of this run."""
     console = Console(width=160, file=io.StringIO())
     console.print(slide_deploy.report_table(report))
     printed = console.file.getvalue().splitlines()
@@ -63,7 +63,7 @@ def _write_readme(report: slide_deploy.Report) -> None:
 
 
 def _classify(artifact: Path, images: np.ndarray) -> np.ndarray:
-    """Top-1 class of every image, (N, 3, H, W) → (N,), through the artifact on disk."""
+    """Top-1 class of every image, (N, 3, H, W) → (N,), by the artifact on disk."""
     feeds = {str(index): {"image": image[None]} for index, image in enumerate(images)}
     outputs = slide_deploy.run_artifact(artifact, feeds).outputs
     return np.array([int(outputs[name]["logits"].argmax()) for name in feeds])
@@ -72,7 +72,7 @@ def _classify(artifact: Path, images: np.ndarray) -> np.ndarray:
 def _print_accuracy(
     console: Console, rows: list[tuple[str, str, np.ndarray]], labels: np.ndarray
 ) -> None:
-    table = Table(title=f"{len(labels)} held-out digits, one by one", title_justify="left")
+    table = Table(title=f"accuracy on {len(labels)} held-out digits", title_justify="left")
     for column in ("through", "runtime"):
         table.add_column(column)
     for column in ("accuracy", "top-1 agreement"):

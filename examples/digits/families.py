@@ -1,4 +1,4 @@
-"""Model families that can be trained on the digits: how to build one, how to describe it."""
+"""Model families that can be trained on the digits."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["FAMILIES", "Family"]
 
 @dataclass(frozen=True)
 class Family:
-    """`build` makes an untrained model; `describe` is its config as checkpoints carry it."""
+    """`build` returns an untrained model; `describe` returns its config for checkpoints."""
 
     build: Callable[[], nn.Module]
     describe: Callable[[], CfgNode]
 
 
-# Maps of 8×8, 4×4 and 2×2 tokens: two slide stages as in the paper, then one window
-# that covers its whole map (4 shrinks to 2), as the paper's window of 56 does.
+# Maps of 8×8, 4×4 and 2×2 tokens: two slide stages as in the paper, then one window that is
+# reduced from 4 to the size of its map, like the paper's window of 56.
 SLIDE_SWIN = SlideSwinConfig(
     image_size=(IMAGE_SIZE, IMAGE_SIZE),
     embed_dim=24,
@@ -45,7 +45,7 @@ def build_slide_swin() -> nn.Module:
 
 
 def describe_slide_swin() -> CfgNode:
-    """What a state dict cannot tell, nested and named as the public training code does."""
+    """The settings that a state dict does not determine, as in the public training code."""
     config = SLIDE_SWIN
     return CfgNode(
         {
@@ -97,7 +97,7 @@ SLIDE_PVT_V2 = SlidePvtV2Config(
     slide_stages=1,
     num_classes=10,
 )
-# One slide stage, one of stripes, and the last sees its whole map.
+# One slide stage, one with stripes, and the last attends to its whole map.
 SLIDE_CSWIN = SlideCSwinConfig(
     image_size=(IMAGE_SIZE, IMAGE_SIZE),
     embed_dim=16,
@@ -121,12 +121,12 @@ SLIDE_NAT = SlideNatConfig(
 
 
 def describe_pyramid() -> CfgNode:
-    """What no shape of a PVTv2 tells, named as Swin-like training code does; PVT's suits it."""
+    """The settings of PVT and PVTv2 that shapes do not determine, as in Swin's training code."""
     return CfgNode({"DATA": {"IMG_SIZE": IMAGE_SIZE}})
 
 
 def describe_fields(config: SlideCSwinConfig | SlideNatConfig) -> CfgNode:
-    """The config by its own fields' names: public training code of these stores none."""
+    """The config by field names, because the public training code stores none."""
     return CfgNode(
         {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(config).items()}
     )

@@ -27,7 +27,7 @@ console = Console(highlight=False)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that training depends on besides the model and the data."""
+    """The hyperparameters of training."""
 
     epochs: int = 60
     batch_size: int = 64
@@ -51,7 +51,7 @@ class Trained:
 
 
 def initialise(model: nn.Module) -> None:
-    """Swin's initialisation; convolutions keep torch's, so the learned shifts start random."""
+    """Swin's initialisation; convolutions, and so the learned shifts, keep torch's."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
@@ -63,7 +63,7 @@ def initialise(model: nn.Module) -> None:
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> AdamW:
-    """AdamW that decays matrices and kernels only: no biases, norms or position tables."""
+    """AdamW with weight decay for matrices and kernels only."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -78,7 +78,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> AdamW:
 
 
 def make_scheduler(optimizer: AdamW, recipe: Recipe, steps_per_epoch: int) -> LambdaLR:
-    """Linear warm-up, then a cosine to zero, per step."""
+    """Linear warm-up, then cosine decay to zero, per step."""
     warmup, total = recipe.warmup_epochs * steps_per_epoch, recipe.epochs * steps_per_epoch
 
     def factor(step: int) -> float:
@@ -90,7 +90,7 @@ def make_scheduler(optimizer: AdamW, recipe: Recipe, steps_per_epoch: int) -> La
 
 
 def train(family: Family, split: Split, recipe: Recipe) -> Trained:
-    """Train from scratch; the last epoch's weights are the result, none is picked by score."""
+    """Train from scratch; returns the weights of the last epoch."""
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     images, labels = (torch.from_numpy(array) for array in split)
@@ -99,7 +99,7 @@ def train(family: Family, split: Split, recipe: Recipe) -> Trained:
     initialise(model)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
     optimizer = make_optimizer(model, recipe)
-    batches = len(images) // recipe.batch_size  # the remainder is another one every epoch
+    batches = len(images) // recipe.batch_size  # the omitted images differ in each epoch
     scheduler = make_scheduler(optimizer, recipe, batches)
 
     model.train()
@@ -132,15 +132,14 @@ def accuracy(model: nn.Module, split: Split) -> float:
 def checkpoint(
     family: Family, trained: Trained, recipe: Recipe, top1: float, top1_ema: float
 ) -> dict[str, object]:
-    """The dict that the public training code saves, averaged weights included."""
-    # AdamW's two moments would double the file, and nobody resumes a finished run:
-    # the groups stay, as the format has them, and the per-weight state is left out.
+    """The dict that the public training code saves, including averaged weights."""
+    # Without AdamW's two moments, which would double the size of the file.
     optimizer = {**trained.optimizer.state_dict(), "state": {}}
     return {
         "model": trained.model.state_dict(),
         "optimizer": optimizer,
         "lr_scheduler": trained.scheduler.state_dict(),
-        "max_accuracy": top1,  # of these very weights: no earlier epoch was ever scored
+        "max_accuracy": top1,  # of the last epoch, the only one that is evaluated
         "epoch": recipe.epochs - 1,  # the public code counts from 0
         "config": family.describe(),
         "state_dict_ema": trained.ema.state_dict(),

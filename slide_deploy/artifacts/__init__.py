@@ -1,1 +1,1 @@
-"""What an export writes: artifacts, manifest, golden vectors."""
+"""The files of an export: artifacts, manifest, golden vectors."""

@@ -1,4 +1,4 @@
-"""`manifest.json`: what was exported from what, with hashes; written beside the artifacts."""
+"""`manifest.json`: the source and the artifacts of an export, with hashes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SourceRecord:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One exported file or folder; `path` and `golden`, the golden vectors, are names in the
+    """One exported file or folder. `path` and `golden`, the golden vectors, are relative to the
     manifest's folder."""
 
     target: str
@@ -63,14 +63,14 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that one output folder holds."""
+    """The content of an output folder."""
 
     source: SourceRecord
     model: Mapping[str, Any]
     """Name, family and configuration of the model, and whether its outputs are feature maps."""
     artifacts: tuple[Artifact, ...]
     toolchain: Mapping[str, str]
-    """Versions of the packages that made the artifacts."""
+    """Versions of the packages that wrote the artifacts."""
     schema_version: Literal[1] = SCHEMA_VERSION
 
     def entry(self, artifact: Path) -> Artifact | None:
@@ -82,14 +82,13 @@ class Manifest:
 
 
 def find_manifest(folder: Path) -> Manifest | None:
-    """The folder's manifest, or None where there is none; ArtifactError if it is unreadable."""
+    """The folder's manifest, or None if there is none; ArtifactError if it cannot be read."""
     path = folder / FILE_NAME
     return read_json(Manifest, path, SCHEMA_VERSION) if path.exists() else None
 
 
 def toolchain() -> dict[str, str]:
-    """Versions that shape an artifact: of this package, numpy and what each target needs, as far
-    as it is installed here."""
+    """Versions of this package, numpy and the installed libraries of all targets."""
     records = [find(name) for name in registry.target_names() for find in _RECORDS]
     needed = {package: None for record in records for package in record.packages}
     found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}

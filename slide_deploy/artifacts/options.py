@@ -1,4 +1,4 @@
-"""Check what an export is asked for against what its targets offer, before any work begins."""
+"""Checks the options of an export against its targets, before any work begins."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["option_notes", "options_by_target"]
 
 
 def options_by_target(targets: Sequence[str], options: Options) -> dict[str, Options]:
-    """The options that each target gets: the common ones, and its own with checked values.
+    """The options of each target: the common ones, and its own with parsed values.
 
     An alias of a precision becomes its name. Raises UsageError for an option that none of
-    `targets` has, a value that a target refuses, and a precision that a target does not offer;
+    `targets` has, a value that a target refuses, and a precision that a target does not support;
     UnknownName for a target or precision that does not exist.
     """
     exporters = [registry.exporter(target) for target in targets]
@@ -46,8 +46,8 @@ def _options_of(exporter: Exporter, options: Options) -> Options:
     if options.precision not in exporter.precisions:
         why = exporter.lacks.get(options.precision, "its exporter does not write it")
         raise UsageError(
-            f"{exporter.title} does not offer precision {options.precision}: {why}",
-            f"{exporter.target} offers {', '.join(exporter.precisions)}",
+            f"{exporter.title} does not support precision {options.precision}: {why}",
+            f"{exporter.target} supports {', '.join(exporter.precisions)}",
         )
     given = options.of_targets
     own = {o.name: o.parse(given[o.name]) for o in exporter.options if o.name in given}
@@ -59,11 +59,11 @@ def _no_such_option(name: str, exporters: list[Exporter]) -> UsageError:
     having = [t for t in registry.target_names() if _has(registry.exporter(t), name)]
     every = {option.name for exporter in exporters for option in exporter.options}
     if having:
-        way_out = f"it is an option of {', '.join(having)}: leave it out, or add -t {having[0]}"
+        way_out = f"it is an option of {', '.join(having)}: omit it, or add -t {having[0]}"
     elif every:
-        way_out = f"these targets have {', '.join(map(_flag, sorted(every)))}"
+        way_out = f"their options are {', '.join(map(_flag, sorted(every)))}"
     else:
-        way_out = "leave it out: these targets have no options of their own"
+        way_out = "omit it: these targets have no options of their own"
     verb = "has" if len(exporters) == 1 else "have"
     return UsageError(f"{titles} {verb} no option {_flag(name)}", way_out)
 
@@ -73,7 +73,7 @@ def _has(exporter: Exporter, name: str) -> bool:
 
 
 def _flag(name: str, value: object = None) -> str:
-    """An option as it is written on the command line."""
+    """The command-line spelling of an option."""
     if name in ("opset", "deployment_target"):
         return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value}")
     return f"--option {name}" + ("" if value is None else f"={value}")

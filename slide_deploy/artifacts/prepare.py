@@ -1,4 +1,4 @@
-"""From a model to what the exporter of each target is given: fused, lowered, captured."""
+"""Prepares a model for the exporter of each target: fuses, lowers and captures it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SizeOf = Callable[[], DynamicSize]
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """A model as one target's exporter takes it, and the lowering of each of its attentions."""
+    """A model prepared for one target, and the lowering of each of its attentions."""
 
     capture: Capture
     lowering: tuple[LayerLowering, ...]
 
 
 def size_of_model(model: Model) -> SizeOf:
-    """The model's free height and width when asked for; finding them runs the model, once."""
+    """A function that determines the free sizes, running the model on its first call only."""
     return cache(partial(dynamic_size_of, model))
 
 
@@ -41,8 +41,8 @@ def preparer(
     """A function from a target's name to the model prepared for it.
 
     The model is fused once, and captured once for all targets that get the same lowerings.
-    Raises UnknownName or ImpossibleLowering where `options.lowering` cannot be had, UsageError
-    where a size cannot be left free.
+    Raises UnknownName or ImpossibleLowering if `options.lowering` cannot be used, UsageError if
+    a size cannot be free.
     """
     check_name(options.lowering)
     batch = options.dynamic_axes.batch
@@ -69,7 +69,7 @@ def preparer(
 
 
 def source_of(model: Model) -> SourceRecord:
-    """The model's source as manifests and reports record it."""
+    """The model's source, for manifests and reports."""
     return SourceRecord(**dataclasses.asdict(model.source))
 
 

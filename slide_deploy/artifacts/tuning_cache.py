@@ -1,6 +1,6 @@
 """The tuning cache: the fastest lowerings that `tune` measured, in the user's cache folder.
 
-An entry holds for one runtime version, processor, batch, precision and set of shapes. A damaged
+An entry is valid for one runtime version, processor, batch, precision and set of shapes. A damaged
 file is ignored.
 """
 
@@ -36,7 +36,7 @@ def save_tuning(
     options: Options,
     lowerings: Mapping[str, str],
 ) -> Path:
-    """Keep the fastest lowering of each attention of a fused module, by shape; returns the file."""
+    """Save the fastest lowering of each attention of a fused module; returns the file."""
     path = _cache_file(module, inputs, target, options)
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -55,7 +55,7 @@ def load_tuning(
     target: str,
     options: Options,
 ) -> dict[str, str]:
-    """The lowerings that `tune` measured for these shapes here; empty where there is no entry."""
+    """The fastest lowerings measured by `tune` for these shapes; empty without an entry."""
     try:
         content = json.loads(_cache_file(module, inputs, target, options).read_text("utf-8"))
         if content["schema_version"] != SCHEMA_VERSION:

@@ -38,7 +38,7 @@ DISK_IS_FULL = 4096  # bytes left: less than a block
 
 
 def require(target: str) -> None:
-    """Raise MissingLibrary unless everything that the target's exporter needs is installed."""
+    """Raise MissingLibrary if a library of the target's exporter is not installed."""
     exporter = registry.exporter(target)
     registry.require(f"export to {exporter.title}", exporter.packages, exporter.extra)
 
@@ -46,10 +46,10 @@ def require(target: str) -> None:
 def write_artifact(
     target: str, name: str, capture: Capture, folder: Path, options: Options = DEFAULTS
 ) -> Artifact:
-    """Write one artifact, named after `name`, into `folder`; returns what a manifest records.
+    """Write one artifact, named after `name`, into `folder`; returns its manifest entry.
 
-    Nothing is verified. Raises UsageError for options that the target does not have, and
-    ConversionError, with nothing left in `folder`, where its converter fails.
+    The artifact is not verified. Raises UsageError for options that the target does not have, and
+    ConversionError if its converter fails; in this case nothing is left in `folder`.
     """
     exporter = registry.exporter(target)
     options = options_by_target((target,), options)[exporter.target]
@@ -58,7 +58,7 @@ def write_artifact(
         with quiet():
             exporter.write(capture, path, options)
         _refuse_full_disk(folder)  # some converters do not notice
-    except Exception as error:  # whatever a converter throws
+    except Exception as error:  # converters may raise anything
         _refuse_full_disk(folder)
         remove(path)
         if isinstance(error, (SlideDeployError, OSError)):
@@ -66,7 +66,7 @@ def write_artifact(
         first = (str(error).strip().splitlines() or [""])[0]
         raise ConversionError(
             f"{exporter.title} conversion failed: {type(error).__name__}: {first[:200]}",
-            "--debug shows the converter's own traceback",
+            "--debug shows the converter's traceback",
         ) from error
     return Artifact(
         target=exporter.target,
@@ -104,8 +104,8 @@ def record_golden(
 def save_manifest(
     model: Model, artifacts: tuple[Artifact, ...], scratch: Path, output: Path
 ) -> Manifest:
-    """Write the manifest to `scratch`; what `output` has of the same weights and outputs stays
-    listed."""
+    """Write the manifest to `scratch`, including earlier artifacts in `output` of the same weights
+    and outputs."""
     source = source_of(model)
     earlier = find_manifest(output)
     paths = {artifact.path for artifact in artifacts}

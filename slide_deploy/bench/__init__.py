@@ -1,1 +1,1 @@
-"""Latency of artifacts, and tuning by it."""
+"""Latency measurement and tuning."""

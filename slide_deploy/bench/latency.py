@@ -1,7 +1,7 @@
-"""Latency of artifacts through their own runtimes, interleaved so that ratios hold.
+"""Measures the latency of artifacts in their own runtimes.
 
-A machine's speed drifts between minutes: every round times each artifact in turn, and the
-ratio to the first artifact is the median of the ratios of single rounds.
+The speed of a machine changes over time. So each round times every artifact, and the ratio to the
+first artifact is the median of the ratios of the rounds.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["Benchmark", "Timing", "bench"]
 
 SCHEMA_VERSION = 1
 
-# What a process returns that SIGKILL ended.
+# The return code of a process that was ended by SIGKILL.
 KILLED = -9
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One artifact's figures. Latencies in milliseconds per call, `throughput` in images per
-    second, memory in bytes; `ratio` is to the first artifact, round by round."""
+    """The results of one artifact. Latencies are in milliseconds per call, `throughput` in images
+    per second, memory in bytes; `ratio` is relative to the first artifact."""
 
     name: str
     target: str
@@ -64,7 +64,7 @@ class Benchmark:
 
 
 class _Worker:
-    """A process that holds one artifact open."""
+    """A process that has loaded one artifact."""
 
     def __init__(self, target: str, path: Path, threads: int) -> None:
         self.path = path
@@ -102,11 +102,11 @@ class _Worker:
     def _broken(self) -> ArtifactError:
         if self.process.wait() == KILLED:
             return ArtifactError(
-                f"the process that held {self.path.name} was killed, as happens for want of memory",
-                "time fewer artifacts at once, all are held open together, or a smaller batch",
+                f"the process of {self.path.name} was killed, probably for lack of memory",
+                "measure fewer artifacts, which are loaded at the same time, or a smaller batch",
             )
         return ArtifactError(
-            f"the runtime broke down on {self.path.name}", "verify the artifact first"
+            f"the runtime crashed on {self.path.name}", "verify the artifact first"
         )
 
     def close(self) -> None:
@@ -123,10 +123,10 @@ def bench(
     warmup: int = 5,
     progress: Callable[[str], None] = silent,
 ) -> Benchmark:
-    """Time artifacts in turn: `rounds` rounds of `calls` calls each, after `warmup` calls.
+    """Measure artifacts alternately: `rounds` rounds of `calls` calls each, after `warmup` calls.
 
-    Raises UsageError for an artifact whose runtime is only interpreted here: the time that an
-    interpreter takes says nothing of the device.
+    Raises UsageError for an artifact that is only interpreted here, since the latency of the
+    interpreter is unrelated to that of the device.
     """
     from slide_deploy.artifacts.manifest import toolchain
 
@@ -160,8 +160,8 @@ def _target_of(path: Path) -> str:
     registry.require(f"timing {runtime.target}", runtime.packages, runtime.extra)
     if runtime.fidelity() is Fidelity.INTERPRETED:
         raise UsageError(
-            f"{path.name} can only be interpreted here, which says nothing of its speed",
-            "time it on a machine that has its runtime",
+            f"{path.name} can only be interpreted here, so its latency cannot be measured",
+            "measure it on a machine that has its runtime",
         )
     return runtime.target
 

@@ -1,7 +1,7 @@
-"""One artifact held open in a process of its own, timed on demand.
+"""A process that loads one artifact and measures its latency on request.
 
 Run as `python -m slide_deploy.bench.latency_worker TARGET ARTIFACT THREADS`. It prints a JSON line
-about the artifact; then each line "N" on its input is answered by a JSON list of N latencies in
+about the artifact. Then it answers each line "N" on its input by a JSON list of N latencies in
 milliseconds, and "end" by its peak memory in bytes.
 """
 
@@ -20,7 +20,7 @@ PAUSE_SECONDS = 0.1
 
 def main() -> None:
     target, artifact, threads = sys.argv[1:]
-    # Read by BLAS and OpenMP when they load, so before anything imports them.
+    # Before any import, because BLAS and OpenMP read them when they are loaded.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import numpy as np
@@ -30,7 +30,7 @@ def main() -> None:
 
     try:
         session = registry.runtime(target).open(Path(artifact), threads=int(threads))
-    except Exception as error:  # whatever a vendor's loader throws: one line for the parent
+    except Exception as error:  # of a vendor's loader, reported to the parent process
         hint = error.hint if isinstance(error, ArtifactError) else ""
         _say({"problem": f"{Path(artifact).name} cannot be loaded: {error}", "hint": hint})
         return
@@ -47,7 +47,7 @@ def main() -> None:
         if line.strip() == "end":
             break
         latencies = []
-        # Whoever ran before may have threads that still spin, and has emptied the caches.
+        # Threads of the previous process may still spin, and the caches contain its data.
         time.sleep(PAUSE_SECONDS)
         session.run(feeds)
         for _ in range(int(line)):
@@ -59,10 +59,10 @@ def main() -> None:
 
 
 def _peak_memory() -> int | None:
-    """Largest resident size of this process in bytes, where the system tells."""
+    """Largest resident size of this process in bytes, if the system provides it."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not getrusage, which on Linux starts at the size of the process that started this one.
+        # Not getrusage, which on Linux starts at the size of the parent process.
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     if sys.platform == "win32":

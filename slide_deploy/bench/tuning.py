@@ -1,4 +1,4 @@
-"""Measure the lowerings of each attention on this machine; the fastest go to the tuning cache."""
+"""Measures the lowerings of each attention, and saves the fastest in the tuning cache."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["Measured", "Tuning", "tune"]
 
 @dataclass(frozen=True)
 class Measured:
-    """One lowering of one kind of attention: milliseconds per call, or why there are none."""
+    """One lowering of one kind of attention: milliseconds per call, or the problem."""
 
     layers: tuple[str, ...]
     resolution: tuple[int, int]
@@ -47,7 +47,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was measured for one target, and the lowering that each kind of attention gets."""
+    """The measurements for one target, and the fastest lowering of each kind of attention."""
 
     target: str
     measured: tuple[Measured, ...]
@@ -58,10 +58,10 @@ class Tuning:
 def tune(
     model: Model, target: str, options: Options, *, threads: int = 2, progress: Progress = silent
 ) -> Tuning:
-    """Time every lowering of each attention through the target's own runtime, interleaved.
+    """Measure every lowering of each attention in the target's own runtime, alternately.
 
-    A lowering that fails parity is not used, however fast. Raises UsageError for a target whose
-    runtime is only interpreted here, MissingLibrary where it is not installed.
+    A lowering that fails verification is not used. Raises UsageError for a target that is only
+    interpreted here, MissingLibrary if its runtime is not installed.
     """
     exporter, runtime = registry.exporter(target), registry.runtime(target)
     packages = (*exporter.packages, *runtime.packages)
@@ -82,7 +82,7 @@ def tune(
         if not timed:
             raise ConversionError(
                 f"no lowering of {layers[0]} passes on {exporter.title}: {found[0].problem}",
-                f"slide-deploy export -t {target} tells more",
+                f"run slide-deploy export -t {target} for details",
             )
         best = min(timed, key=lambda m: m.ratio or float("inf"))
         fastest[shape_key(attention.config, resolution)] = best.form
@@ -93,7 +93,7 @@ def tune(
 def _kinds(
     module: nn.Module, inputs: tuple[TensorSpec, ...]
 ) -> list[tuple[tuple[str, ...], FusedSlideAttention, tuple[int, int]]]:
-    """Attentions that cost the same, once each: (their names, one of them, its map)."""
+    """Groups of attentions of equal cost: (their names, one of them, its map)."""
     kinds: dict[str, tuple[list[str], FusedSlideAttention, tuple[int, int]]] = {}
     for name, (attention, resolution) in attentions(module, inputs).items():
         key = shape_key(attention.config, resolution)

@@ -1,4 +1,4 @@
-"""The command line: parse → pipeline → render → exit code; nothing else."""
+"""The command line application: its commands, and the conversion of errors to exit codes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from slide_deploy.errors import SlideDeployError
 __all__ = ["app", "main"]
 
 EXIT_CODES = (
-    "Exit codes: 0 all passed, 1 a verdict failed, 2 bad input or usage, 3 a library is missing, "
-    "70 an unexpected error, 128 + N ended by signal N (130: interrupted)."
+    "Exit codes: 0 all artifacts passed, 1 an artifact failed, 2 bad input or usage, "
+    "3 a library is missing, 70 an unexpected error, 128 + N ended by signal N (130: interrupted)."
 )
 _USAGE, _UNEXPECTED, _INTERRUPTED, _PIPE_CLOSED = 2, 70, 130, 141
 
-# typer carries a copy of click in some versions and uses the package in others.
+# Some versions of typer vendor click, others import the package.
 _BadUsage: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
-    help="Export Slide-Transformers and prove each artifact against PyTorch.",
+    help="Export Slide-Transformers and verify each artifact against PyTorch.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -50,7 +50,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _root(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks; takes effect anywhere on the line.")
+        bool, typer.Option("--debug", help="Show tracebacks; allowed anywhere in the command.")
     ] = False,
     version: Annotated[
         bool,
@@ -59,7 +59,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Options of no command; both are dealt with before this runs."""
+    """Declare the global options, which are handled before this runs."""
 
 
 for _command in (export, verify, inspect, fuse, targets, bench, tune):
@@ -67,9 +67,9 @@ for _command in (export, verify, inspect, fuse, targets, bench, tune):
 
 
 def main() -> None:
-    """Entry point: errors become one line and a stable exit code."""
+    """Entry point: prints an error as one line with a hint, and exits with a stable code."""
     safe_streams()
-    # --debug belongs to no command: people add it to the end of the line that failed.
+    # Accepted anywhere, because users append it to the command that failed.
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     with exit_on_signals():
@@ -83,14 +83,14 @@ def main() -> None:
 
 
 def _explain(error: BaseException, *, debug: bool) -> int:
-    """Print what a user needs to know of an error; its exit code."""
-    if isinstance(error, SystemExit):  # of a signal
+    """Print an error and its hint, and return its exit code."""
+    if isinstance(error, SystemExit):  # raised by a signal handler
         return error.code if isinstance(error.code, int) else _UNEXPECTED
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
     if isinstance(error, OutputLost) and error.closed:
         return _PIPE_CLOSED
-    if isinstance(error, typer.Abort):  # typer's name for the end of standard input
+    if isinstance(error, typer.Abort):  # typer raises it at the end of standard input
         error = error.__cause__ or error
     message, hint, code = _described(error, debug=debug)
     with suppress(OSError):
@@ -104,29 +104,29 @@ def _explain(error: BaseException, *, debug: bool) -> int:
 
 
 def _described(error: BaseException, *, debug: bool) -> tuple[str, str, int]:
-    """Message, way out and exit code."""
+    """Message, hint and exit code."""
     if isinstance(error, SlideDeployError):
         return error.message, error.hint, error.exit_code
     if isinstance(error, _BadUsage):
         return _bad_usage(error)
     if isinstance(error, OutputLost):
-        hint = "free some space, or write elsewhere"
+        hint = "free disk space, or redirect the output to another place"
         return f"cannot write to standard output: {error}", hint, _UNEXPECTED
-    what = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
     hint = "report it, with the traceback"
     hint = hint if debug else f"run again with --debug and {hint}"
-    return f"unexpected failure: {' '.join(what.split())}", hint, _UNEXPECTED
+    return f"unexpected failure: {' '.join(text.split())}", hint, _UNEXPECTED
 
 
 def _bad_usage(error: Any) -> tuple[str, str, int]:
-    """What typer says of the arguments; nothing where it has printed the help instead."""
+    """Typer's message; empty if it has printed the help instead."""
     message = " ".join(error.format_message().split()).rstrip(".")
     if type(error).__name__ == "NoArgsIsHelpError":
         return "", "", _USAGE
     command = error.ctx.command_path if error.ctx else "slide-deploy"
-    return message[:1].lower() + message[1:], f"{command} --help lists what it takes", _USAGE
+    return message[:1].lower() + message[1:], f"see {command} --help", _USAGE
 
 
 def _one_line(text: str) -> str:
-    """File names and keys come from others: nothing in them may start a line or move a cursor."""
+    """Replace control characters, which file names and keys of a checkpoint may contain."""
     return "".join(sign if sign.isprintable() else "�" for sign in text)

@@ -19,7 +19,7 @@ def bench(
     threads: cli.Threads = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds over all artifacts.")] = 10,
     calls: Annotated[int, typer.Option(min=1, help="Calls per artifact and round.")] = 5,
-    warmup: Annotated[int, typer.Option(min=0, help="Calls before timing.")] = 5,
+    warmup: Annotated[int, typer.Option(min=0, help="Untimed calls before the first round.")] = 5,
     chart: Annotated[
         Path | None, cli.report_option(help="Draw a bar chart (.png or .svg).")
     ] = None,
@@ -27,7 +27,7 @@ def bench(
         Path | None, cli.report_option("--json", help="Write the figures as JSON.")
     ] = None,
 ) -> None:
-    """Time artifacts through their own runtimes, in turn, so that ratios between them hold."""
+    """Measure the latency of artifacts in their runtimes, alternating between them."""
     from slide_deploy.bench.latency import bench as run
     from slide_deploy.report.progress import progress_reporter
     from slide_deploy.report.terminal import make_console

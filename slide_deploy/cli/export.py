@@ -41,7 +41,7 @@ def export(
     quiet: cli.Quiet = False,
     verbose: cli.Verbose = False,
 ) -> None:
-    """Export a checkpoint and prove each artifact, as written to disk, against PyTorch."""
+    """Export a checkpoint, and verify each artifact on disk against the PyTorch model."""
     options = Options(
         precision=cli.chosen_precision(precision, half=half),
         batch=batch,
@@ -73,10 +73,10 @@ def export(
 
 
 def _targets(names: list[str], options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The targets, after a check of what is asked for, and notes on options that some lack.
+    """Check the targets and options; returns the targets, and notes on options that some lack.
 
-    Raises MissingLibrary where there is only one target, and it cannot be written here, UsageError
-    for an option that no target has.
+    Raises MissingLibrary if the only target cannot be written here, and UsageError for an option
+    that no target has.
     """
     from slide_deploy import registry
     from slide_deploy.artifacts.options import option_notes, options_by_target

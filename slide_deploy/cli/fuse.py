@@ -22,9 +22,9 @@ def fuse(
     weights: cli.WeightsOption = None,
     image_size: cli.ImageSize = None,
 ) -> None:
-    """Merge both shift paths and write the fused weights; every command takes that file too."""
+    """Fuse the shift convolutions and write the weights to a file that every command accepts."""
     if output.suffix != ".safetensors":
-        raise UsageError(f"{output} does not end in .safetensors", "add that suffix to --output")
+        raise UsageError(f"{output} does not end in .safetensors", "add the suffix to --output")
     loaded = load_model(model, weights, image_size)
     from slide_deploy.fusion.branches import shift_reports
     from slide_deploy.loading.loader import save_fused
@@ -34,5 +34,5 @@ def fuse(
     count = len(shift_reports(loaded.module))
     typer.echo(
         f"fused {count} Slide Attention modules into {output} "
-        f"({size_text(output.stat().st_size)}), each equal to its training form within 1e-12"
+        f"({size_text(output.stat().st_size)}); each equals its unfused module within 1e-12"
     )

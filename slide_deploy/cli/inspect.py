@@ -15,7 +15,7 @@ def inspect(
     weights: cli.WeightsOption = None,
     image_size: cli.ImageSize = None,
 ) -> None:
-    """Show what a checkpoint holds: architecture, cost, and what its shifts have learned."""
+    """Show the architecture, the cost and the learned shifts of a checkpoint."""
     loaded = load_model(model, weights, image_size, factory=factory, inputs=inputs)
     from slide_deploy.loading.inspection import inspect as look
     from slide_deploy.report.terminal import inspection_table, make_console

@@ -1,4 +1,4 @@
-"""What commands read before they work: the model, and images for it."""
+"""Loads the model and the images that the options of a command name."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def load_model(
     factory: str | None = None,
     inputs: list[str] | None = None,
 ) -> Model:
-    """The model as the options of the command line describe it."""
+    """Load the model with the options of the command line."""
     if inputs and factory is None:
         raise UsageError(
-            "--input describes a custom model", "add --model package.module:factory, or leave it"
+            "--input needs a custom model", "add --model package.module:factory, or omit --input"
         )
     size = parse_size(image_size) if image_size is not None else None
     from slide_deploy import registry
@@ -46,12 +46,12 @@ def load_model(
 
 
 def load_images(folder: Path | None, model: Model) -> tuple[np.ndarray, ...]:
-    """The images of --images, each (C, H, W); UsageError where the model takes no image."""
+    """Read the images of --images, each (C, H, W); UsageError if the model takes no image."""
     if folder is None:
         return ()
     from slide_deploy.packaging.images import read_images
 
     first, *others = model.inputs
     if others or len(first.shape) != 4 or first.dtype != "float32":
-        raise UsageError("--images needs a model of one image", "leave the option out")
+        raise UsageError("--images needs a model with one image input", "omit --images")
     return read_images(folder, first, model.preprocessing)

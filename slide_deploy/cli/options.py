@@ -1,4 +1,4 @@
-"""Options that commands share, by the panel of `--help` that they stand in."""
+"""Options of several commands, by their panel in `--help`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ __all__ = [
 ]
 # fmt: on
 
-# One per panel of `--help`.
 _model = partial(typer.Option, rich_help_panel="Model")
 output_option = partial(typer.Option, rich_help_panel="Output")
 _numerics = partial(typer.Option, rich_help_panel="Numerics")
@@ -35,7 +34,7 @@ class Weights(StrEnum):
 
 
 def complete_targets(incomplete: str) -> list[str]:
-    """Names of targets for the shell."""
+    """Shell completion of target names."""
     from slide_deploy.registry import target_names
 
     return [name for name in (*target_names(), "all") if name.startswith(incomplete)]
@@ -47,7 +46,7 @@ ModelFile = Annotated[
 Artifacts = Annotated[
     list[Path],
     typer.Argument(
-        metavar="ARTIFACT...", help="Artifacts of any target, or a folder that export wrote."
+        metavar="ARTIFACT...", help="Artifacts of any target, or an output folder of export."
     ),
 ]
 
@@ -70,7 +69,7 @@ Inputs = Annotated[
     ),
 ]
 WeightsOption = Annotated[
-    Weights | None, _model(help="Weights to take where the file holds both.", show_default="ema")
+    Weights | None, _model(help="Weights to use if the file has both.", show_default="ema")
 ]
 ImageSize = Annotated[
     str | None,
@@ -79,7 +78,7 @@ ImageSize = Annotated[
         "--imgsz",
         metavar="N|HxW",
         help="Height and width of the input in pixels.",
-        show_default="as the file says",
+        show_default="from the file",
     ),
 ]
 Features = Annotated[
@@ -111,7 +110,7 @@ DynamicSize = Annotated[
     bool,
     output_option(
         "--dynamic-size",
-        help="Leave height and width free, for models without weights of a fixed size.",
+        help="Leave height and width free, if the model allows it.",
     ),
 ]
 Opset = Annotated[int | None, output_option(min=1, help="ONNX opset.", show_default="20")]
@@ -148,7 +147,7 @@ LoweringName = Annotated[
     _numerics(
         "--lowering",
         metavar="NAME",
-        help="How Slide Attention is computed: auto (fastest for the target), low-memory, "
+        help="Computation of Slide Attention: auto (fastest for the target), low-memory, "
         "or the name of a lowering.",
     ),
 ]
@@ -157,7 +156,7 @@ LoweringName = Annotated[
 Against = Annotated[
     Path | None,
     _verification(
-        help="Checkpoint that the artifacts came from.",
+        help="Checkpoint that the artifacts were exported from.",
         show_default="golden vectors beside the artifacts",
     ),
 ]
@@ -188,7 +187,7 @@ Thorough = Annotated[
 ]
 Trace = Annotated[
     bool,
-    _verification("--trace", help="Show the error of each block, for artifacts that pass too."),
+    _verification("--trace", help="Show the error of each block, also if the artifact passes."),
 ]
 Images = Annotated[
     Path | None,
@@ -197,7 +196,7 @@ Images = Annotated[
     ),
 ]
 Baseline = Annotated[
-    Path | None, _verification(help="An earlier report.json; whatever got worse since then fails.")
+    Path | None, _verification(help="Earlier report.json; artifacts that got worse since fail.")
 ]
 
 # Reports
@@ -212,12 +211,10 @@ Reports = Annotated[
 ]
 AsJson = Annotated[
     bool,
-    report_option(
-        "--json", help="Print the report as JSON on standard output, and nothing else there."
-    ),
+    report_option("--json", help="Print only the report, as JSON, on standard output."),
 ]
 Quiet = Annotated[
-    bool, report_option("--quiet", "-q", help="Print errors only; the exit code is the verdict.")
+    bool, report_option("--quiet", "-q", help="Print only errors; the exit code is the verdict.")
 ]
 Verbose = Annotated[
     bool, report_option("--verbose", "-v", help="Print every comparison and every problem.")
@@ -228,17 +225,17 @@ Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of each 
 
 
 def chosen_precision(name: str | None, *, half: bool) -> str:
-    """The scheme that --precision and --half ask for; UnknownName or UsageError if none."""
+    """The scheme selected by --precision and --half; UnknownName or UsageError if none."""
     from slide_deploy.quantization.catalog import scheme_named
 
     scheme = scheme_named(name or ("float16" if half else "float32"))
     if half and scheme.name != "float16":
-        raise UsageError(f"--half and --precision {name} contradict each other", "give one of them")
+        raise UsageError(f"--half and --precision {name} contradict each other", "use one of them")
     return scheme.name
 
 
 def parse_target_options(given: list[str] | None) -> dict[str, object]:
-    """NAME=VALUE pairs by name; UsageError for anything else."""
+    """Parse NAME=VALUE pairs; UsageError for anything else."""
     pairs = [text.partition("=") for text in given or ()]
     for name, sign, value in pairs:
         if not (name and sign and value):
@@ -250,7 +247,7 @@ def parse_target_options(given: list[str] | None) -> dict[str, object]:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Height and width from N or HxW; UsageError for anything else."""
+    """Parse height and width from N or HxW; UsageError for anything else."""
     parts = text.lower().split("x")
     sizes = [int(part) for part in parts if part.isascii() and part.isdigit() and len(part) < 10]
     if len(sizes) != len(parts) or len(sizes) not in (1, 2) or min(sizes) < 1:

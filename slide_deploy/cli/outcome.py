@@ -1,4 +1,4 @@
-"""How export and verify judge, and where their outcome goes: table, JSON, reports, exit code."""
+"""Verification policy, baseline and output (table, JSON, reports, exit code) of a command."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ _STDOUT = Path("-")
 
 @dataclass(frozen=True)
 class Reporting:
-    """What is printed and written of an outcome.
+    """What a command prints and writes. With `as_json`, standard output is the JSON report only.
 
-    `as_json` puts the JSON report, and nothing else, on standard output. Raises UsageError at
-    once for a report that cannot be written later.
+    `of` raises UsageError for contradictory options and for reports that cannot be written.
     """
 
     files: tuple[Path, ...]
@@ -45,13 +44,13 @@ class Reporting:
         from slide_deploy.report.formats import check_report_paths
 
         if quiet and verbose:
-            raise UsageError("--quiet and --verbose contradict each other", "give one of them")
+            raise UsageError("--quiet and --verbose contradict each other", "use one of them")
         named = tuple(path for path in files or () if path != _STDOUT)
         check_report_paths(named)
         return cls(named, as_json or _STDOUT in (files or ()), quiet, verbose)
 
     def progress(self) -> AbstractContextManager[Callable[[str], None]]:
-        """Where steps are told while the work goes on."""
+        """A progress reporter."""
         from slide_deploy.report.progress import progress_reporter
 
         return progress_reporter(quiet=self.quiet)
@@ -64,15 +63,15 @@ class Reporting:
         *,
         trace: bool = False,
     ) -> None:
-        """Print and write the outcome, then exit with the code of the verdict.
+        """Print and write the report, then exit with the code of the verdict.
 
-        `notes` are assumptions about the model, `folder` is what an export wrote.
+        `notes` are assumptions about the model, `folder` is the output folder of an export.
         """
         from slide_deploy.report.formats import write_report
 
         try:
             self._print(report, notes, folder, trace=trace)
-        finally:  # after the table: a disk that is full must not hide the verdict
+        finally:  # after the table, so that a full disk does not hide the verdict
             for path in self.files:
                 write_report(report, path)
         raise typer.Exit(_EXIT[report.verdict])
@@ -100,34 +99,34 @@ class Reporting:
             )
             console.print(table)
         if folder and not self.quiet:
-            where = "Artifacts, manifest.json, golden vectors, report.json and .html are in"
-            console.print(f"{where} {folder}/", highlight=False, markup=False)
+            files = "Artifacts, manifest.json, golden vectors, report.json and .html are in"
+            console.print(f"{files} {folder}/", highlight=False, markup=False)
 
 
 def make_policy(
     atol: float | None, rtol: float | None, *, thorough: bool, trace: bool
 ) -> VerificationPolicy:
-    """How artifacts are judged; UsageError for a negative tolerance."""
+    """The policy selected by the options; UsageError for a negative tolerance."""
     from slide_deploy.parity.comparison import Tolerance
     from slide_deploy.verification.judge import VerificationPolicy
 
     if min(atol or 0.0, rtol or 0.0) < 0:
-        raise UsageError("a tolerance cannot be negative", "give a number from 0, such as 1e-4")
+        raise UsageError("a tolerance cannot be negative", "use 0 or more, such as 1e-4")
     own = None if atol is None and rtol is None else Tolerance(atol or 0.0, rtol or 0.0)
     return VerificationPolicy(tolerance=own, thorough=thorough, trace=trace)
 
 
 def read_baseline(path: Path | None) -> Report | None:
-    """The report of --baseline, read before the work: --output may be the folder that it is in."""
+    """Read the report of --baseline, before an export into its folder replaces it."""
     from slide_deploy.verification.record import read_report
 
     if path is None:
         return None
     if not path.is_file():
-        raise UsageError(f"--baseline {path} is not a file", "give a report.json of an export")
+        raise UsageError(f"--baseline {path} is not a file", "name a report.json of an export")
     return read_report(path)
 
 
 def command_line() -> str:
-    """The command that is running, as a line to paste into a shell."""
+    """The running command, quoted for a shell."""
     return " ".join(("slide-deploy", *map(shlex.quote, sys.argv[1:])))

@@ -1,4 +1,4 @@
-"""Standard streams and signals: no traceback from a closed pipe, a full disk or `kill`."""
+"""Handles closed pipes, full disks and signals without a traceback."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from slide_deploy.utils.signals import ENDING
 
 __all__ = ["OutputLost", "drop_unwritten", "exit_on_signals", "safe_streams"]
 
-# For terminals without Unicode; any other character becomes a question mark.
+# Replacements on terminals without Unicode; other characters become a question mark.
 _ASCII = str.maketrans(
     {"×": "x", "–": "-", "−": "-", "…": "...", "→": "->", "≤": "<=", "‖": "|", "█": "#", "∞": "inf"}
 )
 
 
 def safe_streams() -> None:
-    """Make printing safe: every stream exists, and takes any character."""
-    # A closed descriptor would be given to the next file that is opened, perhaps an artifact.
+    """Make sure that the standard streams exist and accept any character."""
+    # The next file that is opened, perhaps an artifact, would get a closed descriptor.
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
@@ -49,7 +49,7 @@ def _nearest(error: UnicodeError) -> tuple[str, int]:
 
 
 def drop_unwritten() -> None:
-    """Drop what the standard streams could not write: the interpreter would try again."""
+    """Discard text that could not be written, which the interpreter would try to write again."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -59,7 +59,7 @@ def drop_unwritten() -> None:
 
 
 class OutputLost(Exception):
-    """Standard output took no more; `closed` where its reader has gone."""
+    """Standard output cannot be written; `closed` if its reader closed the pipe."""
 
     def __init__(self, reason: OSError) -> None:
         super().__init__((reason.strerror or str(reason)).lower())
@@ -67,7 +67,7 @@ class OutputLost(Exception):
 
 
 class _Stdout(io.TextIOWrapper):
-    """Raises OutputLost, which nobody takes for trouble with another file or pipe."""
+    """Raises OutputLost, to distinguish standard output from other files."""
 
     def write(self, text: str) -> int:
         try:
@@ -90,7 +90,7 @@ def exit_on_signals() -> Iterator[None]:
     before = {n: signal.getsignal(n) for n in ENDING if signal.getsignal(n) != signal.SIG_IGN}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for other in before:  # a second signal must not interrupt the cleaning
+        for other in before:  # a second signal must not interrupt the cleanup
             signal.signal(other, signal.SIG_IGN)
         raise SystemExit(128 + number)
 

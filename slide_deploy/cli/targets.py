@@ -6,7 +6,7 @@ __all__ = ["targets"]
 
 
 def targets() -> None:
-    """Show what this machine can export and run, and what to install for the rest."""
+    """Show which targets this machine can export and run, and how to install missing libraries."""
     from slide_deploy.report.targets import targets_table
     from slide_deploy.report.terminal import make_console
 

@@ -17,7 +17,7 @@ def tune(
     batch: cli.Batch = 1,
     threads: cli.Threads = 2,
 ) -> None:
-    """Time every lowering of the attention on this machine; export then takes the fastest."""
+    """Measure the lowerings of the attention on this machine; later exports use the fastest."""
     from slide_deploy import registry
     from slide_deploy.report.progress import progress_reporter
     from slide_deploy.report.terminal import make_console

@@ -34,7 +34,7 @@ def verify(
     quiet: cli.Quiet = False,
     verbose: cli.Verbose = False,
 ) -> None:
-    """Prove artifacts on disk against their checkpoint, or against recorded golden vectors."""
+    """Verify artifacts on disk against their checkpoint or their golden vectors."""
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before = read_baseline(baseline)
     policy = make_policy(atol, rtol, thorough=thorough, trace=trace)

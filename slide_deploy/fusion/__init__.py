@@ -1,1 +1,1 @@
-"""Shift branches merged into one convolution, in our families and in any module."""
+"""Merges shift branches into one convolution, in known families and in custom modules."""

@@ -1,8 +1,8 @@
-"""The parameters of Slide Attention in any module, and the ways in which they may be joined.
+"""Finds the parameters of Slide Attention in a module, and the attentions that they may form.
 
-Whoever writes the attention (arXiv 2304.04237, and the variants of the same authors' DAT
-repository) under names of their own still needs these parameters: two projections, shift pairs,
-perhaps a position bias. How they are joined no shape tells, so each way is a hypothesis, an
+An implementation under other names (arXiv 2304.04237, and the variants in the same authors' DAT
+repository) has the same parameters: two projections, shift pairs, and optionally a position bias.
+Their shapes do not determine the computation. So each possible computation is a hypothesis, an
 attention of this package, which is compared with the module.
 """
 
@@ -25,7 +25,7 @@ __all__ = [
     "is_one_hot",
 ]
 
-# The paper has one pair; DAT's unshared kernels make two of three convolutions.
+# The paper has one pair; DAT's unshared kernels are two pairs of three convolutions.
 MOST_SHIFTS = 4
 
 _Pair = tuple[str, str]
@@ -33,10 +33,10 @@ _Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class AttentionParameters:
-    """Parameters of a module that may be a Slide Attention; shifts go by their names in it.
+    """Parameters of a module that may be a Slide Attention, with the shifts by name.
 
-    `fixed` are the depthwise convolutions of one-hot kernels, `learned` the others; `scales`
-    are the numbers that the module keeps, one of which may be the factor on q.
+    `fixed` are the depthwise convolutions with one-hot kernels, `learned` the others; `scales` are
+    the numeric attributes of the module, one of which may be the factor on q.
     """
 
     projections: tuple[nn.Linear | nn.Conv2d, nn.Linear | nn.Conv2d]
@@ -48,20 +48,20 @@ class AttentionParameters:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A fused attention on (B, H, W, C) in the module's precision, and the pairs it merged."""
+    """A fused attention on (B, H, W, C) in the module's precision, and its merged pairs."""
 
     attention: FusedSlideAttention
     pairs: tuple[str, ...]
 
 
 def is_one_hot(weight: Tensor) -> bool:
-    """Each kernel has exactly one 1, and nothing else: the weight of a shift."""
+    """Whether each kernel is zero except for one 1, as that of a shift."""
     flat = weight.detach().flatten(1)
     return bool(((flat == 1).sum(1) == 1).all() and (flat != 0).sum() == len(flat))
 
 
 def attention_parameters_of(module: nn.Module) -> AttentionParameters | None:
-    """The module's parameters, where they are those of a Slide Attention and no others."""
+    """The module's parameters, if they are exactly those of a Slide Attention."""
     projections: list[nn.Linear | nn.Conv2d] = []
     shifts: dict[str, nn.Conv2d] = {}
     tables: list[Tensor] = []
@@ -88,7 +88,7 @@ def attention_parameters_of(module: nn.Module) -> AttentionParameters | None:
 
 
 def hypotheses(parameters: AttentionParameters) -> Iterator[Hypothesis]:
-    """Every attention that the parameters can form, the usual ones first."""
+    """All attentions that the parameters may form, the most common ones first."""
     channels, side = _sizes(parameters)
     for qkv, proj in itertools.permutations(parameters.projections):
         (rows, dim), (out, inner) = qkv.weight.shape[:2], proj.weight.shape[:2]
@@ -126,7 +126,7 @@ def _is_pointwise(layer: nn.Module) -> bool:
 
 
 def _is_shift(layer: nn.Module) -> bool:
-    """A depthwise convolution with an output for each of its odd kernel's places."""
+    """Whether it is a depthwise convolution with an output per position of its odd kernel."""
     if type(layer) is not nn.Conv2d or layer.groups != layer.in_channels:
         return False
     height, width = layer.kernel_size
@@ -138,13 +138,13 @@ def _is_shift(layer: nn.Module) -> bool:
 
 
 def _sizes(parameters: AttentionParameters) -> tuple[int, int]:
-    """Channels of a head, side of the window."""
+    """The channels of a head, and the size of the window."""
     layer = next(iter(parameters.fixed.values()))
     return layer.in_channels, layer.kernel_size[0]
 
 
 def _pairs(parameters: AttentionParameters) -> Iterator[tuple[_Pair, _Pair]]:
-    """Which pair shifts keys and which values: each way that leaves no convolution over."""
+    """All assignments of pairs to keys and values that use every convolution."""
     pairs = list(itertools.product(parameters.fixed, parameters.learned))
     everything = {*parameters.fixed, *parameters.learned}
     for keys, values in itertools.product(pairs, repeat=2):
@@ -161,7 +161,7 @@ def _state(
     *,
     head_first: bool,
 ) -> dict[str, Tensor] | None:
-    """Weights under the names of this package; None where taps have no common order."""
+    """Weights under the names of this package; None if taps have no common order."""
     orders = [_taps(parameters.fixed[fixed].weight) for fixed, _ in pairs]
     if any(order is None or order != orders[0] for order in orders):
         return None
@@ -188,7 +188,7 @@ def _state(
 
 
 def _taps(one_hot: Tensor) -> list[int] | None:
-    """Which place each tap copies, if that is the same for every channel and each has its own."""
+    """The position that each tap copies, if they are distinct and the same for every channel."""
     taps = one_hot.shape[-1] ** 2
     places = one_hot.flatten(1).argmax(1).reshape(-1, taps).tolist()
     same = all(row == places[0] for row in places)
@@ -202,7 +202,7 @@ def _ordered(values: Tensor, order: Tensor) -> Tensor:
 
 
 def _rows(values: Tensor, config: AttentionConfig, *, head_first: bool) -> Tensor:
-    """Outputs of the projection as (h, 3, d), which others keep as (3, h, d)."""
+    """Outputs of the projection as (h, 3, d); some implementations have (3, h, d)."""
     if head_first:
         return values
     qkv_first = values.reshape(3, config.heads, config.head_dim, *values.shape[1:])

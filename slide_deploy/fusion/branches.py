@@ -1,8 +1,7 @@
-"""Merge the fixed and the learned shift path into one depthwise convolution.
+"""Merges the fixed and the learned shift convolution into one depthwise convolution.
 
-Both paths are linear and share their geometry, so adding weights and adding biases is
-exactly equal to adding outputs (arXiv 2304.04237, section 4.3). The claim is checked in
-float64 on every module it is made for.
+Both are linear and have the same geometry, so adding weights and biases is equivalent to adding
+outputs (arXiv 2304.04237, section 4.3). This is checked in float64 on every module.
 """
 
 from __future__ import annotations
@@ -49,9 +48,9 @@ def replace_attention(
 
 
 def fuse(model: nn.Module) -> nn.Module:
-    """A copy of `model` in which every SlideAttention is fused; the model itself stays as it is.
+    """A copy of `model` in which every SlideAttention is fused; the model itself is not modified.
 
-    Raises ConversionError if a fused module is not equal to the one it replaces.
+    Raises ConversionError if the output of a fused module differs from that of the original.
     """
     return replace_attention(model, fuse_attention)
 
@@ -77,7 +76,7 @@ def fuse_attention(module: SlideAttention, name: str) -> FusedSlideAttention:
     if not error <= RELATIVE_TOLERANCE:
         raise ConversionError(
             f"fusing {name} changed its output by {error:.1e} relative",
-            "please report it, with the checkpoint's sizes",
+            "please report it, with the sizes of the model",
         )
     fused.load_state_dict(state)
     return fused.train(module.training)
@@ -88,7 +87,7 @@ def _sum(fixed: nn.Conv2d, learned: nn.Conv2d, part: str) -> Tensor:
 
 
 def attention_error(module: LocalAttention, other: nn.Module) -> float:
-    """`error_on` (B, H, W, C) noise of another formulation of an attention, both in float64."""
+    """`error_on` (B, H, W, C) noise between an attention and another, both in float64."""
     # Larger than the kernel on both axes, and not square: borders, corners and the middle.
     size = 2 * module.config.kernel_size
     return error_on(noise((2, size, size + 1, module.config.dim)), module, other)
@@ -96,9 +95,9 @@ def attention_error(module: LocalAttention, other: nn.Module) -> float:
 
 @dataclass(frozen=True)
 class ShiftReport:
-    """How far one module's fused kernel has moved from a pure shift.
+    """The learned part of one module's fused kernel.
 
-    `off_tap_share` is ‖kernel outside the one-hot tap‖₂ / ‖kernel‖₂: 0 for a pure shift.
+    `off_tap_share` is ‖kernel outside the one-hot tap‖₂ / ‖kernel‖₂, which is 0 for a pure shift.
     """
 
     name: str

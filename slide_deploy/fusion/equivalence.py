@@ -1,4 +1,4 @@
-"""Whether a rewritten model still gives the outputs of the model that it replaces."""
+"""Compares the outputs of a rewritten model with those of the original."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["beyond_tolerance", "difference"]
 
 
 def difference(base: nn.Module, other: nn.Module, example: tuple[Tensor, ...]) -> str:
-    """How an output of `other` differs from that of `base` in float64; empty where none does."""
+    """A description of a difference in the outputs of both models in float64, or ""."""
     inputs = tuple(x.double() if x.is_floating_point() else x for x in example)
     try:
-        with torch.no_grad(), quiet():  # torch warns of its own specs when a graph is copied
+        with torch.no_grad(), quiet():  # torch warns when a graph is copied
             expected = _tensors(copy.deepcopy(base).double()(*inputs))
             outputs = _tensors(copy.deepcopy(other).double()(*inputs))
-    except Exception as error:  # a module of any kind: it may not run in float64 at all
+    except Exception as error:  # a custom module may not run in float64
         return f"the model cannot be checked in float64: {first_line(error)}"
     problems = (
         beyond_tolerance(relative_error(*pair), "merging the pairs")
@@ -32,7 +32,7 @@ def difference(base: nn.Module, other: nn.Module, example: tuple[Tensor, ...]) -
 
 
 def beyond_tolerance(error: float, doing: str) -> str:
-    """What to say of a relative error above 1e-12; empty where it is not above."""
+    """A description of a relative error above 1e-12; otherwise empty."""
     return "" if error <= RELATIVE_TOLERANCE else f"{doing} changed the output by {error:.1e}"
 
 

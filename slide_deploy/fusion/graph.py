@@ -1,4 +1,4 @@
-"""Graphs of torch.export as modules: how their nodes are read, and how they are made callable."""
+"""Reads and edits graphs of torch.export."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ATEN = torch.ops.aten
 
 
 def name_sizes(graph: fx.GraphModule) -> None:
-    """Replace operators on sizes by methods and functions: only those does torch.jit.trace see."""
+    """Replace operators on sizes by methods and functions, which torch.jit.trace can trace."""
     for node in graph.graph.nodes:
         if node.target is _ATEN.sym_size.int:
             node.op, node.target = "call_method", "size"
@@ -63,7 +63,7 @@ def _is_leaf(spec: Any) -> bool:
 
 
 def drop_unused(graph: fx.GraphModule) -> None:
-    """Remove weights that no node reads any more: they would be written into artifacts."""
+    """Remove weights that no node reads, so that they are not written into artifacts."""
     used = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
     for name, _ in [*graph.named_parameters(), *graph.named_buffers()]:
         if name not in used:
@@ -78,7 +78,7 @@ def stored_tensor(graph: fx.GraphModule, name: str) -> Tensor:
 
 
 def arguments_of(node: fx.Node) -> dict[str, Any]:
-    """All arguments of an operator by name, its defaults included."""
+    """All arguments of an operator by name, including defaults."""
     assert isinstance(node.target, torch._ops.OpOverload)
     schema = node.target._schema.arguments
     values = {argument.name: argument.default_value for argument in schema}
@@ -89,7 +89,7 @@ def arguments_of(node: fx.Node) -> dict[str, Any]:
 
 
 def first_inputs(node: fx.Node, length: int = 4) -> Iterator[fx.Node]:
-    """The node, its first input, that one's first input, and so on."""
+    """The node, its first input, the first input of that node, and so on."""
     for _ in range(length):
         yield node
         if not node.all_input_nodes:

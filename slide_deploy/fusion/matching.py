@@ -1,8 +1,8 @@
-"""Find whole Slide Attentions in any module, by what they compute and not by their names.
+"""Finds Slide Attention modules in any model by their outputs, independent of names.
 
-A module whose parameters are those of the attention is compared with every attention that they
-can make. One that gives the same outputs takes its place, and is lowered like those of this
-package; where none does, the module stays as it is, and the reason is reported.
+A module with the parameters of the attention is compared with every attention that they may form.
+If one gives the same outputs, it replaces the module and is lowered like those of this package.
+Otherwise the module is not changed, and the reason is reported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SUSPECT = "it has the parameters of Slide Attention"
 
 
 class ChannelsFirst(nn.Module):
-    """An attention on (B, H, W, C) for maps (B, C, H, W)."""
+    """Runs an attention on (B, H, W, C) on maps (B, C, H, W)."""
 
     def __init__(self, attention: FusedSlideAttention) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ChannelsFirst(nn.Module):
 
 @dataclass(frozen=True)
 class _Call:
-    """One call in a forward pass: all that was passed, and what came back."""
+    """The arguments and the result of one call in a forward pass."""
 
     arguments: tuple[Any, ...]
     named: dict[str, Any]
@@ -56,10 +56,10 @@ class _Call:
 def match_attentions(
     module: nn.Module, example: tuple[Tensor, ...]
 ) -> tuple[nn.Module, tuple[Match, ...]]:
-    """A copy of `module` with each Slide Attention found in it fused, and what was found.
+    """A copy of `module` in which each Slide Attention is fused, and the matches.
 
-    Each must agree within 1e-12 in float64 on noise and on what it is given when the module
-    runs on `example`, and so must the whole. Modules of this package are left to `fuse`.
+    Each must agree within 1e-12 in float64 on noise and on its inputs when the module runs on
+    `example`, and so must the whole module. Modules of this package are not changed; see `fuse`.
     """
     exact = copy.deepcopy(module).double()
     candidates = dict(_candidates(exact, ""))
@@ -86,7 +86,7 @@ def match_attentions(
 
 
 def _candidates(module: nn.Module, name: str) -> Iterator[tuple[str, AttentionParameters]]:
-    """Modules of the right parameters, by name, the outer before the inner."""
+    """Modules with the parameters of Slide Attention, by name, outer before inner ones."""
     if isinstance(module, LocalAttention):
         return
     ours = any(isinstance(own, LocalAttention) for own in module.modules())
@@ -101,7 +101,7 @@ def _is_within(name: str, other: str) -> bool:
 
 
 def _is_around(entry: Match, found: dict[str, Match]) -> bool:
-    """Whether a module was left that only holds what is told of anyway."""
+    """Whether an unmatched module only contains modules that are reported anyway."""
     return entry.action == "left" and any(_is_within(name, entry.name) for name in found)
 
 
@@ -133,7 +133,7 @@ def _calls(
 def _matched(
     module: nn.Module, parameters: AttentionParameters, calls: list[_Call]
 ) -> tuple[nn.Module, str] | str:
-    """What computes the same as `module`, and what to say of it; else why there is nothing."""
+    """An equivalent attention and a description of it, or None and the reason."""
     if not calls:
         return f"{SUSPECT}, but is not called as a module"
     if not all(map(_maps_one_tensor, calls)):
@@ -164,15 +164,15 @@ def _as_module(hypothesis: Hypothesis, *, channels_first: bool) -> nn.Module:
 def _probes(
     module: nn.Module, parameters: AttentionParameters, seen: list[Tensor], *, channels_first: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and the module's outputs: noise on a small map, where it takes one, then in the
-    shapes it was given, then what it was given."""
+    """Inputs and outputs of the module: noise on a small map, if possible, noise in the shapes of
+    its calls, and the inputs of its calls."""
     # Larger than the kernel on both axes, and not square: borders, corners and the middle.
     side = 2 * next(iter(parameters.fixed.values())).kernel_size[0]
     width = seen[0].shape[1 if channels_first else -1]
     with torch.no_grad():
         small = (2, width, side, side + 1) if channels_first else (2, side, side + 1, width)
         x = noise(small)
-        with contextlib.suppress(Exception):  # it may know one size only, or one batch
+        with contextlib.suppress(Exception):  # its size or batch may be fixed
             yield x, module(x)
         for shape in dict.fromkeys(tuple(x.shape) for x in seen):
             x = 3 * noise(shape)
@@ -192,7 +192,7 @@ def _agree(replacement: nn.Module, x: Tensor, expected: Tensor) -> bool:
 
 
 def _with(module: nn.Module, replacements: dict[str, nn.Module]) -> nn.Module:
-    """A copy with the named modules replaced, wherever else they are used as well."""
+    """A copy in which the named modules are replaced, also where they are shared."""
     if "" in replacements:
         return replacements[""]
     copied = copy.deepcopy(module)

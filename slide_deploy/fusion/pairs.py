@@ -1,8 +1,8 @@
-"""Find and merge parallel shift paths in any module, by what it computes and not by its names.
+"""Finds and merges pairs of shift convolutions in any module by their structure.
 
-The pattern is an addition of two depthwise convolutions of one value with one geometry, one of
-them holding one-hot kernels: the deformed shift of Slide Attention (arXiv 2304.04237). What
-cannot be merged exactly stays as it is, and is reported with the reason.
+The pattern is a sum of two depthwise convolutions of the same value with the same geometry, one of
+which has one-hot kernels: the deformed shift of Slide Attention (arXiv 2304.04237). Pairs that
+cannot be merged exactly are not changed, and reported with the reason.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _GEOMETRY = ("stride", "padding", "dilation", "groups")
 
 @dataclass(frozen=True)
 class Match:
-    """A whole attention, a pair of shift paths, or a single one; `name` is where it stands in
-    the module."""
+    """An attention module, a pair of shift convolutions, or a single one, by its name in the
+    module."""
 
     name: str
     action: Literal["matched", "fused", "left"]
@@ -53,12 +53,12 @@ def fuse_by_structure(
     example: tuple[Tensor, ...],
     dynamic_shapes: Any = None,
 ) -> tuple[nn.Module, tuple[Match, ...]]:
-    """A module with every shift pair of `module` merged, and what was found.
+    """A module in which every shift pair of `module` is merged, and the matches.
 
     Slide Attention modules of this package are merged by class first. Other pairs are merged in
-    the module's torch.export graph, which holds for inputs like `example` (`dynamic_shapes` as
-    torch.export takes them); a module without such a pair comes back as the module it was. Each
-    pair, then the whole, must agree within 1e-12 in float64.
+    the module's torch.export graph, which is valid for inputs like `example` and `dynamic_shapes`,
+    an argument of torch.export. A module without such a pair is returned unchanged. Each pair, and
+    the whole module, must agree within 1e-12 in float64.
     """
     known = tuple(
         Match(name, "fused", "Slide Attention of this package")
@@ -70,7 +70,7 @@ def fuse_by_structure(
         with torch.no_grad(), quiet():
             program = torch.export.export(base, example, dynamic_shapes=dynamic_shapes)
         exported = program.module(check_guards=False)
-    except Exception as error:  # whatever the tracer or the module throws
+    except Exception as error:  # of the tracer or the module
         why = f"torch.export cannot capture it: {first_line(error)}"
         return base, (*known, Match("the module", "left", why))
     graph = fx.GraphModule(exported, exported.graph)
@@ -84,7 +84,7 @@ def fuse_by_structure(
         return base, (*known, *found)
     reference = next(iter(base.parameters()))
     for parameter in graph.parameters():
-        # The sums are float64 until here: they are rounded once.
+        # Until here the sums are float64, so that they are rounded once.
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(reference.dtype)
     return graph.train(module.training).requires_grad_(False), (*known, *found)
@@ -92,7 +92,7 @@ def fuse_by_structure(
 
 @dataclass(frozen=True)
 class _Conv:
-    """A depthwise convolution in a graph. `weight` and `bias` are names of the module's."""
+    """A depthwise convolution in a graph. `weight` and `bias` are names in the module."""
 
     node: fx.Node
     name: str
@@ -103,7 +103,7 @@ class _Conv:
 
 
 def _merge_pairs(graph: fx.GraphModule) -> list[Match]:
-    """Merge what can be merged, in place, with float64 sums."""
+    """Merge pairs in place, with float64 sums."""
     convolutions = {node: conv for node in graph.graph.nodes if (conv := _depthwise(graph, node))}
     one_hot = {c.node for c in convolutions.values() if is_one_hot(stored_tensor(graph, c.weight))}
     merged: dict[frozenset[tuple[str, str | None]], str] = {}
@@ -141,7 +141,7 @@ def _adds_two(node: fx.Node, convolutions: dict[fx.Node, _Conv]) -> bool:
 
 
 def _depthwise(graph: fx.GraphModule, node: fx.Node) -> _Conv | None:
-    """The node as a depthwise convolution with stored weights, where it is one."""
+    """The node as a depthwise convolution with stored weights, or None."""
     if node.target not in _CONVOLUTIONS:
         return None
     given = arguments_of(node)
@@ -161,7 +161,7 @@ def _depthwise(graph: fx.GraphModule, node: fx.Node) -> _Conv | None:
 
 
 def _sizes(value: Any, kernel: Tensor) -> Any:
-    """One number per axis, however it was written; "same" stays a word where sides are even."""
+    """One number per axis; "same" is not converted for even kernels."""
     if value == "valid":
         return (0, 0)
     if isinstance(value, str):
@@ -174,17 +174,17 @@ def _sizes(value: Any, kernel: Tensor) -> Any:
 def _obstacle(
     graph: fx.GraphModule, node: fx.Node, first: _Conv, second: _Conv, one_hot: set[fx.Node]
 ) -> str:
-    """Why two added convolutions are not one; empty where they are."""
+    """The reason why two added convolutions cannot be merged; empty if they can."""
     if not {first.node, second.node} & one_hot:
-        return "neither holds one-hot kernels: this is no shift"
+        return "neither has one-hot kernels, so it is not a shift"
     names = (*_GEOMETRY, "weight shape")
     pairs = zip(names, first.geometry, second.geometry, strict=True)
     differing = [f"{name} {a} and {b}" for name, a, b in pairs if a != b]
     if first.source is not second.source:
         padded = [c.name for c in (first, second) if "pad" in str(c.source.target)]
         if padded:
-            return f"{padded[0]} pads its input in a way of its own (padding_mode)"
-        return "the two read different values"
+            return f"{padded[0]} has another padding_mode than zeros"
+        return "they have different inputs"
     if differing:
         return f"the geometries differ: {', '.join(differing)}"
     if arguments_of(node)["alpha"] != 1:
@@ -195,7 +195,7 @@ def _obstacle(
 
 
 def _loose_end(node: fx.Node, convolutions: dict[fx.Node, _Conv]) -> str:
-    """Why a one-hot convolution has no partner."""
+    """The reason why a one-hot convolution has no partner."""
     for user in node.users:
         if user.target not in _ADDITIONS:
             continue
@@ -203,17 +203,17 @@ def _loose_end(node: fx.Node, convolutions: dict[fx.Node, _Conv]) -> str:
             behind = next((n for n in first_inputs(other) if n in convolutions), None)
             if behind is not None:
                 between = operator_name(other)
-                return f"{between} stands between {convolutions[behind].name} and the addition"
-        return "what is added to it is no depthwise convolution"
+                return f"{between} is between {convolutions[behind].name} and the addition"
+        return "the other summand is not a depthwise convolution"
     for user in node.users:
         after = next((n for n in user.users if n.target in _ADDITIONS), None)
         if after is not None:
-            return f"{operator_name(user)} stands between it and the addition"
-    return "its output goes into no addition"
+            return f"{operator_name(user)} is between it and the addition"
+    return "its output is not added to anything"
 
 
 def _add_sum(graph: fx.GraphModule, first: _Conv, second: _Conv, number: int) -> str:
-    """Store the summed weights in float64; returns the name of what holds them."""
+    """Store the summed weights in float64; returns the name of their module."""
     name = f"fused_shift_{number}"
     holder = nn.Module()
     biases = [stored_tensor(graph, bias).double() for bias in (first.bias, second.bias) if bias]
@@ -226,7 +226,7 @@ def _add_sum(graph: fx.GraphModule, first: _Conv, second: _Conv, number: int) ->
 
 
 def _pair_difference(graph: fx.GraphModule, name: str, first: _Conv, second: _Conv) -> str:
-    """How the merged convolution differs from the pair on noise; empty where they agree."""
+    """A description of the difference of the merged convolution from the pair; empty if equal."""
     shape = [int(size) if isinstance(size, int) else 2 for size in first.source.meta["val"].shape]
     x = noise(shape)
     summed = graph.get_submodule(name)

@@ -1,1 +1,1 @@
-"""A file or a factory becomes a `Model`."""
+"""Reads a checkpoint, or calls a factory, and returns a `Model`."""

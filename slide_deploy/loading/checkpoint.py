@@ -1,7 +1,7 @@
-"""Read checkpoints without ever running code from them.
+"""Read checkpoints without running code from them.
 
-Tensors come through `torch.load(weights_only=True)`, whose unpickler only knows plain data;
-the few harmless names that published training scripts store are mapped to plain types.
+Tensors are read by `torch.load(weights_only=True)`, whose unpickler only creates plain data. The
+few harmless classes that published training scripts store are mapped to plain types.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NAMED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights came from: file name, SHA-256 of the file, and which set of weights."""
+    """The origin of weights: file name, SHA-256 of the file, and set of weights."""
 
     path_name: str
     sha256: str
@@ -50,10 +50,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: one or two sets of weights, and what it says of the architecture.
+    """The content of a file: one or two sets of weights, and a description of the architecture.
 
-    `states` has the keys "model" and/or "ema", wrapper prefixes removed. `config` is the
-    training configuration as nested mappings. `metadata` is a safetensors file's own.
+    `states` has the keys "model" and/or "ema", with wrapper prefixes removed. `config` is the
+    training configuration as nested mappings. `metadata` is that of a safetensors file.
     """
 
     path_name: str
@@ -64,13 +64,13 @@ class Checkpoint:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def choose(self, weights: str | None) -> tuple[Source, State]:
-        """The averaged weights where the file has them, unless another set is asked for."""
+        """The selected weights; by default the averaged ones, if the file has them."""
         chosen = weights or (EMA if EMA in self.states else MODEL)
         if chosen not in self.states:
             there = " and ".join(sorted(self.states))
             raise CheckpointError(
                 f"{self.path_name} has no {chosen!r} weights, only {there}",
-                f"pass --weights {next(iter(self.states))} or leave the option out",
+                f"pass --weights {next(iter(self.states))} or omit --weights",
             )
         return Source(self.path_name, self.sha256, chosen), self.states[chosen]
 
@@ -78,8 +78,8 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read an official, EMA, DDP or bare checkpoint, or safetensors.
 
-    Raises CheckpointError, or UnsafeCheckpoint where the pickle asks for a global that is
-    not plain data; the error names it and nothing of it has run.
+    Raises CheckpointError, or UnsafeCheckpoint if the pickle refers to a global that is not plain
+    data; the error names it, and no code has run.
     """
     check_file(path)
     if path.suffix == ".safetensors":
@@ -87,7 +87,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     content = _unpickle(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(
-            f"{path} holds a {type(content).__name__}, not a state dict",
+            f"{path} contains a {type(content).__name__}, not a state dict",
             "save model.state_dict(), not the model",
         )
     states = _states(content)
@@ -95,7 +95,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         _check_weights(path, state)
     if not states:
         raise CheckpointError(
-            f"{path} holds no state dict", f"top-level keys are {_first_keys(content)}"
+            f"{path} contains no state dict", f"its top-level keys are {_first_keys(content)}"
         )
     config = content.get("config")
     wrapped = any(key in _STATES for key in content)
@@ -112,7 +112,7 @@ def _unpickle(path: Path) -> Any:
     if is_torchscript(path):
         raise CheckpointError(
             f"{path} is a TorchScript archive, not a checkpoint",
-            "give the .pth file that it was made from",
+            "pass the .pth file that it was made from",
         )
     try:
         with torch.serialization.safe_globals(_plain_globals()):
@@ -121,13 +121,13 @@ def _unpickle(path: Path) -> Any:
         named = _NAMED_GLOBAL.search(str(error))
         if wanted := named[1] if named else unsafe_global(path):
             raise UnsafeCheckpoint(
-                f"{path} asks for {wanted} when unpickled; nothing was run",
+                f"unpickling {path} would import {wanted}; nothing was run",
                 "save the plain state dict: torch.save(model.state_dict(), path)",
             ) from error
         raise _not_a_checkpoint(path) from error
     except MemoryError:
         raise
-    except Exception as error:  # torch lets zip, struct, key and value errors through as they come
+    except Exception as error:  # torch passes on zip, struct, key and value errors
         raise _not_a_checkpoint(path) from error
 
 
@@ -138,9 +138,7 @@ def _not_a_checkpoint(path: Path) -> CheckpointError:
 
 
 class _Discarded:
-    """Stands in for argparse.Namespace, the options of a training script, which are not needed.
-
-    It has no attributes: what the file would set is dropped."""
+    """Replaces argparse.Namespace, the options of a training script, and ignores attributes."""
 
     __slots__ = ()
 
@@ -149,7 +147,7 @@ class _Discarded:
 
 
 def _plain_globals() -> list[Any]:
-    """Names that training scripts store and that only make plain data."""
+    """Globals that training scripts store and that only create plain data."""
     import numpy as np
 
     scalar = np.float64(0).__reduce__()[0]
@@ -219,7 +217,7 @@ def _check_weights(path: Path, state: State) -> None:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise CheckpointError(
                 f"{path}: {name} has NaN or infinite values",
-                "training diverged: use an earlier checkpoint",
+                "if training diverged, use an earlier checkpoint",
             )
 
 

@@ -1,7 +1,6 @@
-"""Custom models, built by the user's own code, as the `Model` that all other code works with.
+"""Load custom models, which a factory in the user's own code creates.
 
-A factory is the user's own code, and calling it runs it; the checkpoint beside it is read as
-safely as any other.
+Calling the factory runs the user's code; reading its checkpoint runs none.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ DTYPES = ("float32", "int32", "int64")
 
 @dataclass(frozen=True)
 class CustomConfig:
-    """What made the module, and what became of each attention and shift pair found in it."""
+    """The origin of the module, and the result for each attention and shift pair found in it."""
 
     factory: str
     shift_pairs: tuple[str, ...]
@@ -58,11 +57,11 @@ def load_foreign(
     weights: str | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> Model:
-    """The module that `factory` ("package.module:name") makes, with the weights of `path`.
+    """Call `factory` ("package.module:name") and load the weights of `path` into its module.
 
-    `inputs` are passed in order; without them the module gets one image of `image_size`. Every
-    key must fit: raises ArchitectureError where one does not, UsageError where the factory
-    cannot be found or fails. The current folder is searched for it first.
+    `inputs` are passed in order; without them the module gets one image of `image_size`. Raises
+    ArchitectureError if a key does not match, and UsageError if the factory cannot be found or
+    fails. The current folder is searched first.
     """
     checkpoint = read_checkpoint(Path(path))
     source, state = checkpoint.choose(weights)
@@ -88,17 +87,17 @@ def wrap(
     kind: str = "module in memory",
     factory: str = "",
 ) -> Model:
-    """Any module as a Model; the module itself stays as it is, and is the reference.
+    """Wrap any module as a Model. The module is the reference and is not modified.
 
-    `inputs` are those of one image: each has the batch of 1 as its first dimension. Outputs
-    are found by running the module once. Raises UsageError where it does not run on `inputs`,
-    or gives anything but float32 tensors with a batch.
+    Each of `inputs` has a batch of 1 as its first dimension. The outputs are determined by running
+    the module once. Raises UsageError if it does not run on `inputs`, or if an output is not a
+    float32 tensor with a batch.
     """
     specs = tuple(inputs)
     _check_inputs(specs)
     own = copy.deepcopy(module).float().eval().requires_grad_(False)
     if next(own.parameters(), None) is None:
-        raise UsageError(f"{name} has no weights", "there is nothing to export: give a model")
+        raise UsageError(f"{name} has no weights", "pass a module with parameters")
     example = Capture(own, specs, (), {}).example
     value = _run(own, example, specs)
     named = list(named_tensors(value, ""))
@@ -118,14 +117,14 @@ def wrap(
         inputs=specs,
         outputs=outputs,
         fused=False,
-        notes=told or ("no Slide Attention found: exported as it is",),
+        notes=told or ("no Slide Attention found: exported unchanged",),
         merge=partial(_merged, example=example),
         finish=partial(_finished, nested=nested),
     )
 
 
 def parse_input(text: str) -> TensorSpec:
-    """ "name:1x3x224x224[:dtype]" as a spec; UsageError where it cannot be read so."""
+    """Parse "name:1x3x224x224[:dtype]"; UsageError for anything else."""
     name, _, rest = text.partition(":")
     shape, _, dtype = rest.partition(":")
     sizes = shape.lower().split("x")
@@ -139,7 +138,7 @@ def parse_input(text: str) -> TensorSpec:
 
 
 def _found(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[Match, ...]:
-    """Whole attentions, and the shift pairs outside of those that were matched."""
+    """Attention modules, and shift pairs that are not in a matched attention."""
     replaced, whole = match_attentions(module, example)
     _, pairs = fuse_by_structure(replaced, example)
     inside = tuple(f"{e.name}.".lstrip(".") for e in whole if e.action == "matched")
@@ -154,7 +153,7 @@ def _sentence(found: Match) -> str:
 
 
 def _merged(module: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
-    """Every whole attention fused, and the user's own outputs: names are then the user's."""
+    """Fuse every matched attention, and restore the module's own output structure."""
     merged = fuse(match_attentions(module, example)[0])
     return merged.get_submodule(FlatOutputs.PLACE) if isinstance(merged, FlatOutputs) else merged
 
@@ -179,13 +178,13 @@ def _check_inputs(inputs: tuple[TensorSpec, ...]) -> None:
     if not inputs or len(set(names)) < len(names):
         raise UsageError(
             f"Input names must be unique; got {', '.join(names) or 'none'}",
-            "give each input once, in the order of the forward method",
+            "declare each input once, in the order of the forward method",
         )
     for spec in inputs:
         if not spec.shape or spec.shape[0] != 1 or any(int(size) < 1 for size in spec.shape):
             raise UsageError(
                 f"input {spec.name} of shape {'x'.join(map(str, spec.shape))} has no batch of 1",
-                "the first dimension is the batch: give 1, and --batch or --dynamic for others",
+                "make the first dimension 1; --batch and --dynamic select other batch sizes",
             )
         if spec.dtype not in DTYPES:
             raise UsageError(
@@ -205,10 +204,10 @@ def _built(factory: str) -> nn.Module:
     importlib.invalidate_caches()
     try:
         make = operator.attrgetter(attribute)(importlib.import_module(place))
-    except Exception as error:  # importing runs the user's code, which may fail in any way
+    except Exception as error:  # importing runs the user's code
         raise UsageError(
             f"--model {factory} cannot be imported: {first_line(error)}",
-            "the current folder and PYTHONPATH are searched; --debug shows the traceback",
+            "check the current folder and PYTHONPATH; --debug shows the traceback",
         ) from error
     try:
         module = make()
@@ -219,20 +218,20 @@ def _built(factory: str) -> nn.Module:
         ) from error
     if not isinstance(module, nn.Module):
         raise UsageError(
-            f"--model {factory}() gave a {type(module).__name__}, not an nn.Module",
-            "name a function or class that makes the model",
+            f"--model {factory}() returned a {type(module).__name__}, not an nn.Module",
+            "name a function or class that returns the model",
         )
     return module
 
 
 def _load_strictly(checkpoint: Checkpoint, module: nn.Module, state: State, factory: str) -> None:
-    hint = f"does {factory} build the model that was trained?"
+    hint = f"check that {factory} builds the trained model"
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise ArchitectureError(f"{checkpoint.path_name}: {lines[-1][:200]}", hint) from error
-    for keys, what in ((missing, "lacks"), (unexpected, "has keys that the model does not:")):
+    for keys, what in ((missing, "lacks"), (unexpected, "has keys that the model lacks:")):
         if keys:
             raise ArchitectureError(f"{checkpoint.path_name} {what} {first_names(keys)}", hint)
 
@@ -247,7 +246,7 @@ def _run(
         given = ", ".join(f"{s.name} {'x'.join(map(str, s.shape))} {s.dtype}" for s in specs)
         raise UsageError(
             f"the model does not run on {given}{where}: {first_line(error)}",
-            "give its inputs in order with --input name:shape[:dtype]",
+            "declare its inputs in order with --input name:shape[:dtype]",
         ) from error
 
 

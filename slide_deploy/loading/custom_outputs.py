@@ -1,4 +1,4 @@
-"""Outputs of custom models: their names, their specs, and nested ones as a plain tuple."""
+"""Names and specs of the outputs of custom models, and the flattening of nested outputs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["FlatOutputs", "is_flat", "named_tensors", "output_specs"]
 
 
 class FlatOutputs(nn.Module):
-    """A module that returns the tensors of `model` as a plain tuple, or its only one."""
+    """A module that returns the output tensors of `model` as a plain tuple, or a single tensor."""
 
-    # No user's module has this name, so it can be removed from messages.
+    # A name that no other module has, so that it can be removed from messages.
     PLACE = "whole_module_of_the_user"
 
     def __init__(self, model: nn.Module) -> None:
@@ -32,7 +32,7 @@ class FlatOutputs(nn.Module):
 
 
 def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Tensors in what a model returns, nested or not, with a name for each."""
+    """The tensors in a possibly nested output, each with a name."""
     if isinstance(value, Tensor):
         yield name or "output", value
     elif isinstance(value, Mapping):
@@ -51,7 +51,7 @@ def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 def output_specs(named: list[tuple[str, Tensor]], taken: set[str]) -> tuple[TensorSpec, ...]:
     """Specs of these outputs, with names that are identifiers and not in `taken`.
 
-    Raises UsageError where one is not float32 with a batch of 1.
+    Raises UsageError if an output is not float32 with a batch of 1.
     """
     specs: list[TensorSpec] = []
     for name, value in named:
@@ -65,11 +65,11 @@ def output_specs(named: list[tuple[str, Tensor]], taken: set[str]) -> tuple[Tens
             raise UsageError(
                 f"output {own} is {dtype}{list(value.shape)}",
                 "outputs must be float32 with the batch as first dimension: return the scores, "
-                "not what is picked by them",
+                "not the selected indices",
             )
         specs.append(with_batch(TensorSpec(own, tuple(value.shape)), 1))
     if not specs:
-        raise UsageError("the model returns no tensor", "return what it computes")
+        raise UsageError("the model returns no tensor", "return at least one tensor")
     return tuple(specs)
 
 

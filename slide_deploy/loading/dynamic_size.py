@@ -1,8 +1,8 @@
-"""Height and width left free: whether a model allows it, and which of its dimensions then are.
+"""Finds out whether the height and width of a model can be free, and which dimensions follow them.
 
-What fixes a size says so itself (`fixes_size` of a module of this package); any other module is
-run at two sizes. A size is a multiple of the largest power of 2 up to 32 that divides the
-model's own, which is what strides and patches ask for, and at least two of these steps.
+Modules of this package that need a fixed size have `fixes_size`; a model of other modules is run
+at several sizes. A free size is a multiple of the largest power of 2 up to 32 that divides the
+model's own size, because of strides and patches, and at least two of these steps.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from slide_deploy.utils.text import first_line
 __all__ = ["DynamicSize", "dynamic_size_of", "sized"]
 
 LARGEST_STEP = 32
-HINT = "leave --dynamic-size out, and export once for each --image-size that is needed"
+HINT = "omit --dynamic-size, and export once for each --image-size that you need"
 
 
 @dataclass(frozen=True)
 class DynamicSize:
-    """Specs of one image with free dimensions as names, the values these take, and another size
-    (height, width) than the model's own to ask an artifact for."""
+    """Specs of one image with names as free dimensions, their possible values, and a size (height,
+    width) other than the model's own for verification."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -37,7 +37,7 @@ class DynamicSize:
 
 
 def dynamic_size_of(model: Model) -> DynamicSize:
-    """Raises UsageError, naming the part that does it, where the size is fixed."""
+    """Raises UsageError, with the name of the part that fixes the size, if it cannot be free."""
     for name, module in model.module.named_modules():
         if why := getattr(module, "fixes_size", ""):
             raise UsageError(f"height and width cannot be free: {name or 'the model'} {why}", HINT)
@@ -45,13 +45,13 @@ def dynamic_size_of(model: Model) -> DynamicSize:
     if len(images) != 1:
         raise UsageError(
             f"height and width of {len(images)} images cannot be free",
-            "leave --dynamic-size out: it is for models of one image",
+            "omit --dynamic-size, which is for models with one image input",
         )
     height, width = (int(size) for size in images[0].shape[2:])
     step = math.gcd(height, width, LARGEST_STEP)
     step = step // 2 if 1 < step == min(height, width) else step
-    # Three sizes, the model's own, another to trace with and another to ask for: what is fixed
-    # by one of them shows at the others.
+    # The model's own size, one for tracing and one for verification: a dimension that is fixed to
+    # one of them fails at the others.
     other = height - step if height >= 3 * step else height + step, width + 2 * step
     steps = {HEIGHT: SizeSteps(height, step), WIDTH: SizeSteps(width + step, step)}
     return DynamicSize(
@@ -63,7 +63,7 @@ def dynamic_size_of(model: Model) -> DynamicSize:
 
 
 def sized(spec: TensorSpec, size: tuple[int, int]) -> TensorSpec:
-    """An image of that height and width; anything else as it is."""
+    """The spec with this height and width, if it is an image."""
     return replace(spec, shape=(*spec.shape[:2], *size)) if _is_image(spec) else spec
 
 
@@ -76,7 +76,7 @@ def _freed(spec: TensorSpec) -> TensorSpec:
 
 
 def _outputs(model: Model, other: tuple[int, int]) -> tuple[TensorSpec, ...]:
-    """The outputs, with a name of its own for each dimension that follows the image's."""
+    """The output specs, with a name for each dimension that depends on the size of the image."""
     inputs = [sized(spec, other) for spec in model.inputs]
     try:
         with torch.no_grad():

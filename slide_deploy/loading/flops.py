@@ -1,8 +1,8 @@
-"""Multiply-adds of a module, counted from the operations that it performs.
+"""Counts the multiply-adds of a module.
 
-Convolutions and matrix products are counted and give zeros; other operations run. The counts are
-those of `torch.utils.flop_counter` on the meta device. Both of these import torch.compile, which
-takes longer than all the rest of `inspect`.
+Convolutions and matrix products are counted and return zeros; other operations run. The results
+equal those of `torch.utils.flop_counter` on the meta device, which is not used because it imports
+torch.compile, which takes longer than the rest of `inspect`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["count_flops"]
 def count_flops(module: nn.Module, inputs: Sequence[TensorSpec]) -> int:
     """Multiply-adds of convolutions and matrix products in one forward pass."""
     device = "meta" if any(weight.is_meta for weight in module.parameters()) else "cpu"
-    if device == "meta":  # a model without weights: everything goes by shapes
+    if device == "meta":  # a model without weights
         module = copy.deepcopy(module).to(device)
     counter = _Counter()
     with torch.no_grad(), _unfused_attention(), counter:
@@ -36,7 +36,7 @@ def count_flops(module: nn.Module, inputs: Sequence[TensorSpec]) -> int:
 
 @contextmanager
 def _unfused_attention() -> Iterator[None]:
-    """Have torch's attention layers run as operations that are counted."""
+    """Run torch's attention layers as separate operations, which are counted."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -52,8 +52,8 @@ def _product(first: Tensor, second: Tensor) -> tuple[int, Tensor]:
 
 
 def _convolution(x: Tensor, weight: Tensor, *others: Any) -> tuple[int, Tensor]:
-    """Each weight is used once per place of the output, or of the input where transposed."""
-    of_one = _ATEN.convolution(x[:0], weight, *others).shape[1:]  # torch's rule, for no image
+    """Each weight is used once per position of the output, or of the input if transposed."""
+    of_one = _ATEN.convolution(x[:0], weight, *others).shape[1:]  # shape inference, batch of 0
     transposed = others[4]
     places = x.shape[2:] if transposed else of_one[1:]
     return weight.numel() * len(x) * math.prod(places), x.new_zeros((len(x), *of_one))
@@ -79,7 +79,7 @@ _COUNTED: dict[Any, Callable[..., tuple[int, Any]]] = {
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up the multiply-adds of what runs inside of it."""
+    """Adds up the multiply-adds of the operations in its context."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -87,7 +87,7 @@ class _Counter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """False: torch would import torch.compile to skip it here."""
+        """False, because True would import torch.compile."""
         return False
 
     def __torch_dispatch__(

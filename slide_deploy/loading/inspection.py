@@ -1,4 +1,4 @@
-"""What a checkpoint turned out to be: sizes, cost, and what its shift paths have learned."""
+"""Describes a loaded model: sizes, cost, and learned shifts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["Inspection", "count_parameters", "inspect"]
 
 @dataclass(frozen=True)
 class Inspection:
-    """Facts about a loaded model. `flops` counts multiply-adds of one image, as papers do,
-    of the fused model; `parameters` those of the unfused one."""
+    """Facts about a loaded model. `flops` are the multiply-adds of the fused model on one image,
+    `parameters` the parameters of the unfused model."""
 
     model: Model
     config: Mapping[str, Any]
@@ -30,7 +30,7 @@ class Inspection:
 
 
 def inspect(model: Model) -> Inspection:
-    """Gather the facts; the model runs on shapes alone, so this is quick at any size."""
+    """Describe a model. It runs on the meta device, so this is fast at any size."""
     merged = model.merged
     fused = model.finish(Capture(merged, model.inputs, model.outputs, {}))
     return Inspection(
@@ -43,5 +43,5 @@ def inspect(model: Model) -> Inspection:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Numbers in all parameters, the frozen one-hot kernels included."""
+    """The number of parameters, including the frozen one-hot kernels."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""Load a checkpoint: find its family, build the model, load every weight or say why not."""
+"""Load a checkpoint: recognise its family, build the model, and load every weight."""
 
 from __future__ import annotations
 
@@ -41,12 +41,11 @@ def _as_it_is(capture: Capture) -> nn.Module:
 class Model:
     """A model read from a file, in float32 and eval mode.
 
-    `module` is the unfused model, or the fused one where the file holds nothing else
-    (`fused`). `notes` tell the user what was assumed. With `features` its outputs are the maps
-    of its stages, where otherwise a classifier ends it. `merge` makes a copy of an unfused model
-    with its Slide Attentions fused; `finish` makes the last change to what is captured, when these
-    are lowered; `block_names` lists the modules that a failure is traced to. `preprocessing` makes
-    its input of a picture and `labels` name its classes, where these are known.
+    `module` is the unfused model, or the fused model if the file contains nothing else (`fused`).
+    `notes` are assumptions. With `features` the outputs are the feature maps of the stages. `merge`
+    returns a copy of an unfused model with its Slide Attentions fused; `finish` changes the lowered
+    model before it is captured; `block_names` lists the modules among which a failure is located.
+    `preprocessing` converts an image to the input, and `labels` names the classes, if known.
     """
 
     name: str
@@ -68,7 +67,7 @@ class Model:
 
     @property
     def merged(self) -> nn.Module:
-        """The fused model; `module` where the file holds nothing else."""
+        """The fused model."""
         return self.module if self.fused else self.merge(self.module)
 
 
@@ -81,10 +80,10 @@ def load(
 ) -> Model:
     """Load a checkpoint of any known format and family.
 
-    `weights` chooses "ema" or "model" where a file has both (default: the averaged ones);
-    `image_size` is (height, width) in pixels, needed only where the file does not tell;
-    `features` asks for the stages' maps as outputs, `stage1` and so on.
-    Raises CheckpointError and its kin; never executes code from the file.
+    `weights` selects "ema" or "model" if a file has both (default: "ema"). `image_size` is (height,
+    width) in pixels, needed only if the file does not determine it. With `features` the outputs
+    are the feature maps of the stages, `stage1` and so on. Raises CheckpointError and its
+    subclasses; never executes code from the file.
     """
     checkpoint = read_checkpoint(Path(path))
     source, state = checkpoint.choose(weights)
@@ -107,7 +106,7 @@ def load(
     fused = any(key.endswith(".shift.weight") for key in state)
     if fused:
         module = fused_skeleton(module)
-        notes = (*notes, "the file holds fused weights only: they are the reference")
+        notes = (*notes, "the file contains only fused weights, so they are the reference")
     others = {str(v.dtype).removeprefix("torch.") for v in state.values() if v.is_floating_point()}
     if others := others - {"float32"}:
         notes = (*notes, f"weights stored as {', '.join(sorted(others))} are used as float32")
@@ -136,16 +135,16 @@ def load(
 def save_fused(model: Model, path: Path) -> None:
     """Write the fused weights as safetensors, with the architecture in its metadata.
 
-    The file is written as float32: each fused weight is the float64 sum, rounded once.
-    Raises UsageError for a model of no family, which nobody could build again from the file.
+    Each fused weight is the float64 sum, rounded once to float32. Raises UsageError for a custom
+    model, which could not be built again from the file.
     """
     from safetensors.torch import save
 
     family = {family.name: family for family in families()}.get(model.family)
     if family is None:
         raise UsageError(
-            f"{model.name} is of no known family: its fused weights could not be loaded again",
-            "export it instead; every artifact has the merged weights",
+            f"{model.name} is of no known family, so its fused weights could not be loaded again",
+            "export it instead; every artifact has the fused weights",
         )
 
     state = {
@@ -162,7 +161,7 @@ def save_fused(model: Model, path: Path) -> None:
         "slide_deploy": __version__,
     }
     with staged(path) as scratch:
-        # By way of memory: safetensors' own writer reports a full disk as its own error.
+        # Not with safetensors' own writer, which reports a full disk as an error of its own.
         scratch.write_bytes(save(state, metadata))
 
 
@@ -174,15 +173,15 @@ def _preprocessing_of(checkpoint: Checkpoint, spec: TensorSpec) -> Preprocessing
 
 @contextmanager
 def _sizes_of(checkpoint: Checkpoint) -> Iterator[None]:
-    """Sizes that a file gives can be wrong in any way, and fail anywhere in reading or building."""
+    """Translate any exception while reading or building, as wrong sizes in a file may cause."""
     try:
         yield
     except SlideDeployError:
         raise
     except Exception as error:
         raise ArchitectureError(
-            f"{checkpoint.path_name} gives sizes that no model has ({first_line(error)})",
-            "is the config that of these weights, and the state dict whole?",
+            f"{checkpoint.path_name} has invalid sizes ({first_line(error)})",
+            "check that the config belongs to these weights, and that the state dict is complete",
         ) from error
 
 
@@ -195,11 +194,11 @@ def _family_of(checkpoint: Checkpoint, state: State) -> Family:
     )
     if not pair:
         raise CheckpointError(
-            f"{checkpoint.path_name} holds no deformed-shift pair (dep_conv beside dep_conv1)",
-            "is it a Slide-Transformer? a fused model comes as the file that `fuse` writes",
+            f"{checkpoint.path_name} has no deformed-shift pair (dep_conv and dep_conv1)",
+            "pass a Slide-Transformer, or a fused model as a file written by `slide-deploy fuse`",
         )
     raise CheckpointError(
-        f"{checkpoint.path_name} holds Slide Attention in a model of no known family",
+        f"{checkpoint.path_name} has Slide Attention in a model of no known family",
         f"known families: {', '.join(family.name for family in families())}",
     )
 
@@ -226,26 +225,26 @@ def _load_every_weight(
     *,
     given_size: bool,
 ) -> None:
-    """Load strictly, but for `spare` weights, which may be missing; buffers that the architecture
-    determines must agree where they are there."""
+    """Load strictly, except that `spare` weights may be missing. Buffers that the architecture
+    determines may be missing, too, but must agree if they are present."""
     own = module.state_dict()
     derived = (*family.derived, *family.derived_from_size)
     where = f"{checkpoint.path_name} ({checkpoint.kind})"
     needed = [key for key in own if key not in spare and not key.endswith(derived)]
     if missing := [key for key in needed if key not in state]:
         raise ArchitectureError(
-            f"{where} lacks {first_names(missing)}", "is it the whole model's state dict?"
+            f"{where} lacks {first_names(missing)}", "check that the state dict is complete"
         )
     extra = [key for key in state if key not in own and not key.endswith(derived)]
     if extra:
         raise ArchitectureError(
-            f"{where} has keys that its architecture does not: {first_names(extra)}",
-            "is the config that of these weights?",
+            f"{where} has keys that its architecture does not have: {first_names(extra)}",
+            "check that the config belongs to these weights",
         )
     for key, value in state.items():
         expected = own.get(key)
         if given_size and key.endswith(family.derived_from_size):
-            continue  # the model is built for the size that was asked for
+            continue  # the model is built for the given size
         if (
             expected is None
             or expected.shape != value.shape
@@ -253,9 +252,9 @@ def _load_every_weight(
         ):
             has = "nothing" if expected is None else tuple(expected.shape)
             raise ArchitectureError(
-                f"{where}: {key} is {tuple(value.shape)} where its architecture has {has}",
-                "pass --image-size HxW if the model was trained for another size or a map "
-                "that is not square",
+                f"{where}: {key} is {tuple(value.shape)}, but its architecture has {has}",
+                "pass --image-size HxW if the model was trained for another size or for images "
+                "that are not square",
             )
     weights = {
         key: value.float() if value.is_floating_point() else value
@@ -265,6 +264,7 @@ def _load_every_weight(
     for key, value in weights.items():
         if not bool(torch.isfinite(value).all()):
             raise CheckpointError(
-                f"{where}: {key} has values beyond float32", "save the weights as float32"
+                f"{where}: {key} has values outside the range of float32",
+                "save the weights as float32",
             )
     module.load_state_dict(weights, strict=False)

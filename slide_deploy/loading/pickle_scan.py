@@ -1,4 +1,4 @@
-"""What a file's pickle would look up, read without unpickling anything."""
+"""Finds the globals that a pickle would import, without unpickling it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PLAIN = (
 
 
 def unsafe_global(path: Path) -> str | None:
-    """The first name that the file's pickle looks up and that is not plain data, if there is one.
+    """The first global in the file's pickle that is not plain data, if there is one.
 
-    torch's safe unpickler does not name it where it stops at the pickle's protocol.
+    torch's safe unpickler does not name it if it stops at the pickle's protocol.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -41,13 +41,13 @@ def unsafe_global(path: Path) -> str | None:
                 continue
             if not name.startswith(_PLAIN):
                 return name
-    except Exception:  # a broken pickle may raise anything; the caller reports it as broken
+    except Exception:  # a broken pickle, which the caller reports
         return None
     return None
 
 
 def _opcodes(file: io.BytesIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
-    """The operations of all pickles of a file: the format before zip has several in a row."""
+    """The operations of all pickles of a file: the format before zip has several in sequence."""
     while file.read(1):
         file.seek(-1, io.SEEK_CUR)
         yield from pickletools.genops(file)
@@ -58,5 +58,5 @@ def is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except Exception:  # zipfile also lets struct, Unicode and NotImplemented errors through
+    except Exception:  # zipfile also raises struct, Unicode and NotImplemented errors
         return False

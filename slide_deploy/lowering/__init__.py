@@ -1,1 +1,1 @@
-"""Lowerings: equal formulations of Slide Attention, one per file; none of them knows a target."""
+"""Lowerings: equivalent computations of Slide Attention, one per file, independent of targets."""

@@ -1,4 +1,4 @@
-"""Finds lowerings by the files that exist in this folder."""
+"""Finds the lowerings in this folder."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from slide_deploy.lowering.lowering import Lowering
 
 __all__ = ["CANONICAL", "lowering_named", "lowerings"]
 
-# What fusion yields; there for every module, so it is what everything falls back to.
+# The lowering that fusion yields. It is possible for every module, so it is the fallback.
 CANONICAL = "depthwise"
 
 
 @cache
 def lowerings() -> tuple[Lowering, ...]:
-    """Every lowering, by name; a module of this folder is one where it defines `LOWERING`."""
+    """All lowerings, by name: the modules of this folder that define `LOWERING`."""
     names = (module.name for module in pkgutil.iter_modules(lowering.__path__))
     modules = (importlib.import_module(f"{lowering.__name__}.{name}") for name in names)
     found = (module.LOWERING for module in modules if hasattr(module, "LOWERING"))
@@ -26,7 +26,7 @@ def lowerings() -> tuple[Lowering, ...]:
 
 
 def lowering_named(name: str) -> Lowering:
-    """The lowering of that name; UnknownName, with the nearest one, if there is none."""
+    """The lowering of this name; UnknownName if there is none."""
     known = {own.name: own for own in lowerings()}
     if name not in known:
         raise UnknownName("lowering", name, known)

@@ -2,7 +2,7 @@
 
     key_{c,j}(p) = b[c,j] + Σ_δ w[c,j,δ] k_c(p+δ)
 
-It keeps all k² shifted copies of k, then of v, at once.
+All k² shifted copies of k, then of v, are in memory at once.
 """
 
 from __future__ import annotations

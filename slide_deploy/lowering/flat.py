@@ -1,15 +1,15 @@
-"""Flat shifts, late normalisation: on tokens (B, H·W, C) a shift is one contiguous window.
+"""Flat shifts with late normalisation: on tokens (B, H·W, C) a shift is one contiguous window.
 
 With r = k // 2 and r·W + r zero tokens before and after k and v, the shift by (dy, dx) is the
 window that starts at (dy+r)·W + dx + r. Rows wrap around at the left and right border; a mask
-M_dx zeroes the columns that did, once per dx, on the sums over dy:
+M_dx sets the wrapped columns to zero, once per dx, on the sums over dy:
 
     logit_j(p) = Σ_c q_c(p) B[h,c,j] + Σ_dx M_dx(p) Σ_dy Σ_c w[c,j,δ] · q_c(p) k_c(p+δ)
     e_j(p)     = exp(logit_j(p) − max_j logit_j(p))
     out_c(p)   = (Σ_j e_j b[c,j] + Σ_dx M_dx(p) Σ_dy v_c(p+δ) · Σ_j w[c,j,δ] e_j(p)) / Σ_j e_j(p)
 
-A head's channels are neighbours and all heads share one kernel, so tokens and heads share an
-axis (B, H·W·h, d), and the sums over c and over j are products with one (d, k²) matrix per δ.
+A head's channels are adjacent and all heads share one kernel, so tokens and heads form one axis
+(B, H·W·h, d), and the sums over c and over j are products with one (d, k²) matrix per δ.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["LOWERING", "FlatShifts"]
 
 
 class FlatShifts(nn.Module):
-    """Slide Attention on (B, H·W·h, d) rows; a head's logits are in `slots` ≥ k² columns."""
+    """Slide Attention on (B, H·W·h, d) rows; the logits of a head have `slots` ≥ k² columns."""
 
     def __init__(self, folded: Folded, slots: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class FlatShifts(nn.Module):
     def _columns(
         self, x: Tensor, height: int, width: int
     ) -> Iterator[tuple[Tensor | None, Iterator[tuple[int, Tensor]]]]:
-        """Per dx, its mask and the shifted windows of x with their place in the kernel."""
+        """For each dx, its mask and the shifted windows of x with their kernel positions."""
         heads, side = self.config.heads, self.config.kernel_size
         reach, rows = side // 2, height * width * heads
         margin = reach * (width + 1)
@@ -104,7 +104,7 @@ class FlatShifts(nn.Module):
             yield self._mask(x, height, width, column - reach), windows(column)
 
     def _mask(self, x: Tensor, height: int, width: int, dx: int) -> Tensor | None:
-        """1 where the column dx further on is inside of the map, shape (1, H·W·h, 1)."""
+        """1 where the column at distance dx is inside the map, shape (1, H·W·h, 1)."""
         if dx == 0:
             return None
         outside = min(abs(dx), width)
@@ -115,7 +115,7 @@ class FlatShifts(nn.Module):
 
 
 def _window(x: Tensor, parts: tuple[int, int, int]) -> Tensor:
-    """The middle one of three parts; a split, which runtimes do in place, unlike a slice."""
+    """The middle one of three parts, by a split, which runtimes do without a copy."""
     kept = [part for part in parts if part]
     return x.split_with_sizes(kept, dim=1)[1 if parts[0] else 0]
 

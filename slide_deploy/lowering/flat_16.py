@@ -1,8 +1,8 @@
-"""The flat lowering with 16 slots for 9 taps: products as wide as a vector register.
+"""The flat lowering with 16 slots for 9 taps: products have the width of a vector register.
 
-The identity is that of `flat.py`; a head's logits have a multiple of 16 columns. Spare columns
-repeat taps, which then share their weight (`repeat_taps`). It trades memory for speed: the logits
-take 16 columns where 9 would do.
+The formula is that of `flat.py`, but a head's logits have a multiple of 16 columns. Unused columns
+repeat taps, which share their weight (`repeat_taps`). The logits need more memory: 16 columns
+instead of 9.
 """
 
 from __future__ import annotations

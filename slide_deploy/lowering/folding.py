@@ -25,7 +25,7 @@ __all__ = ["Folded", "Projection", "fold"]
 
 @dataclass(frozen=True)
 class Projection:
-    """A linear map of channels: weight (out, in) and bias (out), where there is one."""
+    """A linear map of channels: weight (out, in) and optional bias (out)."""
 
     weight: Tensor
     bias: Tensor | None
@@ -35,7 +35,7 @@ class Projection:
 class Folded:
     """Weights of one module in float64; channels of the attention are head-major.
 
-    `projections` are those of q, k and v, or the one that is all three. The kernels are
+    `projections` are those of q, k and v, or one for all three. The kernels are
     `w[c,j,δ]`, shape (d, k², k²); `query_bias` is `B[h,c,j]`, `value_bias` is `b[c,j]`.
     """
 
@@ -50,7 +50,7 @@ class Folded:
 
 
 def fold(module: FusedSlideAttention) -> Folded:
-    """Fold a module's constants; ImpossibleLowering where its convolutions are not plain shifts."""
+    """Fold a module's constants; ImpossibleLowering if its convolutions are not plain shifts."""
     config = module.config
     keys = module.shift
     values = module.shift if config.share_kernel else module.shift_v
@@ -80,12 +80,12 @@ def fold(module: FusedSlideAttention) -> Folded:
 
 
 def _projections(module: FusedSlideAttention) -> tuple[Projection, ...]:
-    """q, k and v apart, each head-major; q scaled."""
+    """Separate projections of q, k and v, each head-major; q is scaled."""
     config, whole = module.config, _projection(module.qkv)
     if config.share_qkv:
         return (whole,)
     factors = (config.scale, 1.0, 1.0)
-    # Head i owns outputs i·3d … (i+1)·3d − 1, in the order q, k, v.
+    # Head i has outputs i·3d … (i+1)·3d − 1, in the order q, k, v.
     weight = whole.weight.reshape(config.heads, 3, config.head_dim, config.dim)
     bias = None
     if whole.bias is not None:
@@ -106,7 +106,7 @@ def _projection(linear: nn.Linear) -> Projection:
 
 def _exact(parameter: Tensor | None) -> Tensor:
     if parameter is None:
-        raise ImpossibleLowering("a shift convolution without a bias is not one that fusion yields")
+        raise ImpossibleLowering("a shift convolution has no bias, so it is not a fused one")
     return parameter.detach().double()
 
 
@@ -114,7 +114,7 @@ def _require_shift(convolution: nn.Conv2d, config: AttentionConfig) -> None:
     side = config.kernel_size
     if side % 2 == 0:
         raise ImpossibleLowering(
-            f"a kernel of even side {side} has no middle, so its taps are not shifts"
+            f"a kernel of even size {side} has no middle, so its taps are not shifts"
         )
     plain = (
         convolution.kernel_size == (side, side)
@@ -125,6 +125,6 @@ def _require_shift(convolution: nn.Conv2d, config: AttentionConfig) -> None:
     )
     if not plain:
         raise ImpossibleLowering(
-            f"the shift convolution {convolution} is not of stride 1, dilation 1 "
-            "and zero padding of half its side"
+            f"the shift convolution {convolution} does not have stride 1, dilation 1 "
+            "and zero padding of half its size"
         )

@@ -1,11 +1,11 @@
-"""Im2Col: gather every neighbourhood, then apply the learned kernel to what was gathered.
+"""Im2Col: gather every neighbourhood, then apply the learned kernel to it.
 
     K_{c,δ}(p) = k_c(p+δ)                              (unfold)
     key_{c,j}  = B[h,c,j] + Σ_δ w[c,j,δ] K_{c,δ}       (a k² × k² matrix per channel)
     logit_j    = Σ_c q_c · key_{c,j};    likewise for v
 
-This is the baseline of the paper's figure, made equal by the second line. It keeps k² copies
-of k twice, gathered and mixed, and then of v: memory for no gain.
+The paper compares with this baseline, without the second line. k² copies of k, then of v, are in
+memory twice: gathered, and multiplied by the kernel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Layers that lowerings are made of: linear maps, 1×1 convolutions, and exact shifts."""
+"""Layers of lowerings: linear maps, 1×1 convolutions, and exact shifts."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ __all__ = [
     "static_size",
 ]
 
-# Channels that vector units and blocked layouts like to have together.
+# The number of channels in a block of vector units and blocked layouts.
 BLOCK = 16
 
 
 def linear(projection: Projection, dtype: torch.dtype) -> nn.Linear:
     """The projection on tokens, rounded to `dtype`."""
     out, width = projection.weight.shape
-    # Made on the meta device: the weights come from elsewhere, none has to be drawn.
+    # On the meta device, because the weights are assigned and need no initial values.
     layer = nn.Linear(width, out, bias=projection.bias is not None, device="meta")
     layer.weight = _constant(projection.weight, dtype)
     if projection.bias is not None:
@@ -68,31 +68,31 @@ def block_slots(taps: int) -> int:
 
 
 def repeat_taps(weight: Tensor, slots: int) -> Tensor:
-    """(…, taps) → (…, slots): slot s holds tap s mod taps, so that spare slots repeat taps.
+    """(…, taps) → (…, slots): slot s has tap s mod taps, so that unused slots repeat taps.
 
-    A tap in n slots has n equal logits. With `slot_bias` each is lower by log n, so that together
-    they weigh what the tap alone would: n · exp(l − log n) = exp(l). Softmax and weighted sum are
-    those of the taps, for any weights and inputs; no slot has to be masked by a large constant,
-    which float16 or an 8-bit tensor could not hold.
+    A tap in n slots has n equal logits. `slot_bias` lowers each by log n, so that their total
+    weight is that of the tap: n · exp(l − log n) = exp(l). Softmax and weighted sum equal those of
+    the taps, for any weights and inputs. No slot needs a mask with a large constant, which would
+    exceed the range of float16 or of an 8-bit tensor.
     """
     return weight[..., torch.arange(slots) % weight.shape[-1]]
 
 
 def slot_bias(taps: int, slots: int) -> Tensor:
-    """−log n of each slot, shape (slots), for its tap in n slots; see `repeat_taps`."""
+    """−log n of each slot, shape (slots), if its tap is in n slots; see `repeat_taps`."""
     tap = torch.arange(slots) % taps
     return -((slots - 1 - tap) // taps + 1).double().log()
 
 
 def spread_heads(weight: Tensor, heads: int) -> Tensor:
-    """A head's weight (out, in) for every head of a grouped convolution, (h·out, in)."""
+    """A head's weight (out, in), repeated for the groups of a convolution, (h·out, in)."""
     return weight.repeat(heads, 1)
 
 
 class Shift(nn.Module):
-    """y(p) = x(p + offset), zero from outside: a depthwise convolution with one weight of 1.
+    """y(p) = x(p + offset), zero outside: a depthwise convolution with one weight of 1.
 
-    The kernel is as small as the offset allows, so padding is on one side only.
+    The kernel has the smallest possible size, so padding is on one side only.
     """
 
     def __init__(
@@ -111,12 +111,12 @@ class Shift(nn.Module):
 
 
 def add_up(terms: Iterable[Tensor]) -> Tensor:
-    """The sum; terms are taken one by one, so that only one is alive beside it."""
+    """The sum; terms are computed one by one, so that only one is in memory at a time."""
     return functools.reduce(torch.add, terms)
 
 
 def static_size(x: Tensor) -> tuple[int, int]:
-    """H and W of (B, H, W, C) as plain numbers, which a trace then keeps as constants."""
+    """H and W of (B, H, W, C) as plain numbers, which are constants in a trace."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TracerWarning)
         return int(x.shape[1]), int(x.shape[2])

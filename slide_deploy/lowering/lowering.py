@@ -1,4 +1,4 @@
-"""What a lowering of Slide Attention offers: a name and a builder."""
+"""The interface of a lowering."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["ImpossibleLowering", "Lowering"]
 
 
 class ImpossibleLowering(SlideDeployError):
-    """A lowering that cannot express the module it was asked for; the message says why."""
+    """A lowering cannot express a module."""
 
 
 @dataclass(frozen=True)
 class Lowering:
-    """One equal formulation of Slide Attention; a file in `lowering/` defines it as `LOWERING`.
+    """An equivalent computation of Slide Attention; a file in `lowering/` defines it as `LOWERING`.
 
-    `build` makes the module, (B, H, W, C) → (B, H, W, C) like the one it replaces, in that
-    one's number format: weights are folded in float64 and rounded once. It raises
-    ImpossibleLowering, saying why, where the lowering cannot express the module. `any_size` says
-    that its trace holds for maps of any height and width.
+    `build` returns a module, (B, H, W, C) → (B, H, W, C), in the number format of the one that it
+    replaces: weights are folded in float64 and rounded once. It raises ImpossibleLowering if the
+    lowering cannot express the module. With `any_size`, a trace is valid for maps of any height
+    and width.
     """
 
     name: str

@@ -1,10 +1,10 @@
-"""Peak memory of a module, counted from the operations it performs; nothing is computed.
+"""Estimates the peak memory of a module from its operations, without computing anything.
 
-The module runs once on the meta device. Every operation's outputs are noted with the storage
-they live in, so that a view costs nothing; a storage is alive from the operation that makes
-it to the last one that reads it, whatever Python still holds. The peak is the largest sum of
-live storages, the module's input included, its weights and what a kernel allocates inside
-left out. A runtime that fuses operations needs less; one that keeps everything, more.
+The module runs once on the meta device. Each output of an operation is recorded with its storage,
+so that a view needs no memory. A storage is alive from the operation that creates it to the last
+one that reads it. The peak is the largest sum of live storages, including the module's input, and
+excluding weights and allocations inside kernels. A runtime that fuses operations needs less; one
+that keeps all values needs more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["low_memory", "peak_bytes"]
 
 
 def low_memory(name: str, config: AttentionConfig, resolution: tuple[int, int]) -> str:
-    """Name of the lowering with the smallest peak; to be passed to `lower` as it is."""
+    """Name of the lowering with the smallest peak memory; a `Choose` function for `lower`."""
     with torch.device("meta"):
         fused = FusedSlideAttention(config)
     shape = (1, *resolution, config.dim)
@@ -44,7 +44,7 @@ def _peaks(
 
 
 def peak_bytes(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """Largest number of bytes alive at once while `module` maps an input of that shape."""
+    """Peak memory in bytes while `module` runs on an input of this shape."""
     shadow = copy.deepcopy(module).to("meta")
     weights = [*shadow.parameters(), *shadow.buffers()]
     dtype = next((w.dtype for w in weights if w.is_floating_point()), torch.float32)
@@ -58,11 +58,11 @@ def peak_bytes(module: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 class _Tape(TorchDispatchMode):
-    """Notes when each storage is made and read; `weights` are left out."""
+    """Records when each storage is created and read, except those of `weights`."""
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        # Held, so that no storage's identity is given away twice.
+        # References, so that the identity of a storage is not reused.
         self.held: dict[int, torch.UntypedStorage] = {}
         self.born: dict[int, int] = {}
         self.last: dict[int, int] = {}

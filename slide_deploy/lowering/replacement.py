@@ -1,4 +1,4 @@
-"""Replace the fused attentions of a model by lowerings, each checked before it is kept."""
+"""Replaces the fused attentions of a model by lowerings, and checks each of them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from slide_deploy.types import TensorSpec
 __all__ = ["Choice", "Choose", "always", "attentions", "lower", "resolutions"]
 
 Choose = Callable[[str, AttentionConfig, tuple[int, int]], str]
-"""Name of the lowering for an attention, from the module's name, its sizes and its map (H, W)."""
+"""Selects a lowering from an attention's name, its sizes and its map (H, W)."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which lowering one attention got: its name in the model, its map (H, W), and the lowering."""
+    """The lowering of one attention, with the attention's name and its map (H, W)."""
 
     name: str
     resolution: tuple[int, int]
@@ -34,7 +34,7 @@ class Choice:
 
 
 def always(lowering: str) -> Choose:
-    """The same lowering for every attention; UnknownName if there is none of that name."""
+    """The same lowering for every attention; UnknownName if there is none of this name."""
     known = lowering_named(lowering).name
     return lambda name, config, resolution: known
 
@@ -42,11 +42,11 @@ def always(lowering: str) -> Choose:
 def lower(
     model: nn.Module, inputs: Sequence[TensorSpec], choose: Choose
 ) -> tuple[nn.Module, tuple[Choice, ...]]:
-    """A copy of a fused `model` with every attention in the lowering that `choose` names.
+    """A copy of a fused `model` with every attention in the lowering that `choose` selects.
 
-    `inputs` are the model's, to find each attention's resolution. Raises UnknownName for a name
-    that no lowering has, ImpossibleLowering for one that cannot express the module, ConversionError
-    where a lowering is not equal to the module it replaces. The model itself stays as it is.
+    `inputs` are those of the model, to determine each attention's resolution. Raises UnknownName
+    for an unknown lowering, ImpossibleLowering if it cannot express the module, and ConversionError
+    if its output differs from that of the module. The model itself is not modified.
     """
     lowered = copy.deepcopy(model)
     choices = []
@@ -61,13 +61,13 @@ def lower(
 
 
 def resolutions(model: nn.Module, inputs: Sequence[TensorSpec]) -> dict[str, tuple[int, int]]:
-    """Map size (H, W) of each fused attention, in forward order; nothing is computed where the
-    model runs on shapes alone."""
+    """Map size (H, W) of each fused attention, in forward order. The model runs on the meta device,
+    if possible."""
     if not any(isinstance(module, FusedSlideAttention) for module in model.modules()):
         return {}
     try:
         return _resolutions(copy.deepcopy(model).to("meta"), inputs)
-    except RuntimeError:  # a module of somebody's own may make tensors on the processor
+    except RuntimeError:  # a custom module may create tensors on the CPU
         return _resolutions(copy.deepcopy(model), inputs)
 
 
@@ -111,13 +111,13 @@ def _checked(module: FusedSlideAttention, choice: Choice) -> nn.Module:
         raise ImpossibleLowering(
             f"{choice.name or 'the module'} cannot be lowered as {choice.lowering}: "
             f"{error.message}",
-            error.hint or "choose another with --lowering, or leave it at auto",
+            error.hint or "use another --lowering, or auto",
         ) from error
     difference = attention_error(exact, built)
     if not difference <= RELATIVE_TOLERANCE:
         raise ConversionError(
             f"the lowering {choice.lowering} changed the output of {choice.name or 'the module'} "
             f"by {difference:.1e} relative",
-            "choose another with --lowering, and please report it",
+            "use another --lowering, and please report it",
         )
     return built.to(module.qkv.weight.dtype).train(module.training)

@@ -1,8 +1,8 @@
-"""Which lowering each attention gets, and why: asked for, tuned here, or measured before.
+"""Selects the lowering of each attention.
 
-An explicit name wins. `auto` takes what `tune` found on this machine for these shapes, else the
-table in `defaults.json`, measured per runtime and processor family; a lowering that cannot express
-a module gives way to the canonical one. `low-memory` takes the smallest peak.
+`auto` takes the fastest lowering that `tune` measured on this machine for these shapes, or else
+that of the table in `defaults.json`, measured per runtime and processor family. If it cannot
+express a module, the canonical lowering is used. `low-memory` takes the smallest peak memory.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def lower_for(
     *,
     any_size: bool = False,
 ) -> tuple[nn.Module, tuple[LayerLowering, ...]]:
-    """A fused `model` in the lowerings that suit `runtime`, and what each layer got and why.
+    """A fused `model` lowered for `runtime`, and the lowering of each layer with the reason.
 
-    `tuned` maps `shape_key`s to the lowerings that were fastest here; with `any_size` they must
-    hold for maps of any height and width. Raises UnknownName for a lowering nobody knows,
-    ImpossibleLowering where one was asked for by name that a module, or any size, cannot take.
+    `tuned` maps `shape_key`s to the fastest lowerings on this machine; with `any_size`, lowerings
+    must be valid for maps of any height and width. Raises UnknownName for an unknown lowering, and
+    ImpossibleLowering if a lowering given by name is not possible for a module or for any size.
     """
     chosen: dict[str, _Chosen] = {}
     strategy = _of_any_size(asked) if any_size else _strategy(asked, runtime, tuned)
@@ -75,12 +75,12 @@ def check_name(asked: str) -> None:
 
 
 def shape_key(config: AttentionConfig, resolution: tuple[int, int]) -> str:
-    """What decides how fast a lowering is: the module's sizes and its map, as text."""
+    """The sizes of a module and its map, on which the latency of a lowering depends, as text."""
     return json.dumps([list(vars(config).values()), list(resolution)])
 
 
 def processor_family() -> str:
-    """ "x86", "apple", "arm" or "other": the rows of the table."""
+    """The row of the table: "x86", "apple", "arm" or "other"."""
     machine = platform.machine().lower()
     if machine in ("x86_64", "amd64", "i686"):
         return "x86"
@@ -96,8 +96,8 @@ def _of_any_size(asked: str) -> _Strategy:
     if not lowering_named(asked).any_size:
         fitting = ", ".join(own.name for own in lowerings() if own.any_size)
         raise ImpossibleLowering(
-            f"the lowering {asked} is made for maps of one height and width",
-            f"choose {fitting}, or leave --dynamic-size out",
+            f"the lowering {asked} needs maps of fixed height and width",
+            f"use {fitting}, or omit --dynamic-size",
         )
     return lambda *_: _Chosen(asked, "asked for")
 
@@ -124,7 +124,7 @@ def _by_table(runtime: str) -> _Chosen:
     table = _table()
     row = table["forms"].get(runtime)
     if row is None:
-        return _Chosen(CANONICAL, f"nothing was measured for {runtime}")
+        return _Chosen(CANONICAL, f"the table has no measurements for {runtime}")
     family = processor_family()
     kind = family if family in row else "other"
     return _Chosen(row[kind], f"table of {table['measured']['date']}, {kind} processors")
@@ -140,5 +140,5 @@ def _possible(wanted: _Chosen, config: AttentionConfig) -> _Chosen:
         with torch.device("meta"):
             lowering_named(wanted.lowering).build(FusedSlideAttention(config))
     except ImpossibleLowering as error:
-        return _Chosen(CANONICAL, f"{wanted.lowering} is impossible here: {error.message}")
+        return _Chosen(CANONICAL, f"{wanted.lowering} is not possible: {error.message}")
     return wanted

@@ -1,12 +1,12 @@
-"""Slices: pad once, cut k² windows out, and apply the learned kernel to each.
+"""Slices: pad once, take k² windows as slices, and apply the learned kernel to each.
 
 With K and V zero-padded by k // 2 and K_δ the window at δ:
 
     logit_j(p) = Σ_c q_c(p) B[h,c,j]  +  Σ_δ Σ_c w[c,j,δ] · q_c(p) K_δ,c(p)
     out_c(p)   = Σ_j a_j(p) b[c,j]    +  Σ_δ V_δ,c(p) · Σ_j w[c,j,δ] a_j(p)
 
-This is the paper's other baseline, shifts as copies, with the learned kernel applied to what
-was cut out. One window lives at a time.
+The paper also compares with this baseline, without the learned kernel. One window is in memory at
+a time.
 """
 
 from __future__ import annotations

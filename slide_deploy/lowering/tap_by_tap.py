@@ -1,10 +1,10 @@
-"""Tap by tap: k² depthwise convolutions of multiplier 1, each used up before the next.
+"""Tap by tap: k² depthwise convolutions of multiplier 1, one after the other.
 
     logit_j(p) = Σ_c q_c(p) · (B[h,c,j] + Σ_δ w[c,j,δ] k_c(p+δ))
     out_c(p)   = Σ_j a_j(p) · (b[c,j] + Σ_δ w[c,j,δ] v_c(p+δ))
 
-The position bias is part of each convolution's bias. One shifted copy of k or v lives at a
-time, so the lowering needs little memory; its k² convolutions are small, and there are 2k² of them.
+The position bias is part of each convolution's bias. One shifted copy of k or v is in memory at a
+time, so the lowering needs little memory. It has 2k² small convolutions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Two-level shifts: columns move the map, rows move what is small; all of it convolutions.
+"""Two-level shifts: k and v are shifted by columns only; all operations are convolutions.
 
-With k_dx(p) = k(p+dx), likewise v_dx, and q and the attention moved up and down instead of
-k and v:
+With k_dx(p) = k(p+dx), likewise v_dx. Instead of k and v, q and the attention are shifted by rows:
 
     logit_j(p) = Σ_c q_c(p) B[h,c,j] + Σ_dy S_dy(p+dy)
     S_dy(p)    = Σ_dx Σ_c w[c,j,dy,dx] · q_c(p−dy) k_dx,c(p)
@@ -9,12 +8,11 @@ k and v:
     U_dy(p)    = Σ_dx v_dx,c(p) · Σ_j w[c,j,dy,dx] a_j(p−dy)
 
 A shift is a depthwise one-hot convolution, a sum over c or j a grouped 1×1 convolution, so
-the lowering is made of 1×1 convolutions on NCHW maps, products and one softmax: no gather, no
-strided slice. A head has a multiple of 16 slots for its k² taps, for runtimes that store
-channels in blocks; spare slots repeat taps, which then share their weight (`repeat_taps`).
+the lowering consists of convolutions on NCHW maps, products and one softmax, without gathers and
+strided slices. A head has a multiple of 16 slots for its k² taps, for runtimes that store channels
+in blocks; unused slots repeat taps, which share their weight (`repeat_taps`).
 
-It trades memory for speed: k copies of k, v and q live at once, and the attention takes
-16 slots where 9 are used.
+It needs more memory: k copies of k, v and q at once, and 16 slots for 9 taps.
 """
 
 from __future__ import annotations
@@ -116,7 +114,7 @@ class TwoLevelShifts(nn.Module):
         return out
 
     def _row(self, row: int, moved: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
-        """A row's places in the kernel, each with the map that its column is shifted by."""
+        """The kernel positions of a row, each with the map that is shifted by its column."""
         return enumerate(moved, row * self.config.kernel_size)
 
 

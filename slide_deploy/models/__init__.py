@@ -1,1 +1,1 @@
-"""Model families: one file each, with how its checkpoints are recognised."""
+"""Model families, one file each."""

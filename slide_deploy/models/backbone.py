@@ -1,6 +1,6 @@
-"""What the families of images share: sizes of stages, patch embedding, blocks, maps and logits.
+"""Common parts of families: sizes of stages, patch embedding, blocks, maps and logits.
 
-Feature maps travel as (B, H, W, C).
+Feature maps are (B, H, W, C).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """Sizes of every family; image and maps in pixels, (height, width), one entry per stage in
-    each tuple. The slide stages come first."""
+    """Sizes of a model. Sizes of images and maps are (height, width) in pixels; other tuples have
+    an entry per stage. The slide stages come first."""
 
     image_size: tuple[int, int]
     depths: tuple[int, ...]
@@ -45,7 +45,7 @@ class BackboneConfig:
         raise NotImplementedError
 
     def resolution(self, stage: int) -> tuple[int, int]:
-        """Height and width of the feature map that a stage works on."""
+        """Height and width of a stage's feature map."""
         raise NotImplementedError
 
     @property
@@ -76,13 +76,13 @@ class DoublingConfig(BackboneConfig):
         return Mlp(self.dim(stage), int(self.dim(stage) * self.mlp_ratio))
 
     def check(self) -> None:
-        """Raise ArchitectureError where the sizes cannot work together."""
+        """Raise ArchitectureError if the sizes are not compatible."""
         check_heads(self.heads, [self.dim(stage) for stage in range(len(self.heads))])
         check_kernel(self.kernel_size)
 
 
 class PatchEmbed(nn.Module):
-    """Patches into tokens by convolution and norm: (B, C, H, W) → (B, H', W', C')."""
+    """Patch embedding by convolution and norm: (B, C, H, W) → (B, H', W', C')."""
 
     def __init__(self, proj: nn.Module, norm: nn.Module) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class PatchEmbed(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block on (B, H, W, C); without `attn` a subclass attends itself."""
+    """Pre-norm transformer block on (B, H, W, C); without `attn` a subclass overrides `attend`."""
 
     attn: nn.Module
 
@@ -109,7 +109,7 @@ class Block(nn.Module):
         self.mlp = mlp
 
     def attend(self, x: Tensor) -> Tensor:
-        """What the block adds first, of its normalised input."""
+        """The attention of the normalised input."""
         return self.attn(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution, then the downsampling to the next; the last stage has none."""
+    """Blocks of one resolution, then the downsampling, which the last stage lacks."""
 
     def __init__(self, blocks: Iterable[nn.Module], downsample: nn.Module | None) -> None:
         super().__init__()
@@ -126,12 +126,12 @@ class Stage(nn.Module):
         self.downsample = downsample or nn.Identity()
 
     def attend(self, x: Tensor) -> Tensor:
-        """The stage's own feature map, at its own resolution."""
+        """The stage's feature map, before the downsampling."""
         return self.blocks(x)
 
 
 class Backbone(nn.Module):
-    """Image (B, 3, H, W) → logits (B, classes), or pooled features where there is no head."""
+    """Image (B, 3, H, W) → logits (B, classes), or pooled features without a head."""
 
     def __init__(self, config: DoublingConfig) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Backbone(nn.Module):
         self.config = config
 
     def add_head(self) -> None:
-        """Add the last norm and the classifier, whose weights stand last in a state dict."""
+        """Add the last norm and the classifier, whose weights are last in a state dict."""
         self.norm = nn.LayerNorm(self.config.features)
         self.head = classifier(self.config.features, self.config.num_classes)
 
@@ -151,15 +151,15 @@ class Backbone(nn.Module):
         return self.head(self.norm(self.maps(x)[-1]).mean(dim=(1, 2)))
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Each stage's map before its downsampling, (B, C, H, W), as detectors take it.
+        """Each stage's map before its downsampling, (B, C, H, W), without norm.
 
-        Raw: the norms that detectors put on each are their own, not of this checkpoint.
+        Detectors add their own norms, whose weights are not in this checkpoint.
         """
         return tuple(stage.permute(0, 3, 1, 2) for stage in self.maps(x))
 
 
 def staged_maps(stages: nn.ModuleList, x: Tensor) -> list[Tensor]:
-    """The map of each Stage, which takes what the one before gives, downsampled."""
+    """The map of each Stage."""
     maps = []
     for stage in stages:
         assert isinstance(stage, Stage)

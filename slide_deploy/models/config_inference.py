@@ -1,4 +1,4 @@
-"""What families share: sizes read from a state dict and checked, inputs and outputs named."""
+"""Functions of several families that read and check sizes, and specify inputs and outputs."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ Config = TypeVar("Config", bound="DataclassInstance")
 
 
 def block_counts(state: Mapping[str, Tensor], pattern: str) -> tuple[int, ...]:
-    """Blocks of each stage; the pattern's two groups are the stage's and the block's number.
+    """Blocks of each stage; the pattern's two groups are the numbers of the stage and the block.
 
-    Raises ArchitectureError where no key matches or a stage or block is missing.
+    Raises ArchitectureError if no key matches, or a stage or block is missing.
     """
     found = (re.match(pattern, key) for key in state)
     blocks = sorted({(int(match[1]), int(match[2])) for match in found if match})
@@ -49,32 +49,32 @@ def block_counts(state: Mapping[str, Tensor], pattern: str) -> tuple[int, ...]:
     ]
     if not blocks or blocks != expected or stages != list(range(stages[0], stages[-1] + 1)):
         raise ArchitectureError(
-            "the blocks in the state dict are not numbered one after another",
-            "is it the whole model's state dict?",
+            "the blocks in the state dict are not numbered consecutively",
+            "check that the state dict is complete",
         )
     return counts
 
 
 def head_classes(state: Mapping[str, Tensor]) -> int:
-    """Classes of the classifier `head`, 0 where there is none."""
+    """The number of classes of the classifier `head`, or 0 without one."""
     head = state.get("head.weight")
     return 0 if head is None else head.shape[0]
 
 
 @contextmanager
 def reading_keys(name: str) -> Iterator[None]:
-    """ArchitectureError where the code inside misses a key of the model `name`, or its shape."""
+    """Raise ArchitectureError if a key of the model `name` is missing or has a wrong shape."""
     try:
         yield
     except (KeyError, IndexError, ValueError) as error:
         raise ArchitectureError(
-            f"keys of a {name} are missing or misshapen: {error}",
-            "is it the whole model's state dict?",
+            f"keys of a {name} are missing or have a wrong shape: {error}",
+            "check that the state dict is complete",
         ) from error
 
 
 def check_heads(heads: Sequence[int], dims: Sequence[int], first: int = 0) -> None:
-    """ArchitectureError unless each stage's heads divide its channels; `first` numbers stages."""
+    """Raise ArchitectureError unless heads divide channels; `first` is the first stage's number."""
     for stage, (count, dim) in enumerate(zip(heads, dims, strict=True), start=first):
         if dim % count:
             raise ArchitectureError(
@@ -83,7 +83,7 @@ def check_heads(heads: Sequence[int], dims: Sequence[int], first: int = 0) -> No
 
 
 def check_kernel(size: int, name: str = "kernel size") -> None:
-    """ArchitectureError unless the window's side is odd."""
+    """Raise ArchitectureError unless the size is odd."""
     if size % 2 == 0:
         raise ArchitectureError(f"{name} {size} is not odd")
 
@@ -94,14 +94,14 @@ def image_spec(config: Any) -> TensorSpec:
 
 
 def class_specs(config: Any) -> tuple[TensorSpec, ...]:
-    """The output: `logits` of each class, or without classes the pooled `features`."""
+    """The output: `logits` of the classes, or pooled `features` without classes."""
     if config.num_classes:
         return (TensorSpec("logits", (1, config.num_classes)),)
     return (TensorSpec("features", (1, config.features)),)
 
 
 def image_sizes(size: Any) -> tuple[int, int]:
-    """(height, width) of one number or two."""
+    """(height, width) from one or two numbers."""
     height, width = (size, size) if isinstance(size, int) else size
     return int(height), int(width)
 
@@ -115,22 +115,22 @@ def training_size(config: Mapping[str, Any] | None) -> tuple[int, int] | None:
 def given_size(
     config: Mapping[str, Any] | None, image_size: tuple[int, int] | None, why: str
 ) -> tuple[int, int]:
-    """The image size that the user or the file's config gives; AmbiguousModel if neither does."""
+    """The image size of the user or the file's config; AmbiguousModel if neither has one."""
     if image_size is not None:
         return image_size
     if config is not None and (size := config.get("image_size")) is not None:
         return image_sizes(size)
     raise AmbiguousModel(
-        f"the checkpoint does not tell the image size: {why}",
+        f"the checkpoint does not determine the image size: {why}",
         "pass --image-size, e.g. --image-size 224",
     )
 
 
 def with_given(inferred: Config, config: Mapping[str, Any] | None) -> Config:
-    """`inferred` with what the file's config says by the fields' own names.
+    """`inferred`, updated by the fields of the same names in the file's config.
 
-    This is how a training script states what no shape tells (`{"model": …, "config": {"heads":
-    [...], "qk_scale": 0.2}}`). The image size is not taken from here: `given_size` decides it.
+    So a training script can store settings that shapes do not determine (`{"model": …, "config":
+    {"heads": [...], "qk_scale": 0.2}}`). The image size is excluded; see `given_size`.
     """
     names = {field.name for field in dataclasses.fields(inferred)} - {"image_size"}
     given = {

@@ -1,4 +1,4 @@
-"""Whether two formulations of one computation are equal in float64."""
+"""Compares two modules in float64."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RELATIVE_TOLERANCE = 1e-12
 
 
 def noise(shape: Sequence[int]) -> Tensor:
-    """The same normal noise on every call, float64."""
+    """Normal noise in float64, equal on every call."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(tuple(shape), dtype=torch.float64, generator=generator)
 
@@ -23,8 +23,8 @@ def noise(shape: Sequence[int]) -> Tensor:
 def relative_error(expected: Tensor, found: Tensor) -> float:
     """max |found − expected| / max |expected|, in float64.
 
-    Infinity where the shapes differ. Where `expected` is all zeros there is no scale: the error
-    is 0 if `found` is all zeros too, else infinity. NaN where one of them has NaN.
+    Infinity if the shapes differ. If `expected` is all zeros, the error is 0 if `found` is all
+    zeros too, else infinity. NaN if one of them has NaN.
     """
     if expected.shape != found.shape:
         return math.inf
@@ -40,6 +40,6 @@ def relative_error(expected: Tensor, found: Tensor) -> float:
 def error_on(
     x: Tensor, module: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor]
 ) -> float:
-    """`relative_error` of the output of `other` for `x`, compared with that of `module`."""
+    """`relative_error` between the outputs of `module` and `other` for `x`."""
     with torch.no_grad():
         return relative_error(module(x), other(x))

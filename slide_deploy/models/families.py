@@ -1,4 +1,4 @@
-"""Finds families by the files that exist in this folder, and third parties' by entry points."""
+"""Finds the families in this folder, and those of other packages by entry points."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["families", "family_named", "simplified"]
 
 @cache
 def families() -> tuple[Family, ...]:
-    """Every known family; a module of this folder is one where it defines `FAMILY`."""
+    """All families: the modules of this folder that define `FAMILY`, and entry points."""
     names = sorted(module.name for module in pkgutil.iter_modules(models.__path__))
     modules = (importlib.import_module(f"{models.__name__}.{name}") for name in names)
     own = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
@@ -27,7 +27,7 @@ def families() -> tuple[Family, ...]:
 
 
 def family_named(name: str) -> Family:
-    """The family of that name; UnknownName if there is none."""
+    """The family of this name; UnknownName if there is none."""
     known = {family.name: family for family in families()}
     if name not in known:
         raise UnknownName("model family", name, known)
@@ -35,9 +35,9 @@ def family_named(name: str) -> Family:
 
 
 def simplified(module: nn.Module) -> nn.Module:
-    """An equal copy of a fused module in which each family has simplified what it knows.
+    """An equivalent copy of a fused module, simplified by all families.
 
-    A custom model may hold blocks of a family too, so every family is asked.
+    All families, because a custom model may contain blocks of any family.
     """
     for family in families():
         module = family.simplify(module)

@@ -1,4 +1,4 @@
-"""What a model family offers: how its checkpoints are recognised, and how it is built."""
+"""The interface of a model family."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Family", "InferredConfig", "block_names"]
 
 @dataclass(frozen=True)
 class InferredConfig:
-    """An architecture read off a checkpoint; `notes` tell what was assumed, for the user."""
+    """An architecture inferred from a checkpoint; `notes` are assumptions."""
 
     config: Any
     notes: tuple[str, ...] = ()
 
 
 def block_names(module: nn.Module) -> list[str]:
-    """Modules whose outputs a failure is traced to: attentions, norms, MLPs and their siblings.
+    """Modules among which a failure is located: attentions, norms, MLPs and their siblings.
 
-    Descends into containers, and into every module that has one named `attn` inside.
+    Descends into containers, and into every module that contains one named `attn`.
     """
 
     def walk(prefix: str, parent: nn.Module) -> Iterator[str]:
@@ -51,17 +51,17 @@ def _unchanged(module: nn.Module) -> nn.Module:
 class Family:
     """One model family; a file in `models/` defines it as `FAMILY`.
 
-    `recognises` looks at a state dict's keys. `recognise` gives the sizes, from the training
-    configuration where there is one and from keys and shapes where there is none; it raises
-    AmbiguousModel, naming the option, where neither tells. `config_type` is a frozen
-    dataclass of JSON values and tuples, so that it travels as a file's metadata. `prefix` is
-    what the module's own names have in front of the checkpoint's.
+    `recognises` looks at a state dict's keys. `recognise` returns the sizes, from the training
+    configuration or else from keys and shapes; it raises AmbiguousModel, with the name of the
+    option, if they do not determine a size. `config_type` is a frozen dataclass of JSON values and
+    tuples, which is stored in the metadata of fused files. `prefix` precedes the checkpoint's names
+    in the module.
 
-    `simplify` gives an equal copy of a fused model that is easier to export. It is called with
-    models of every family and returns those that it does not know as they are. `derived` are the
-    names of buffers that the architecture determines: a checkpoint may lack them, else they must
-    agree. Those of `derived_from_size` also depend on the image size, and are not compared where
-    the user gives another one. `block_names` lists the modules that a failure is traced to.
+    `simplify` returns an equivalent copy of a fused model that is easier to export. It is called
+    with models of every family, and returns unknown ones unchanged. `derived` are the names of
+    buffers that the architecture determines: a checkpoint may lack them; otherwise they must agree.
+    Those of `derived_from_size` also depend on the image size, and are not compared if the user
+    gives another one. `block_names` lists the modules among which a failure is located.
     """
 
     name: str

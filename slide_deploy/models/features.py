@@ -1,4 +1,4 @@
-"""Dense prediction: a model whose outputs are its stages' maps, as detectors take them."""
+"""Models whose outputs are the feature maps of their stages, for detectors and segmenters."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["StageMaps", "features_only", "stage_specs", "unused_weights"]
 
 
 class StageMaps:
-    """Stands in front of a model's class: what `forward` gives are the maps of all stages.
+    """A base class that precedes a model's class: `forward` returns the maps of all stages.
 
-    A class and not a module around the model, so that all names inside stay the model's own:
-    weights, traced blocks and exported layers are called alike with a classifier and without.
+    It does not wrap the model in another module, so that weights, blocks and exported layers have
+    the same names with and without a classifier.
     """
 
     if TYPE_CHECKING:
@@ -30,11 +30,9 @@ class StageMaps:
 
 
 def features_only(module: nn.Module, name: str) -> nn.Module:
-    """A copy of `module` that gives its stages' maps; UsageError where it has none to give."""
+    """A copy of `module` that returns its stages' maps; UsageError if it has no stages."""
     if not hasattr(module, "forward_features"):
-        raise UsageError(
-            f"{name} has no stages whose maps could be its outputs", "leave --features out"
-        )
+        raise UsageError(f"{name} has no stages whose maps could be its outputs", "omit --features")
     changed = copy.copy(module)
     kind = type(module)
     changed.__class__ = type(f"{kind.__name__}Features", (StageMaps, kind), {})
@@ -42,14 +40,14 @@ def features_only(module: nn.Module, name: str) -> nn.Module:
 
 
 def stage_specs(module: nn.Module, inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """`stage1` … `stageN` with the shapes that a run on shapes alone gives."""
+    """Specs of `stage1` … `stageN`; the shapes are determined on the meta device."""
     with torch.no_grad():
         maps = _maps(copy.deepcopy(module).to("meta"), inputs)
     return tuple(TensorSpec(f"stage{n}", tuple(m.shape)) for n, m in enumerate(maps, start=1))
 
 
 def unused_weights(module: nn.Module, inputs: tuple[TensorSpec, ...]) -> frozenset[str]:
-    """Weights that no map depends on, such as a classifier's: a detector's file lacks them."""
+    """Weights that no map depends on, such as a classifier's, which a detector's file may lack."""
     shapes = copy.deepcopy(module).to("meta").requires_grad_(True)
     torch.stack([m.sum() for m in _maps(shapes, inputs)]).sum().backward()
     return frozenset(name for name, weight in shapes.named_parameters() if weight.grad is None)

@@ -1,12 +1,11 @@
-"""Window attention with its constants folded, so that nothing is looked up or scaled when it runs.
+"""Window attention with folded constants: no lookup and no scaling at run time.
 
     softmax_j((s·q_i)·(k_j + b_k) + B_ij + M_ij) does not depend on b_k: it adds the same to all j
     Σ_j a_ij (v_j + b_v) = Σ_j a_ij v_j + b_v, so that proj can hold b_v, as proj(b_v)
 
-The scale s goes into q's projection; the position bias B leaves its table (a gather) and is
-added to the mask M of shifted windows once. q, k and v are projected apart, so that each is
-transposed by the product that takes it. The result is exact and has fewer operators, none of them a
-gather.
+The scale s is folded into q's projection; the position bias B is gathered from its table and added
+to the mask M of shifted windows in advance. q, k and v have separate projections, so that each is
+transposed by the product that uses it. The result is exact, and has fewer operators and no gather.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ __all__ = ["FoldedWindowAttention", "folded"]
 class FoldedWindowAttention(nn.Module):
     """Attention within (shifted) windows; (B, H, W, C) → (B, H, W, C).
 
-    `bias` is that of every head, and of every window where a mask tells them apart: shape
-    (h, w², w²) or (windows·h, w², w²), so that logits stay at rank 4.
+    `bias` has shape (h, w², w²), or (windows·h, w², w²) with a mask, so that logits have rank 4.
     """
 
     bias: Tensor
@@ -55,7 +53,7 @@ class FoldedWindowAttention(nn.Module):
         bias = attention.bias()
         if mask is not None:
             bias = (bias + mask[:, None]).flatten(0, 1)
-        self.groups = len(bias)  # heads, or heads of each kind of window
+        self.groups = len(bias)  # heads, or heads of each window
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,10 +82,10 @@ class FoldedWindowAttention(nn.Module):
 
 @torch.no_grad()
 def folded(attention: WindowAttention, mask: Tensor | None, name: str) -> FoldedWindowAttention:
-    """The attention with its constants folded; it takes no mask.
+    """The attention with its constants, including the mask, folded.
 
-    Raises ConversionError, with the module's `name`, where it is not equal in float64 to the module
-    that it replaces.
+    Raises ConversionError, with the module's `name`, if its output differs in float64 from that of
+    the original module.
     """
     exact = copy.deepcopy(attention).double()
     exact_mask = None if mask is None else mask.double()
@@ -97,14 +95,14 @@ def folded(attention: WindowAttention, mask: Tensor | None, name: str) -> Folded
     if not error <= RELATIVE_TOLERANCE:
         raise ConversionError(
             f"folding the constants of {name} changed its output by {error:.1e} relative",
-            "please report it, with the checkpoint's sizes",
+            "please report it, with the sizes of the model",
         )
     return result.to(attention.qkv.weight.dtype).train(attention.training)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     out, width = weight.shape
-    # On the meta device no weights are drawn, only to be replaced.
+    # On the meta device, because the weights are assigned and need no initial values.
     layer = nn.Linear(width, out, bias=bias is not None, device="meta")
     state = {"weight": weight.contiguous()} | ({} if bias is None else {"bias": bias})
     layer.load_state_dict(state, assign=True)

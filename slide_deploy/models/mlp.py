@@ -1,4 +1,4 @@
-"""Building blocks that more than one family has, on feature maps (B, H, W, C)."""
+"""Building blocks of several families, on feature maps (B, H, W, C)."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class Mlp(nn.Module):
 
 
 def classifier(features: int, classes: int) -> nn.Module:
-    """The last layer, (B, features) → (B, classes); without classes the features themselves."""
+    """The last layer, (B, features) → (B, classes); the identity without classes."""
     return nn.Linear(features, classes) if classes else nn.Identity()

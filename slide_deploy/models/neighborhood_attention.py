@@ -1,19 +1,19 @@
-"""Neighbourhood attention in common operations: every query sees its k × k nearest tokens.
+"""Neighbourhood attention in common operations: each query attends to its k × k nearest tokens.
 
 Source: Hassani et al., "Neighborhood Attention Transformer", CVPR 2023, arXiv 2204.07143;
 semantics and state-dict names (`qkv`, `rpb`, `proj`) are those of the authors' NATTEN with
 dilation 1. At a border the window is moved inwards, not padded: query i of an axis of length n
-sees s … s+k−1 with s = clamp(i − k//2, 0, n − k), and the bias of key j is `rpb[j − i + k − 1]`.
-A map smaller than k is filled up with zeros at its end before `qkv`, as NATTEN's module does, so
-these tokens are attended to and hold the biases of k and v.
+attends to s … s+k−1 with s = clamp(i − k//2, 0, n − k), and the bias of key j is
+`rpb[j − i + k − 1]`. A map smaller than k is padded with zeros at its end before `qkv`, as in
+NATTEN's module, so these tokens are attended to and have the biases of k and v.
 
-NATTEN needs kernels of its own. Here tiles of queries attend densely to the tokens that any of
-them sees, and a constant takes the others out: equal, at the price of products that it then hides.
-An axis shorter than 3·k is one tile: 196 × 196 logits a head at 14 × 14 (4 times the 196 · k² that
-count), 49 × 49 at 7 × 7 with nothing hidden. A longer one is cut into tiles of k queries with 2k−1
-keys, so that the cost stays linear in the map, at 3.4 times the needed logits for k = 7. The
-expanded bias takes heads · tiles · queries · keys numbers, constant for a model: 1.2 MB a block in
-stage 3 of Slide-NAT-T at 224 × 224, in float32, where a runtime folds it.
+NATTEN has its own kernels. Here tiles of queries attend to all tokens that any of them needs, and a
+constant hides the others. The result is equal, but hidden products are computed. An axis shorter
+than 3·k is one tile: 196 × 196 logits per head at 14 × 14 (4 times the 196 · k² that are needed),
+and 49 × 49 at 7 × 7 with none hidden. A longer axis is divided into tiles of k queries with 2k−1
+keys, so that the cost is linear in the map, with 3.4 times the needed logits for k = 7. The
+expanded bias has heads · tiles · queries · keys constants: 1.2 MB per block in stage 3 of
+Slide-NAT-T at 224 × 224 in float32, if a runtime folds it.
 """
 
 from __future__ import annotations
@@ -28,46 +28,46 @@ from slide_deploy.models.windows import from_windows, to_windows
 
 __all__ = ["AxisTiles", "NeighborhoodAttention"]
 
-# Far below any logit, and so that its exponential is 0 in every precision; fits in float16.
+# Far below any logit, so that its exponential is 0 in every precision, and in the range of float16.
 HIDDEN = -3e4
 
 
 @dataclass(frozen=True)
 class AxisTiles:
-    """How one axis of `size` tokens is cut into tiles of queries, each with its span of keys."""
+    """The tiles of queries of one axis of `size` tokens, each with its span of keys."""
 
     size: int
     kernel: int
 
     @property
     def _cut(self) -> bool:
-        # From here on a tile's products are two thirds of the whole axis's, and fewer above.
+        # From this size on, tiles need at most two thirds of the products of the whole axis.
         return self.size >= 3 * self.kernel
 
     @property
     def queries(self) -> int:
-        """Queries of a tile."""
+        """The number of queries of a tile."""
         return self.kernel if self._cut else self.size
 
     @property
     def keys(self) -> int:
-        """Neighbouring tokens that the queries of a tile see between them, or more."""
+        """The number of keys of a tile, which include the neighbours of all its queries."""
         return 2 * self.kernel - 1 if self._cut else self.size
 
     @property
     def starts(self) -> tuple[int, ...]:
-        """First key of each tile."""
+        """The first key of each tile."""
         tiles = -(-self.size // self.queries)
         last, before = self.size - self.keys, self.kernel // 2
         return tuple(min(max(i * self.queries - before, 0), last) for i in range(tiles))
 
     @property
     def padding(self) -> int:
-        """Queries of the last tile that lie beyond the axis."""
+        """The number of queries of the last tile beyond the axis."""
         return len(self.starts) * self.queries - self.size
 
     def spans(self, x: Tensor, axis: int) -> Tensor:
-        """The keys of every tile, one tile after another along `axis`."""
+        """The keys of all tiles, concatenated along `axis`."""
         if len(self.starts) == 1:
             return x
         return torch.cat([x.narrow(axis, start, self.keys) for start in self.starts], dim=axis)
@@ -75,7 +75,7 @@ class AxisTiles:
     def relative(self) -> Tensor:
         """Index into an axis of `rpb`, −1 where hidden, shape (tiles, queries, keys)."""
         tile = torch.arange(len(self.starts))[:, None, None]
-        # Queries beyond the axis are cut off again: any window will do for them.
+        # Queries beyond the axis are removed later, so they may have any window.
         query = (tile * self.queries + torch.arange(self.queries)[None, :, None]).clamp(
             max=self.size - 1
         )
@@ -153,7 +153,7 @@ class NeighborhoodAttention(nn.Module):
         if self.tiles == 1:
             logits = logits + self.bias()
         else:
-            # Tiles and heads share an axis, so that one addition serves both at rank 4.
+            # Tiles and heads form one axis, so that the addition has rank 4.
             shape = logits.shape
             logits = logits.reshape(-1, self.tiles * self.heads, *shape[2:]) + self.bias()
             logits = logits.reshape(-1, self.heads, *shape[2:])

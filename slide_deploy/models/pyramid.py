@@ -1,8 +1,8 @@
-"""What PVT and PVTv2 share: sizes, spatial-reduction attention, blocks.
+"""Common parts of PVT and PVTv2: sizes, spatial-reduction attention, blocks.
 
 Source: Wang et al., "Pyramid Vision Transformer", ICCV 2021, arXiv 2102.12122. State-dict
-names are those of the public implementation, which numbers its stages from 1. So is the
-epsilon of each LayerNorm: 1e-6 around the blocks, 1e-5 after patch embedding and reduction.
+names are those of the public implementation, which numbers its stages from 1, and so is the
+epsilon of each LayerNorm: 1e-6 in the blocks, 1e-5 after patch embedding and reduction.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ EPSILON = 1e-6
 class PyramidConfig(BackboneConfig):
     """Sizes of a pyramid.
 
-    `sr_ratios` is the side of the patches that keys and values are reduced by: 1 where
-    nothing is reduced, as in the slide stages, which come first.
+    `sr_ratios` are the sizes of the patches by which keys and values are reduced, or 1 without
+    reduction, as in the slide stages, which come first.
     """
 
     embed_dims: tuple[int, ...]
@@ -44,14 +44,14 @@ class PyramidConfig(BackboneConfig):
         return self.embed_dims[stage]
 
     def hidden(self, stage: int) -> int:
-        """Width inside a stage's MLPs, cut off as the public implementations do.
+        """Width inside a stage's MLPs, rounded down as in the public implementations.
 
-        The margin undoes the rounding of a ratio that was itself read off a width.
+        The margin compensates for the rounding of a ratio that was inferred from a width.
         """
         return int(self.embed_dims[stage] * self.mlp_ratios[stage] + 1e-6)
 
     def check(self) -> None:
-        """Raise ArchitectureError where the sizes cannot work together."""
+        """Raise ArchitectureError if the sizes are not compatible."""
         height, width = self.image_size
         check_heads(self.heads, self.embed_dims, first=1)
         check_kernel(self.kernel_size)
@@ -62,19 +62,19 @@ class PyramidConfig(BackboneConfig):
                 raise ArchitectureError(
                     f"image size {height}x{width} gives stage {stage + 1} a {rows}x{columns} "
                     f"map, which is smaller than {smallest}x{smallest}",
-                    "give a larger --image-size",
+                    "use a larger --image-size",
                 )
 
 
 def patch_embed(channels: int, dim: int, kernel: int, stride: int, padding: int = 0) -> PatchEmbed:
-    """Patches into tokens by a strided convolution: (B, C, H, W) → (B, H', W', C')."""
+    """Patch embedding by a strided convolution: (B, C, H, W) → (B, H', W', C')."""
     return PatchEmbed(nn.Conv2d(channels, dim, kernel, stride, padding), nn.LayerNorm(dim))
 
 
 class SpatialReductionAttention(nn.Module):
-    """Global attention whose keys and values come from a reduced map; (B, H, W, C) → same.
+    """Global attention with keys and values from a reduced map; (B, H, W, C) → (B, H, W, C).
 
-    Rank 4 throughout. With `reduction` 1 it is plain attention over all H·W tokens.
+    With `reduction` 1 it is plain attention over all H·W tokens.
     """
 
     def __init__(self, config: PyramidConfig, stage: int) -> None:
@@ -90,7 +90,7 @@ class SpatialReductionAttention(nn.Module):
             self.norm = nn.LayerNorm(self.dim)
 
     def reduced(self, x: Tensor) -> Tensor:
-        """One token per patch of the map; rows and columns that fill no patch are left out."""
+        """One token per patch of the map; incomplete patches are ignored."""
         if self.reduction == 1:
             return x
         return self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
@@ -130,7 +130,7 @@ def blocks(
 def published_sizes(
     depths: tuple[int, ...], num_classes: int, *, base: int = 64, early_mlp_ratio: float = 8.0
 ) -> dict[str, Any]:
-    """Fields of PyramidConfig as the published models have them, at 224×224."""
+    """Fields of PyramidConfig of the published models, at 224×224."""
     return {
         "image_size": (224, 224),
         "embed_dims": (base, 2 * base, 5 * base, 8 * base),
@@ -144,10 +144,10 @@ def published_sizes(
 
 
 def read_sizes(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Fields of PyramidConfig that key names and shapes tell, and notes on what they don't.
+    """Fields of PyramidConfig from key names and shapes, and notes on assumptions.
 
-    Heads of a spatial-reduction stage leave no trace in its weights: they are taken to be
-    as wide as the slide stages', as in every published PVT and PVTv2.
+    Shapes do not determine the heads of a spatial-reduction stage. They are assumed to be as wide
+    as those of the slide stages, as in every published PVT and PVTv2.
     """
     with reading_keys("Slide-PVT"):
         depths = block_counts(state, r"block(\d+)\.(\d+)\.")
@@ -161,7 +161,7 @@ def read_sizes(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], tuple[str, 
     if head_dim == 0 or any(dim % head_dim for dim in dims):
         raise ArchitectureError(
             f"heads of {head_dim} channels do not divide stages of {', '.join(map(str, dims))}",
-            "save the model's config with it: write the file with `slide-deploy fuse`",
+            "write the file with `slide-deploy fuse`, which stores the config",
         )
     reduced = [state.get(f"{name}.sr.weight") for name in attentions]
     sizes = {
@@ -176,5 +176,5 @@ def read_sizes(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], tuple[str, 
         "in_channels": state["patch_embed1.proj.weight"].shape[1],
         "qkv_bias": f"{slide[0]}.qkv.bias" in state,
     }
-    notes = [f"qk_scale taken as d^-0.5 and heads as {head_dim} channels wide in every stage"]
+    notes = [f"assumed: qk_scale d^-0.5, and heads of {head_dim} channels in every stage"]
     return sizes, tuple(notes)

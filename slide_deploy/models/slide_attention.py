@@ -1,10 +1,10 @@
-"""Slide Attention in training form (two shift paths) and fused (one depthwise convolution).
+"""Slide Attention, unfused (two shift convolutions) and fused (one depthwise convolution).
 
 Source: Pan et al., "Slide-Transformer: Hierarchical Vision Transformer with Local
 Self-Attention", CVPR 2023, arXiv 2304.04237; the reduced, shared and unshared variants
 follow the module of the same authors' DAT repository. State-dict names are the public ones.
 
-No tensor in `forward` has a rank above 4: Core ML refuses more than 5.
+All tensors in `forward` have at most rank 4; Core ML refuses more than 5.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = [
 class AttentionConfig:
     """Sizes and variant of one Slide Attention module.
 
-    `reduction` narrows the attention to `dim / reduction` channels; `share_kernel=False`
-    shifts values with a learned path of their own; `share_qkv` takes q, k and v from one
-    projection. The defaults are the paper's module.
+    With `reduction` the attention has `dim / reduction` channels; with `share_kernel=False` values
+    have their own learned shift; with `share_qkv` one projection computes q, k and v. The defaults
+    are the paper's module.
     """
 
     dim: int
@@ -44,7 +44,7 @@ class AttentionConfig:
 
     @property
     def inner(self) -> int:
-        """Channels inside the attention, all heads together."""
+        """Channels of all heads."""
         return self.dim // self.reduction
 
     @property
@@ -54,17 +54,17 @@ class AttentionConfig:
 
     @property
     def taps(self) -> int:
-        """Neighbours that a pixel attends to."""
+        """The number of neighbours that a pixel attends to."""
         return self.kernel_size**2
 
     @property
     def scale(self) -> float:
-        """Factor on q; it follows the unreduced width, also where the attention is narrower."""
+        """Factor on q, which depends on the width before the reduction."""
         return self.qk_scale or (self.dim // self.heads) ** -0.5
 
 
 def shift_kernel(channels: int, kernel_size: int) -> Tensor:
-    """One-hot kernels of the fixed path, shape (channels·k², 1, k, k).
+    """One-hot kernels of the fixed shift, shape (channels·k², 1, k, k).
 
     Output channel `c·k² + j` copies the neighbour at row `j // k`, column `j % k`.
     """
@@ -73,10 +73,10 @@ def shift_kernel(channels: int, kernel_size: int) -> Tensor:
 
 
 class LocalAttention(nn.Module):
-    """What both forms share: projections, position bias, attention over k² shifted taps.
+    """Projections, position bias, and attention over k² shifted taps.
 
-    A subclass says how keys and values are shifted: (B·h, d, H, W) → (B·h, d·k², H, W),
-    channel-major (output channel `c·k² + j` is tap j of channel c).
+    Subclasses shift keys and values: (B·h, d, H, W) → (B·h, d·k², H, W), channel-major (output
+    channel `c·k² + j` is tap j of channel c).
     """
 
     def __init__(self, config: AttentionConfig) -> None:
@@ -112,7 +112,7 @@ class LocalAttention(nn.Module):
 
         keys = self.shift_keys(k).reshape(-1, heads * depth, taps, pixels)
         if self.relative_position_bias_table is not None:
-            # On the keys, not on the logits: every channel of a tap gets the same number.
+            # Added to the keys, not to the logits: every channel of a tap has the same bias.
             bias = self.relative_position_bias_table.reshape(heads, 1, taps, 1)
             keys = keys + bias.expand(heads, depth, taps, 1).reshape(1, heads * depth, taps, 1)
         queries = (q * config.scale).reshape(-1, heads * depth, 1, pixels)
@@ -130,10 +130,10 @@ def _depthwise(config: AttentionConfig) -> nn.Conv2d:
 
 
 class SlideAttention(LocalAttention):
-    """The training form: fixed one-hot shifts beside a learned depthwise convolution.
+    """The unfused module: fixed one-hot shifts plus a learned depthwise convolution.
 
-    Keys use `dep_conv + dep_conv1`; values the same pair, or `dep_conv + dep_conv2`
-    where the kernels are not shared.
+    Keys use `dep_conv + dep_conv1`; values the same pair, or `dep_conv + dep_conv2` if the kernels
+    are not shared.
     """
 
     def __init__(self, config: AttentionConfig) -> None:
@@ -154,7 +154,7 @@ class SlideAttention(LocalAttention):
 
 
 class FusedSlideAttention(LocalAttention):
-    """The deployed form: both paths merged into `shift` (and `shift_v` where not shared)."""
+    """The fused module: both convolutions merged into `shift` (and `shift_v` if not shared)."""
 
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__(config)

@@ -2,28 +2,28 @@
 
 Sources: Dong et al., CVPR 2022, arXiv 2107.00652, whose public implementation (microsoft/
 CSWin-Transformer) gives the state-dict names and the sizes of -T, -S and -B; Pan et al., CVPR
-2023, arXiv 2304.04237, for the replacement. No code of Slide-CSwin is public. A slide stage holds
-`stageS.N.attn.{qkv,proj,dep_conv,…}` where a CSWin block holds `stageS.N.{qkv,proj,attns.…}`.
-Feature maps travel as (B, H, W, C).
+2023, arXiv 2304.04237, for the replacement. No code of Slide-CSwin is public. A slide stage has
+`stageS.N.attn.{qkv,proj,dep_conv,…}` instead of CSWin's `stageS.N.{qkv,proj,attns.…}`.
+Feature maps are (B, H, W, C).
 
-Counts at 224×224 and 1000 classes: `count_parameters` of the training form, `count_flops` of the
-fused one (FLOPs in billions of multiply-adds), the same of CSWin itself, and what the papers print.
+Counts at 224×224 and 1000 classes: `count_parameters` of the unfused model, `count_flops` of the
+fused model (FLOPs in billions of multiply-adds), the same of CSWin, and the counts in the papers.
 
-| model | params | printed | FLOPs | printed | CSWin's FLOPs | printed |
+| model | params | paper | FLOPs | paper | CSWin's FLOPs | paper |
 |---|---|---|---|---|---|---|
 | Slide-CSwin-T | 22.3 M | – | 4.34 | – | 4.32 | 4.3 |
 | Slide-CSwin-S | 34.7 M | 35 M | 6.83 | 6.9 | 6.80 | 6.9 |
 | Slide-CSwin-B | 77.4 M | 78 M | 15.00 | 15.0 | 14.96 | 15.0 |
 
-CSWin's own counts (22.3, 34.6 and 77.4 M here; 23, 35 and 78 M printed) are rounded up in its
-paper, and its -S differs by the same 0.1 G: what cannot be matched is theirs before it is ours.
+CSWin's own counts (22.3, 34.6 and 77.4 M here; 23, 35 and 78 M in its paper) are rounded up in its
+paper, and CSWin-S differs by the same 0.1 G.
 
-What the paper leaves open, and what is taken here:
-- slide stages: 1 and 2, as in the published Slide-Swin. The counts cannot tell (-S has 6.82 with
-  one, 6.83 with two, and 34.7 M either way); a checkpoint's keys can, and recognition follows them;
-- sizes of -T: CSWin-T's (depths 1, 2, 21, 1), since the paper has no row for it;
-- heads of a slide stage: CSWin's, all on the whole map, for there is nothing left to split in two;
-- no LePE in a slide stage: Slide Attention has a position bias of its own.
+Choices that the paper leaves open:
+- slide stages: 1 and 2, as in the published Slide-Swin. The counts do not determine them (-S has
+  6.82 with one, 6.83 with two, and 34.7 M in both cases); the keys of a checkpoint do;
+- sizes of -T: those of CSWin-T (depths 1, 2, 21, 1), since the paper does not list it;
+- heads of a slide stage: those of CSWin, without a split into two branches;
+- no LePE in a slide stage, because Slide Attention has its own position bias.
 """
 
 from __future__ import annotations
@@ -65,22 +65,22 @@ SPLIT_SIZES_384 = (1, 2, 12, 12)
 class SlideCSwinConfig(DoublingConfig):
     """Sizes of a Slide-CSwin; image and maps in pixels, (height, width).
 
-    `split_sizes` are the widths of each stage's stripes; slide stages and the last stage, which
-    attends to its whole map, have no use for theirs.
+    `split_sizes` are the widths of each stage's stripes. They are ignored for slide stages and for
+    the last stage, which attends to its whole map.
     """
 
     slide_stages: int = 2
     split_sizes: tuple[int, ...] = SPLIT_SIZES
 
     def resolution(self, stage: int) -> tuple[int, int]:
-        """Height and width of the feature map that a stage works on."""
+        """Height and width of a stage's feature map."""
         height, width = ((size - 3) // 4 + 1 for size in self.image_size)
         for _ in range(stage):
             height, width = -(-height // 2), -(-width // 2)
         return height, width
 
     def stripes(self, stage: int) -> tuple[tuple[int, int], ...]:
-        """Rows and columns of each branch's stripes; one branch sees the whole map."""
+        """Rows and columns of each branch's stripes; a single branch attends to the whole map."""
         height, width = self.resolution(stage)
         split = self.split_sizes[stage]
         last = stage == len(self.depths) - 1
@@ -89,12 +89,12 @@ class SlideCSwinConfig(DoublingConfig):
         return (height, split), (split, width)
 
     def check(self) -> None:
-        """Raise ArchitectureError where the sizes cannot work together."""
+        """Raise ArchitectureError if the sizes are not compatible."""
         stages = len(self.depths)
         height, width = self.image_size
         if min(height, width) < 4:
             raise ArchitectureError(
-                f"image size {height}x{width} is smaller than a patch", "give --image-size"
+                f"image size {height}x{width} is smaller than a patch", "use a larger --image-size"
             )
         if not len(self.heads) == len(self.split_sizes) == stages:
             raise ArchitectureError(
@@ -132,7 +132,7 @@ class CrossShapedBlock(Block):
         qkv = self.qkv(x)
         if len(self.attns) == 1:
             return self.proj(self.attns[0](qkv))
-        # In the order q, k, v, each with the channels of the first branch before the second's.
+        # In the order q, k, v, each with the channels of the first branch, then of the second.
         parts = qkv.chunk(6, dim=-1)
         first, second = torch.cat(parts[0::2], dim=-1), torch.cat(parts[1::2], dim=-1)
         return self.proj(torch.cat((self.attns[0](first), self.attns[1](second)), dim=-1))
@@ -164,7 +164,7 @@ class Merge(nn.Module):
 
 
 class SlideCSwin(Backbone):
-    """Image (B, 3, H, W) → logits (B, classes), or pooled features where there is no head."""
+    """Image (B, 3, H, W) → logits (B, classes), or pooled features without a head."""
 
     def __init__(self, config: SlideCSwinConfig) -> None:
         super().__init__(config)
@@ -237,7 +237,7 @@ def _recognise(
         hidden = state["stage1.0.mlp.fc1.weight"].shape[0]
         kernel_size = state["stage1.0.attn.dep_conv.weight"].shape[-1]
     stages = range(len(depths))
-    size = given_size(config, image_size, "nothing in a Slide-CSwin's weights depends on it")
+    size = given_size(config, image_size, "the weights of a Slide-CSwin do not depend on it")
     inferred = SlideCSwinConfig(
         image_size=size,
         embed_dim=embed_dim,
@@ -252,13 +252,13 @@ def _recognise(
         qkv_bias="stage1.0.attn.qkv.bias" in state,
     )
     assumed = {
-        "qk_scale": "qk_scale taken as d^-0.5",
-        "heads": "heads of the stages without Slide Attention taken to double from stage to stage",
-        "split_sizes": "split sizes taken as the published models' "
+        "qk_scale": "qk_scale d^-0.5",
+        "heads": "heads of the stages without Slide Attention double from stage to stage",
+        "split_sizes": "split sizes of the published models "
         f"({', '.join(map(str, inferred.split_sizes))})",
     }
     open_fields = [note for field, note in assumed.items() if field not in (config or {})]
-    notes = (f"not in the file: {'; '.join(open_fields)}",) if open_fields else ()
+    notes = (f"assumed: {'; '.join(open_fields)}",) if open_fields else ()
     return InferredConfig(with_given(inferred, config), notes)
 
 

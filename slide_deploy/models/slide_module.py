@@ -1,6 +1,6 @@
-"""A lone Slide Attention module as a model of its own, NCHW in and out.
+"""A single Slide Attention module as a model, with NCHW input and output.
 
-This is how the authors' DAT repository ships it, and how it travels into detectors.
+The authors' DAT repository and detectors use it in this way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["FAMILY", "SlideModule", "SlideModuleConfig"]
 
 @dataclass(frozen=True)
 class SlideModuleConfig:
-    """One attention module and the map it works on, (height, width) in pixels."""
+    """One attention module and the size of its map, (height, width) in pixels."""
 
     image_size: tuple[int, int]
     attention: AttentionConfig
@@ -57,7 +57,7 @@ def _recognise(
         raise ArchitectureError(
             f"a Slide Attention of width {dim} cannot have {inner} inner channels "
             f"and heads of {head_dim}",
-            "is it the whole module's state dict?",
+            "check that the state dict is complete",
         )
     attention = AttentionConfig(
         dim=dim,
@@ -71,10 +71,10 @@ def _recognise(
     )
     if image_size is None:
         raise AmbiguousModel(
-            "a lone Slide Attention module works on maps of any size",
-            "pass the map's size, e.g. --image-size 14x14",
+            "a single Slide Attention module works on maps of any size",
+            "pass the size of the map, e.g. --image-size 14x14",
         )
-    note = "no config in the file: qk_scale taken as (C/h)^-0.5"
+    note = "assumed: qk_scale (C/h)^-0.5"
     return InferredConfig(SlideModuleConfig(image_size, attention), (note,))
 
 

@@ -3,27 +3,27 @@
 Sources: Hassani et al., CVPR 2023, arXiv 2204.07143, whose public implementation (SHI-Labs/
 Neighborhood-Attention-Transformer) gives the state-dict names and the sizes of mini, T and S;
 Pan et al., CVPR 2023, arXiv 2304.04237, for the replacement. No code of Slide-NAT is public.
-Feature maps travel as (B, H, W, C).
+Feature maps are (B, H, W, C).
 
-Counts at 224×224 and 1000 classes: `count_parameters` of the training form, `count_flops` of the
-fused one (FLOPs in billions of multiply-adds), of these what only the dense formulation of
-neighbourhood attention adds at 14×14, the same of NAT itself, and what the papers print.
+Counts at 224×224 and 1000 classes: `count_parameters` of the unfused model; `count_flops` of the
+fused model (FLOPs in billions of multiply-adds), with the hidden products of neighbourhood
+attention at 14×14 ("added") and without them; the same of NAT; and the counts in the papers.
 
-| model | params | printed | FLOPs | added | without it | printed | NAT's without it | printed |
+| model | params | paper | FLOPs | added | without it | paper | NAT's without it | paper |
 |---|---|---|---|---|---|---|---|---|
 | Slide-NAT-mini | 20.0 M | – | 2.85 | 0.09 | 2.76 | – | 2.69 | 2.7 |
 | Slide-NAT-T | 27.9 M | 28 M | 4.62 | 0.27 | 4.36 | 4.3 | 4.30 | 4.3 |
 | Slide-NAT-S | 50.8 M | 51 M | 8.27 | 0.40 | 7.87 | 7.8 | 7.77 | 7.8 |
 
-The FLOPs without the addition are 1 % above the printed ones, which equal NAT's own: the depthwise
-convolutions of Slide Attention (0.16 G in -T, 0.24 G in -S) seem to be counted in part or not.
+The FLOPs without the addition are 1 % above the paper's, which equal those of NAT. So the paper
+does not seem to count all depthwise convolutions of Slide Attention (0.16 G in -T, 0.24 G in -S).
 
-What the paper leaves open, and what is taken here:
+Choices that the paper leaves open:
 - slide stages: 1 and 2, as in the published Slide-Swin. With one, FLOPs would be 4.33 and 7.83,
-  and parameters the same 27.9 M and 50.8 M; a checkpoint's keys decide it, not this choice;
+  and parameters the same 27.9 M and 50.8 M. The keys of a checkpoint determine them;
 - k = 3 in slide stages, as in the published Slide-Swin, and NAT's 7 in the others;
-- sizes of mini: NAT-mini's, since the paper has no row for it; heads, MLP ratios (3, in -S 2) and
-  layer scale (in -S only) are NAT's everywhere.
+- sizes of mini: those of NAT-mini, since the paper does not list it. Heads, MLP ratios (3, in -S 2)
+  and layer scale (in -S only) are those of NAT.
 """
 
 from __future__ import annotations
@@ -71,16 +71,18 @@ class SlideNatConfig(DoublingConfig):
     layer_scale: bool = False
 
     def resolution(self, stage: int) -> tuple[int, int]:
-        """Height and width of the feature map that a stage works on."""
+        """Height and width of a stage's feature map."""
         height, width = self.image_size
         for _ in range(stage + 2):
             height, width = -(-height // 2), -(-width // 2)
         return height, width
 
     def check(self) -> None:
-        """Raise ArchitectureError where the sizes cannot work together."""
+        """Raise ArchitectureError if the sizes are not compatible."""
         if min(self.image_size) < 1:
-            raise ArchitectureError(f"no image is {self.image_size[0]}x{self.image_size[1]}")
+            raise ArchitectureError(
+                f"image size {self.image_size[0]}x{self.image_size[1]} is empty"
+            )
         if len(self.heads) != len(self.depths):
             raise ArchitectureError(
                 f"{len(self.depths)} stages, but {len(self.heads)} numbers of heads"
@@ -125,7 +127,7 @@ def _attention(config: SlideNatConfig, stage: int) -> nn.Module:
 
 
 class ScalableBlock(Block):
-    """A block with Slide or neighbourhood attention, whose two branches are scaled where asked."""
+    """A block with Slide or neighbourhood attention, and optional layer scale."""
 
     def __init__(self, config: SlideNatConfig, stage: int) -> None:
         dim = config.dim(stage)
@@ -152,7 +154,7 @@ def _level(config: SlideNatConfig, stage: int) -> Stage:
 
 
 class SlideNat(Backbone):
-    """Image (B, 3, H, W) → logits (B, classes), or pooled features where there is no head."""
+    """Image (B, 3, H, W) → logits (B, classes), or pooled features without a head."""
 
     def __init__(self, config: SlideNatConfig) -> None:
         super().__init__(config)
@@ -215,7 +217,7 @@ def _recognise(
         hidden = state["levels.0.blocks.0.mlp.fc1.weight"].shape[0]
         kernel_size = state["levels.0.blocks.0.attn.dep_conv.weight"].shape[-1]
     inferred = SlideNatConfig(
-        image_size=given_size(config, image_size, "nothing in a Slide-NAT's weights depends on it"),
+        image_size=given_size(config, image_size, "the weights of a Slide-NAT do not depend on it"),
         embed_dim=embed_dim,
         depths=depths,
         heads=tuple(heads),
@@ -228,7 +230,7 @@ def _recognise(
         qkv_bias="levels.0.blocks.0.attn.qkv.bias" in state,
         layer_scale="levels.0.blocks.0.gamma1" in state,
     )
-    notes = () if "qk_scale" in (config or {}) else ("not in the file: qk_scale taken as d^-0.5",)
+    notes = () if "qk_scale" in (config or {}) else ("assumed: qk_scale d^-0.5",)
     return InferredConfig(with_given(inferred, config), notes)
 
 

@@ -1,13 +1,12 @@
 """Slide-PVT: Pyramid Vision Transformer with Slide Attention in its first stages.
 
 Sources: Pan et al., CVPR 2023, arXiv 2304.04237, on Wang et al., ICCV 2021, arXiv 2102.12122.
-State-dict names are those of PVT's public implementation. There is no public code of the
-two together, and the paper's counts decide what it leaves open: they are met where Slide
-Attention replaces spatial-reduction attention in stages 1 and 2 and all else is PVT's,
-class token, position embeddings and MLP ratios included.
+State-dict names are those of PVT's public implementation. No code of Slide-PVT is public. The
+paper's counts agree if Slide Attention replaces spatial-reduction attention in stages 1 and 2, and
+everything else is PVT's, including class token, position embeddings and MLP ratios.
 
-At 224×224 with 1000 classes; parameters of the training form, its frozen one-hot kernels
-included, and multiply-adds of the fused form:
+At 224×224 with 1000 classes; parameters of the unfused model, including its frozen one-hot kernels,
+and multiply-adds of the fused model:
 
     model           parameters   paper      FLOPs     paper
     Slide-PVT-T     12.23 M      12.2 M     2.02 G    2.0 G
@@ -15,7 +14,8 @@ included, and multiply-adds of the fused form:
     Slide-PVT-M     42.45 M         -       6.81 G      -
     Slide-PVT-L     58.61 M         -      10.03 G      -
 
-In stage 1 alone it would be 12.7 M and 23.7 M for T and S, in stages 1 to 3 11.4 M and 20.3 M.
+With Slide Attention in stage 1 alone, T and S would have 12.7 M and 23.7 M parameters, in stages 1
+to 3 11.4 M and 20.3 M.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class SlidePvtConfig(PyramidConfig):
-    """Sizes of a Slide-PVT. `position_size` is the image size that its position embeddings
-    were trained for: for another `image_size` they are resized, as public detectors do."""
+    """Sizes of a Slide-PVT. `position_size` is the image size for which its position embeddings
+    were trained; for another `image_size` they are resized, as in public detectors."""
 
     position_size: tuple[int, int]
     patch_size: int = 4
@@ -65,7 +65,7 @@ class SlidePvtConfig(PyramidConfig):
         return self.map_of(self.image_size, stage)
 
     def map_of(self, image: tuple[int, int], stage: int) -> tuple[int, int]:
-        """Height and width of a stage's map of such an image: incomplete patches are cut off."""
+        """Height and width of a stage's map of such an image, without incomplete patches."""
         step = self.patch_size * 2**stage
         return image[0] // step, image[1] // step
 
@@ -73,7 +73,7 @@ class SlidePvtConfig(PyramidConfig):
 class Positions(nn.Module):
     """Resizes learned position embeddings, (1, h·w, C) → (1, H, W, C), bilinearly.
 
-    One constant matrix per axis: an operation that every target has, and folds away.
+    It multiplies by one constant matrix per axis, which every target supports and can fold.
     """
 
     rows: Tensor
@@ -103,7 +103,7 @@ def _weights(size: int, wanted: int) -> Tensor:
 
 
 class SlidePvt(nn.Module):
-    """Image (B, 3, H, W) → logits (B, classes), or the class token where there is no head."""
+    """Image (B, 3, H, W) → logits (B, classes), or the class token without a head."""
 
     cls_token: nn.Parameter
 
@@ -116,7 +116,7 @@ class SlidePvt(nn.Module):
         self.positions = nn.ModuleList()
         for stage, dim in enumerate(config.embed_dims):
             trained = config.map_of(config.position_size, stage)
-            tokens = math.prod(trained) + (stage == last)  # the class token has a position too
+            tokens = math.prod(trained) + (stage == last)  # including that of the class token
             patch = config.patch_size if stage == 0 else 2
             number = stage + 1
             self.add_module(f"patch_embed{number}", patch_embed(channels, dim, patch, patch))
@@ -129,7 +129,7 @@ class SlidePvt(nn.Module):
         self.head = classifier(config.features, config.num_classes)
 
     def position(self, stage: int) -> Tensor:
-        """Position embeddings of a stage's map, (1, H, W, C), the class token's left out."""
+        """Position embeddings of a stage's map, (1, H, W, C), without that of the class token."""
         embedding: Tensor = self.get_parameter(f"pos_embed{stage + 1}")
         if stage == len(self.config.depths) - 1:
             embedding = embedding[:, 1:]
@@ -141,7 +141,7 @@ class SlidePvt(nn.Module):
         return self.get_submodule(f"block{stage + 1}")(x).permute(0, 3, 1, 2)
 
     def classify(self, x: Tensor) -> Tensor:
-        """The last stage with the class token in front of the map's: (B, C, H, W) → (B, C')."""
+        """The last stage, with the class token before the map's tokens: (B, C, H, W) → (B, C')."""
         last = len(self.config.depths)
         x = self.get_submodule(f"patch_embed{last}")(x)
         _, height, width, channels = x.shape
@@ -160,7 +160,7 @@ class SlidePvt(nn.Module):
         return self.head(self.classify(x))
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Each stage's map, (B, C, H, W), as public detectors take it: without class token."""
+        """Each stage's map, (B, C, H, W), without class token, as in public detectors."""
         maps = []
         for stage in range(len(self.config.depths)):
             x = self.attend(x, stage)
@@ -172,8 +172,8 @@ def _check(config: SlidePvtConfig) -> None:
     config.check()
     if len(config.depths) == config.slide_stages or config.sr_ratios[-1] != 1:
         raise ArchitectureError(
-            "the last stage holds a class token beside its map: it needs plain attention",
-            "leave it without Slide Attention and without reduction",
+            "the last stage has a class token, so it needs plain attention",
+            "use neither Slide Attention nor reduction in it",
         )
     if min(config.map_of(config.position_size, len(config.depths) - 1)) < 1:
         raise ArchitectureError("the position embeddings of the last stage are empty")
@@ -219,9 +219,9 @@ def _recognise(
     trained = training_size(config) or _trained_size(state, patch, image_size)
     text = "x".join(map(str, trained))
     if image_size not in (None, trained):
-        notes = (*notes, f"position embeddings taken as those of {text} images and resized")
+        notes = (*notes, f"assumed: position embeddings of {text} images, which are resized")
     elif config is None:
-        notes = (*notes, f"position embeddings taken as those of {text} images")
+        notes = (*notes, f"assumed: position embeddings of {text} images")
     return InferredConfig(
         SlidePvtConfig(
             image_size=image_size or trained, position_size=trained, patch_size=patch, **sizes
@@ -233,9 +233,9 @@ def _recognise(
 def _trained_size(
     state: Mapping[str, Tensor], patch: int, image_size: tuple[int, int] | None
 ) -> tuple[int, int]:
-    """The size asked for where it has as many positions, else a square that has.
+    """The given size, if it has as many positions; else the square that has.
 
-    A count of positions does not tell a square from a map that is longer and narrower.
+    The number of positions does not determine the aspect ratio of the map.
     """
     tokens = state["pos_embed1"].shape[1]
     if image_size is not None and (image_size[0] // patch) * (image_size[1] // patch) == tokens:

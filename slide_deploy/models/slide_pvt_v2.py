@@ -1,12 +1,12 @@
 """Slide-PVTv2: Pyramid Vision Transformer v2 with Slide Attention in its first stages.
 
 Sources: Pan et al., CVPR 2023, arXiv 2304.04237, on Wang et al., "PVT v2", arXiv 2106.13797.
-State-dict names are those of PVTv2's public implementation. There is no public code of the
-two together, and the paper's counts decide what it leaves open: Slide Attention replaces
-spatial-reduction attention in stages 1 and 2, as in Slide-PVT, and all else is PVTv2's.
+State-dict names are those of PVTv2's public implementation. No code of Slide-PVTv2 is public. Slide
+Attention replaces spatial-reduction attention in stages 1 and 2, as in Slide-PVT, and everything
+else is PVTv2's.
 
-At 224×224 with 1000 classes; parameters of the training form, its frozen one-hot kernels
-included, and multiply-adds of the fused form:
+At 224×224 with 1000 classes; parameters of the unfused model, including its frozen one-hot kernels,
+and multiply-adds of the fused model:
 
     model             parameters   paper      FLOPs     paper
     Slide-PVTv2-B0     3.43 M         -       0.60 G      -
@@ -16,9 +16,9 @@ included, and multiply-adds of the fused form:
     Slide-PVTv2-B4    59.80 M         -      10.32 G      -
     Slide-PVTv2-B5    79.70 M         -      11.90 G      -
 
-B2's parameters are not met, though its FLOPs are: stage 1 alone would make 24.6 M, stages
-1 to 3 21.2 M, and PVTv2's linear variant in stages 3 and 4 22.6 M. Two of stage 3's six blocks
-replaced as well would make 22.8 M and 4.20 G, but nothing says so, nor which two.
+The FLOPs of B2 agree with the paper; its parameters do not. Slide Attention in stage 1 alone would
+give 24.6 M, in stages 1 to 3 21.2 M, and PVTv2's linear variant in stages 3 and 4 22.6 M. Two of
+the six blocks of stage 3 in addition would give 22.8 M and 4.20 G, but the paper does not say so.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class SlidePvtV2Config(PyramidConfig):
-    """Sizes of a Slide-PVTv2. Its patches overlap, 7×7 at stride 4 and then 3×3 at stride 2,
-    and nothing in it depends on the image size."""
+    """Sizes of a Slide-PVTv2. Its patches overlap, 7×7 at stride 4 and then 3×3 at stride 2. No
+    weight depends on the image size."""
 
     def resolution(self, stage: int) -> tuple[int, int]:
         step = 4 * 2**stage
@@ -77,7 +77,7 @@ class DWConv(nn.Module):
 
 
 class ConvMlp(nn.Module):
-    """Linear, depthwise convolution, GELU (erf), Linear: it tells tokens where they are."""
+    """Linear, depthwise convolution (which encodes positions), GELU (erf), Linear."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class ConvMlp(nn.Module):
 
 
 class SlidePvtV2(nn.Module):
-    """Image (B, 3, H, W) → logits (B, classes), or pooled features where there is no head."""
+    """Image (B, 3, H, W) → logits (B, classes), or pooled features without a head."""
 
     def __init__(self, config: SlidePvtV2Config) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class SlidePvtV2(nn.Module):
         return self.head(self.forward_features(x)[-1].mean(dim=(2, 3)))
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Each stage's map after its norm, (B, C, H, W), as public detectors take it."""
+        """Each stage's map after its norm, (B, C, H, W), as in public detectors."""
         maps = []
         for number in range(1, len(self.config.depths) + 1):
             for part in ("patch_embed", "block", "norm"):
@@ -173,10 +173,10 @@ def _recognise(
     if any(key.endswith("sr.weight") and value.shape[-1] == 1 for key, value in state.items()):
         raise ArchitectureError(
             "its global stages reduce by pooling to 7x7 (PVTv2's linear variant)",
-            "no Slide-PVTv2 of the paper is of this kind: export it as a module of your own",
+            "the paper has no such Slide-PVTv2: export it as a custom model with --model",
         )
     trained = image_size or training_size(config)
-    size = given_size(None, trained, "nothing in a PVTv2 depends on it")
+    size = given_size(None, trained, "the weights of a PVTv2 do not depend on it")
     return InferredConfig(SlidePvtV2Config(image_size=size, **sizes), notes)
 
 

@@ -1,7 +1,7 @@
 """Slide-Swin: Swin Transformer with Slide Attention in its first stages.
 
 Source: Pan et al., CVPR 2023, arXiv 2304.04237; state-dict names are those of the public
-implementation. Feature maps travel as (B, H, W, C).
+implementation. Feature maps are (B, H, W, C).
 """
 
 from __future__ import annotations
@@ -56,24 +56,24 @@ class SlideSwinConfig(DoublingConfig):
     patch_norm: bool = True
 
     def resolution(self, stage: int) -> tuple[int, int]:
-        """Height and width of the feature map that a stage works on."""
+        """Height and width of a stage's feature map."""
         step = self.patch_size * 2**stage
         return self.image_size[0] // step, self.image_size[1] // step
 
     def window(self, stage: int) -> int:
-        """Side of a stage's windows: never larger than its feature map."""
+        """Size of a stage's windows, at most that of its feature map."""
         return min(self.window_size, *self.resolution(stage))
 
     def check(self) -> None:
-        """Raise ArchitectureError where the sizes cannot work together."""
+        """Raise ArchitectureError if the sizes are not compatible."""
         last = len(self.depths) - 1
         multiple = self.patch_size * 2**last
         height, width = self.image_size
         name = f"image size {height}x{width}"
         if min(height, width) < multiple or height % multiple or width % multiple:
             raise ArchitectureError(
-                f"{name} cannot be cut into patches and halved {last} times",
-                f"give --image-size a multiple of {multiple}",
+                f"{name} cannot be divided into patches and halved {last} times",
+                f"use an --image-size that is a multiple of {multiple}",
             )
         for stage in range(self.slide_stages, len(self.depths)):
             (rows, columns), window = self.resolution(stage), self.window(stage)
@@ -81,7 +81,7 @@ class SlideSwinConfig(DoublingConfig):
                 raise ArchitectureError(
                     f"{name} gives stage {stage} a {rows}x{columns} map, "
                     f"which windows of {window} do not tile",
-                    "give --image-size the size that the model was trained for",
+                    "set --image-size to the size that the model was trained for",
                 )
         super().check()
 
@@ -93,7 +93,7 @@ def _patch_embed(config: SlideSwinConfig) -> PatchEmbed:
 
 
 class PatchMerging(nn.Module):
-    """2×2 neighbours into one token: (B, H, W, C) → (B, H/2, W/2, 2C)."""
+    """Merge 2×2 neighbours into one token: (B, H, W, C) → (B, H/2, W/2, 2C)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ def _layer(config: SlideSwinConfig, stage: int) -> Stage:
 
 
 class SlideSwin(Backbone):
-    """Image (B, 3, H, W) → logits (B, classes), or pooled features where there is no head."""
+    """Image (B, 3, H, W) → logits (B, classes), or pooled features without a head."""
 
     def __init__(self, config: SlideSwinConfig) -> None:
         super().__init__(config)
@@ -206,9 +206,9 @@ def slide_swin_b(num_classes: int = 1000) -> SlideSwin:
 
 
 def fold_windows(model: nn.Module) -> nn.Module:
-    """A copy of `model` with every window attention folded; the model itself stays as it is.
+    """A copy of `model` with every window attention folded; the model itself is not modified.
 
-    Raises ConversionError where a folded one is not equal to the module that it replaces.
+    Raises ConversionError if the output of a folded module differs from that of the original.
     """
     copied = copy.deepcopy(model)
     for name, block in copied.named_modules():
@@ -235,7 +235,7 @@ def _recognise(
 def _from_training_config(
     config: Mapping[str, Any], image_size: tuple[int, int] | None
 ) -> SlideSwinConfig:
-    """Sizes from the `config` node that the public training script stores."""
+    """Sizes from the `config` node of the public training script."""
     try:
         swin, slide = config["MODEL"]["SWIN"], config["MODEL"]["SLIDE"]
         size = config["DATA"]["IMG_SIZE"]
@@ -259,7 +259,7 @@ def _from_training_config(
     except (KeyError, TypeError, ValueError) as error:
         raise ArchitectureError(
             f"the checkpoint's config cannot be read: {type(error).__name__} {error}",
-            "save the bare state dict to have the architecture read off its shapes",
+            "save the bare state dict, so that the architecture is inferred from its shapes",
         ) from error
 
 
@@ -285,7 +285,7 @@ def _from_state(state: Mapping[str, Tensor], image_size: tuple[int, int] | None)
     found, notes = _image_size(state, patch_size, depths, windows)
     if image_size is not None:
         notes = ()
-    why = "no window stage and no position embedding fixes it"
+    why = "there is no window stage and no position embedding"
     config = SlideSwinConfig(
         image_size=given_size(None, image_size or found, why),
         embed_dim=embed_dim,
@@ -302,11 +302,11 @@ def _from_state(state: Mapping[str, Tensor], image_size: tuple[int, int] | None)
         ape="absolute_pos_embed" in state,
         patch_norm="patch_embed.norm.weight" in state,
     )
-    return InferredConfig(config, ("no config in the file: qk_scale taken as d^-0.5", *notes))
+    return InferredConfig(config, ("assumed: qk_scale d^-0.5", *notes))
 
 
 def _mlp_ratio(hidden: list[int], embed_dim: int) -> float:
-    """The ratio that gives every stage its hidden width, which is rounded down from it."""
+    """The ratio that gives every stage its hidden width, which is rounded down."""
     widths = [embed_dim * 2**stage for stage in range(len(hidden))]
     lowest = max(h / width for h, width in zip(hidden, widths, strict=True))
     if [int(width * lowest) for width in widths] == hidden:
@@ -317,14 +317,14 @@ def _mlp_ratio(hidden: list[int], embed_dim: int) -> float:
 def _image_size(
     state: Mapping[str, Tensor], patch: int, depths: tuple[int, ...], windows: Mapping[int, int]
 ) -> tuple[tuple[int, int] | None, tuple[str, ...]]:
-    """Image size, square, from what fixes a stage's map; with a note where it is assumed."""
+    """A square image size from windows or position embeddings, with a note if it is assumed."""
     if (embedding := state.get("absolute_pos_embed")) is not None:
         side = patch * math.isqrt(embedding.shape[1])
         if (side // patch) ** 2 != embedding.shape[1]:
             return None, ()
         note = (
-            f"image size {side} assumed: the {embedding.shape[1]} position embeddings are taken "
-            "to be those of a square; --image-size HxW overrides"
+            f"assumed: image size {side}, because {embedding.shape[1]} position embeddings are "
+            "those of a square; --image-size HxW overrides it"
         )
         return (side, side), (note,)
     largest = max(windows.values(), default=0)
@@ -334,8 +334,8 @@ def _image_size(
             if mask is not None:
                 side = math.isqrt(mask.shape[0]) * window * patch * 2**stage
                 return (side, side), ()
-        # A window shrinks only to its map, and an odd block would shift if it could: its mask
-        # would be there, unless the file has lost its buffers.
+        # A window without a shift mask in an odd block has the size of its map, unless the file
+        # lacks buffers.
         kept = f"layers.{stage}.blocks.0.attn.relative_position_index" in state
         if window < largest or (kept and depths[stage] > 1):
             side = window * patch * 2**stage
@@ -343,8 +343,8 @@ def _image_size(
     for stage, window in windows.items():
         side = window * patch * 2**stage
         note = (
-            f"image size {side} assumed: the window of stage {stage} ({window}x{window}) is taken "
-            "to see its whole map, as in the published models; --image-size overrides"
+            f"assumed: image size {side}, because the window of stage {stage} ({window}x{window}) "
+            "covers its map in the published models; --image-size overrides it"
         )
         return (side, side), (note,)
     return None, ()

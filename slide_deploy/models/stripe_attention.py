@@ -18,8 +18,8 @@ __all__ = ["StripeAttention"]
 class StripeAttention(nn.Module):
     """Multi-head attention within each stripe; q, k, v as (B, H, W, 3C) → (B, H, W, C).
 
-    A map that stripes do not tile gets zeros around it, after the projection, half on each side,
-    as in the public segmentation backbone: these keys are not hidden, their logits are 0.
+    A map that stripes do not tile is padded with zeros, after the projection, half on each side, as
+    in the public segmentation backbone. These keys are not hidden; their logits are 0.
     """
 
     fixes_size = "attends in stripes that are cut for one map"

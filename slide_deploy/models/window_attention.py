@@ -1,7 +1,7 @@
 """Swin's window attention on feature maps, in tensors of rank 4 and below.
 
 Source: Liu et al., "Swin Transformer", ICCV 2021, arXiv 2103.14030. State-dict names are
-those of the public implementation; windows are cut by merging axes, never by 6-D views.
+those of the public implementation; windows are partitioned by merging axes, not by 6-D views.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def relative_position_index(window: int) -> Tensor:
 
 
 def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
-    """−100 between tokens that only the cyclic shift made neighbours, shape (windows, w², w²)."""
+    """−100 between tokens that are neighbours only by the cyclic shift, (windows, w², w²)."""
 
     def regions(size: int) -> Tensor:
         position = torch.arange(size)
@@ -44,7 +44,7 @@ def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
 
 
 def partition(x: Tensor, window: int) -> Tensor:
-    """Cut (B, H, W, C) into windows, (B·H·W / w², w², C)."""
+    """Divide (B, H, W, C) into windows, (B·H·W / w², w², C)."""
     return to_windows(x, window, window)
 
 
@@ -62,8 +62,8 @@ def cyclic_shift(x: Tensor, shift: int) -> Tensor:
 class WindowAttention(nn.Module):
     """Multi-head attention within (shifted) windows; (B, H, W, C) → (B, H, W, C).
 
-    `window` must divide H and W. `shift` moves the windows' grid cyclically; tokens that
-    are neighbours only by the wrap-around do not see each other.
+    `window` must divide H and W. `shift` moves the grid of windows cyclically; tokens that are
+    neighbours only by the cyclic shift do not attend to each other.
     """
 
     relative_position_index: Tensor
@@ -102,12 +102,12 @@ class WindowAttention(nn.Module):
             x = cyclic_shift(x, -self.shift)
         windows = partition(x, self.window)
 
-        # Unlike Slide Attention the 3C outputs are split q, k, v first, then by head.
+        # Unlike in Slide Attention, the 3C outputs are split by q, k, v first, then by head.
         qkv = self.qkv(windows).reshape(-1, tokens, 3 * heads, self.dim // heads)
         q, k, v = qkv.permute(0, 2, 1, 3).chunk(3, dim=1)
         bias = self.bias()
         if mask is not None:
-            # Windows and heads share an axis, so that one addition serves both at rank 4.
+            # Windows and heads form one axis, so that the addition has rank 4.
             groups = len(mask) * heads
             q, k, v = (x.reshape(-1, groups, tokens, self.dim // heads) for x in (q, k, v))
             bias = (bias + mask[:, None]).reshape(groups, tokens, tokens)

@@ -1,1 +1,1 @@
-"""What goes around a model: preprocessing, labels, images."""
+"""Preprocessing, labels, images."""

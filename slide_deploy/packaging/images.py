@@ -1,4 +1,4 @@
-"""A folder of the user's own images as arrays that a model takes."""
+"""Reads a folder of images as inputs of a model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 def read_images(
     folder: Path, spec: TensorSpec, preprocessing: Preprocessing | None = None
 ) -> tuple[np.ndarray, ...]:
-    """Every .npy array and every picture of a folder, as float32 of one image for input `spec`.
+    """Every .npy array and every picture of a folder as a float32 image for the input `spec`.
 
-    Arrays are taken as they are; pictures go through `preprocessing`, without one through the
-    `imagenet` preset. Raises UsageError where the folder has none or one does not fit.
+    Arrays are not changed; pictures are preprocessed, by default with the preset `imagenet`.
+    Raises UsageError if the folder has no image, or one does not match the input.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder of images", "give a folder of .npy or .png")
+        raise UsageError(f"{folder} is not a folder of images", "pass a folder of .npy or .png")
     wanted = tuple(int(size) for size in spec.shape[1:])
     paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".npy", *PICTURES)]
     if not paths:
@@ -45,7 +45,7 @@ def _array(path: Path, wanted: tuple[int, ...]) -> np.ndarray:
         raise UsageError(f"{path} is not a .npy array", "save it with numpy.save") from error
     if array.shape != wanted or array.dtype.kind != "f" or not np.isfinite(array).all():
         raise UsageError(
-            f"{path} is {array.dtype} of shape {array.shape} where the input is {wanted}, finite",
+            f"{path} is {array.dtype} of shape {array.shape}, but the input is finite {wanted}",
             "save images as (C, H, W) of float32, normalised as in training",
         )
     return np.asarray(array, dtype=np.float32)
@@ -56,7 +56,7 @@ def _picture(
 ) -> np.ndarray:
     if len(wanted) != 3 or 3 not in (wanted[0], wanted[-1]):
         raise UsageError(
-            f"{path} is a picture, the input is of shape {wanted}", "save arrays as .npy"
+            f"{path} is a picture, but the input has shape {wanted}", "save arrays as .npy"
         )
     way = preprocessing or preset("imagenet", (wanted[1], wanted[2]))
     try:
@@ -66,7 +66,7 @@ def _picture(
         raise UsageError(f"{where}{error.message}", error.hint) from error
     if image.shape != wanted:
         raise UsageError(
-            f"{path} becomes {image.shape} by the preprocessing where the input is {wanted}",
-            "give a preprocessing that resizes and crops to the model's size",
+            f"{path} becomes {image.shape} by the preprocessing, but the input is {wanted}",
+            "use a preprocessing that resizes and crops to the model's size",
         )
     return image

@@ -1,4 +1,4 @@
-"""JSON files that people write by hand: one clear error for each that cannot be meant."""
+"""Reads JSON files that users write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["parse_json", "read_json_object", "read_text"]
 
 
 def read_text(path: Path, what: str) -> str:
-    """The text of a UTF-8 file, without a byte order mark; UsageError where there is none."""
+    """The text of a UTF-8 file, without byte order mark; UsageError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
@@ -23,13 +23,13 @@ def read_text(path: Path, what: str) -> str:
 
 
 def parse_json(path: Path, what: str) -> Any:
-    """The JSON value in a file; UsageError where it is none, or a key stands there twice."""
+    """The JSON value in a file; UsageError if it is not valid or has a duplicate key."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
-                raise ValueError(f"the key {key!r} stands there twice")
+                raise ValueError(f"the key {key!r} is a duplicate")
             found[key] = value
         return found
 
@@ -40,8 +40,8 @@ def parse_json(path: Path, what: str) -> Any:
 
 
 def read_json_object(path: Path, what: str) -> dict[str, Any]:
-    """The JSON object in a file; UsageError where it holds another value."""
+    """The JSON object in a file; UsageError if it contains another value."""
     content = parse_json(path, what)
     if not isinstance(content, dict):
-        raise UsageError(f"{path} holds no JSON object", f"write the {what} as {{…}}")
+        raise UsageError(f"{path} contains no JSON object", f"write the {what} as {{…}}")
     return content

@@ -16,7 +16,7 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
 
     A `.json` file holds a list of names, or an object {"0": name, "1": name, …}, where a name may
     also be [WordNet id, name], as in imagenet_class_index.json. Any other file is text with one
-    name a line. Names may repeat, as ImageNet's do. Raises UsageError where a name is missing or
+    name per line. Names may repeat, as in ImageNet. Raises UsageError if a name is missing or
     empty, or their number is not `classes`.
     """
     if path.suffix.lower() == ".json":
@@ -25,8 +25,8 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
         names = [line.strip() for line in read_text(path, "labels").rstrip().splitlines()]
     if len(names) != classes:
         raise UsageError(
-            f"{path} has {len(names)} labels, the model has {classes} classes",
-            "give one label for each class, in the order of the model's outputs",
+            f"{path} has {len(names)} labels, but the model has {classes} classes",
+            "write one label for each class, in the order of the model's outputs",
         )
     for index, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
@@ -47,7 +47,7 @@ def _of_json(path: Path, content: Any) -> list[Any]:
                 f'its keys are expected to be "0" to "{len(keys) - 1}"',
             )
         return [_second(content[key]) for key in keys]
-    raise UsageError(f"{path} holds no labels", 'write a list, or an object {"0": "cat", …}')
+    raise UsageError(f"{path} contains no labels", 'write a list, or an object {"0": "cat", …}')
 
 
 def _second(entry: Any) -> Any:

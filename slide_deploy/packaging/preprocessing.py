@@ -1,4 +1,4 @@
-"""From a picture file to the array that a model takes: what its training script did, as data."""
+"""The preprocessing of a picture to the input of a model, as in its training script."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ PRESETS = ("imagenet", "none")
 
 
 class InputKind(StrEnum):
-    """What an artifact takes: the uint8 picture, or what `normalise` makes of it."""
+    """The input of an artifact: the uint8 picture, or the result of `normalise`."""
 
     IMAGE = "image"
     TENSOR = "tensor"
 
 
 class Interpolation(StrEnum):
-    """Pillow's resampling filters; it widens them where a picture shrinks (anti-aliasing)."""
+    """Pillow's resampling filters, which it widens if a picture shrinks (anti-aliasing)."""
 
     NEAREST = "nearest"
     BOX = "box"
@@ -55,27 +55,27 @@ class Interpolation(StrEnum):
 
 
 class Rounding(StrEnum):
-    """How the longer side becomes whole pixels: torchvision rounds down, timm to the nearest."""
+    """The rounding of the longer side: torchvision rounds down, timm to the nearest pixel."""
 
     DOWN = "down"
     NEAREST = "nearest"
 
 
 class ColourOrder(StrEnum):
-    """Order of the channels that the model takes."""
+    """Order of the channels of the model's input."""
 
     RGB = "RGB"
     BGR = "BGR"
 
 
 class Layout(StrEnum):
-    """Order of the axes that the model takes."""
+    """Order of the axes of the model's input."""
 
     NCHW = "NCHW"
     NHWC = "NHWC"
 
 
-# What a file may say for each field, in words.
+# The valid values of each field in a file.
 EXPECTED = {
     "input": '"image" or "tensor"',
     "resize": "the shortest side in pixels, a pair [height, width], or null",
@@ -84,8 +84,8 @@ EXPECTED = {
     "crop": "a pair [height, width] in pixels, or null",
     "colour_order": '"RGB" or "BGR"',
     "scale": "a positive number, such as 0.00392156862745098 for 1/255",
-    "mean": "three numbers, one a channel",
-    "std": "three positive numbers, one a channel",
+    "mean": "three numbers, one per channel",
+    "std": "three positive numbers, one per channel",
     "layout": '"NCHW" or "NHWC"',
 }
 
@@ -94,9 +94,9 @@ EXPECTED = {
 class Preprocessing:
     """Resize, crop at the centre, then (pixel × scale − mean) / std in each channel.
 
-    `resize` is the length in pixels of the shortest side, or an exact (height, width) that may
-    distort, or None for the picture's own size; `crop` is (height, width) or None. `mean` and
-    `std` are in the model's `colour_order`. Raises UsageError for values that cannot be meant.
+    `resize` is the length in pixels of the shortest side, or an exact (height, width), which may
+    change the aspect ratio, or None for no resizing; `crop` is (height, width) or None. `mean` and
+    `std` are in the model's `colour_order`. Raises UsageError for invalid values.
     """
 
     input: InputKind
@@ -128,8 +128,8 @@ def preset(name: str, size: tuple[int, int]) -> Preprocessing:
 
     `imagenet` is the evaluation of the public Swin and PVT training scripts, on which the
     Slide-Transformers were trained: bicubic to 256/224 of the crop on the shortest side (timm's
-    crop_pct 0.875), then the crop. timm evaluates its own Swin weights at crop_pct 0.9: give a
-    file for these. `none` changes nothing. Raises UnknownName.
+    crop_pct 0.875), then the crop. timm evaluates its own Swin weights at crop_pct 0.9, which needs
+    a file. `none` changes nothing. Raises UnknownName.
     """
     if name not in PRESETS:
         raise UnknownName("preprocessing", name, PRESETS)
@@ -155,11 +155,12 @@ def _before_crop(size: int) -> int:
 def of_training_config(
     config: Mapping[str, Any] | None, size: tuple[int, int]
 ) -> Preprocessing | None:
-    """What the public Swin training script evaluates with, or None where `config` tells nothing.
+    """The preprocessing of the public Swin training script in evaluation, or None if `config` has
+    none.
 
-    It reads DATA.INTERPOLATION (another name than bicubic, lanczos or hamming means bilinear
-    there) and TEST.CROP; `size` is the model's (height, width), which may differ from the
-    DATA.IMG_SIZE of training. Sizes up to 32 pixels are not resized.
+    It reads DATA.INTERPOLATION (any name other than bicubic, lanczos or hamming means bilinear) and
+    TEST.CROP; `size` is the model's (height, width), which may differ from the DATA.IMG_SIZE of
+    training. Sizes up to 32 pixels are not resized.
     """
     data, test = ((config or {}).get(section) for section in ("DATA", "TEST"))
     if not isinstance(data, Mapping) or not isinstance(test, Mapping):
@@ -208,11 +209,11 @@ def _unexpected(name: str, value: object, where: str = "") -> UsageError:
 
 
 def load_image(path: Path) -> np.ndarray:
-    """A picture as uint8 (height, width, 3) in RGB, turned as its EXIF orientation says.
+    """A picture as uint8 (height, width, 3) in RGB, rotated according to its EXIF orientation.
 
-    Grey becomes three equal channels, 16 bits become 8, transparency lies over white; of an
-    animation the first frame counts, and colour profiles are not applied. Raises UsageError that
-    names the file where it cannot be read, MissingLibrary without Pillow.
+    Grey becomes three equal channels, 16 bits become 8, the background of transparent pixels is
+    white. Of an animation the first frame is used; colour profiles are not applied. Raises
+    UsageError if the file cannot be read, MissingLibrary without Pillow.
     """
     try:
         from PIL import Image, ImageOps
@@ -230,7 +231,7 @@ def load_image(path: Path) -> np.ndarray:
             return np.array(image.convert("RGB"))
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's decoders also let syntax, struct and index errors through
+    except Exception as error:  # Pillow's decoders also raise syntax, struct and index errors
         raise UsageError(
             f"{path} is not a picture that can be read ({type(error).__name__})",
             "save it again as 8-bit PNG or JPEG, or remove it",
@@ -238,7 +239,7 @@ def load_image(path: Path) -> np.ndarray:
 
 
 def _of_deep_grey(values: np.ndarray) -> np.ndarray:
-    """16-bit grey levels as 8 bits; ValueError for those without a fixed range."""
+    """Convert 16-bit grey levels to 8 bits; ValueError for values without a fixed range."""
     if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
         raise ValueError("grey levels beyond 16 bits")
     grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -248,8 +249,8 @@ def _of_deep_grey(values: np.ndarray) -> np.ndarray:
 def fit(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
     """Resize and crop uint8 (height, width, 3) to the model's size.
 
-    The shortest side and the crop's centre are found as torchvision does. Raises UsageError
-    where the picture is smaller than the crop.
+    The shortest side and the crop's centre are rounded as in torchvision. Raises UsageError if the
+    picture is smaller than the crop.
     """
     image = _resized(preprocessing, image)
     if preprocessing.crop is None:
@@ -258,7 +259,7 @@ def fit(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
     if height < rows or width < columns:
         raise UsageError(
             f"a picture of {height}x{width} pixels is smaller than the crop {rows}x{columns}",
-            "give a larger picture, or a preprocessing that resizes to the crop",
+            "use a larger picture, or a preprocessing that resizes to the crop",
         )
     top, left = round((height - rows) / 2), round((width - columns) / 2)
     return image[top : top + rows, left : left + columns]
@@ -285,7 +286,7 @@ def normalise(
 ) -> np.ndarray:
     """uint8 (…, height, width, 3) in RGB → `dtype` in the model's colours, range and layout.
 
-    Pure numpy, in the arithmetic of `dtype`; leading axes (a batch) stay.
+    The arithmetic is in `dtype`; leading axes such as a batch are kept.
     """
     values = pixels[..., ::-1] if preprocessing.colour_order is ColourOrder.BGR else pixels
     mean, std = np.array(preprocessing.mean, dtype), np.array(preprocessing.std, dtype)
@@ -298,8 +299,8 @@ def normalise(
 def prepare(
     preprocessing: Preprocessing | None, inputs: Mapping[str, np.ndarray]
 ) -> Mapping[str, np.ndarray]:
-    """An artifact's inputs as its model takes them: uint8 pictures normalised in float64, where
-    the preprocessing is part of the artifact; all else as it is."""
+    """Convert an artifact's inputs to those of its model: uint8 pictures are normalised in float64,
+    if the preprocessing is part of the artifact; other inputs are not changed."""
     if preprocessing is None or preprocessing.input is InputKind.TENSOR:
         return inputs
     return {

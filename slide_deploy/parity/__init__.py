@@ -1,1 +1,1 @@
-"""The parity engine: probes, expectations, comparison. Pure numpy; knows no runtime."""
+"""The parity engine: probes, expectations, comparison. Needs numpy only."""

@@ -1,8 +1,8 @@
-"""Where the error of an artifact first exceeds the noise, block by block of the model.
+"""Finds the first block of the model at which the error of an artifact exceeds the noise.
 
-No names are needed. A block's output is the value of the artifact that comes closest to it,
-among those of its size, as it lies or with channels first; a block that a converter has
-merged into others has no such value, and is passed over where a later block agrees again.
+Blocks are found without names: a block's output is the closest value in the artifact of the same
+size, possibly with channels first. A block that a converter has merged into others has no such
+value, and is skipped if a later block agrees.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from slide_deploy.utils.records import Figure
 
 __all__ = ["BlockError", "BlockReference", "first_bad_block", "trace_blocks"]
 
-# Differing by more than this share of the block's own amplitude is not an error, it is
-# another value: the block's own is not there.
+# A value that differs by more than this share of the block's amplitude is not the block's output.
 UNRELATED = 0.5
 
 
@@ -33,9 +32,9 @@ class BlockReference:
 
 @dataclass(frozen=True)
 class BlockError:
-    """How far one block's output is from the float64 reference, in the model's own terms.
+    """The error of one block's output, compared with the float64 reference.
 
-    `noise_ratio` is error / noise; `found` is False where the artifact has no such value.
+    `noise_ratio` is error / noise; `found` is False if the artifact has no such value.
     """
 
     block: str
@@ -48,7 +47,7 @@ class BlockError:
 def trace_blocks(
     values: Iterable[np.ndarray], references: Iterable[BlockReference]
 ) -> tuple[BlockError, ...]:
-    """The error of each block, in the order given; `values` are all those of the artifact."""
+    """The error of each block, in the given order; `values` are all values of the artifact."""
     expected = [(reference, _layouts(reference.reference)) for reference in references]
     best = [np.inf] * len(expected)
     for value in values:
@@ -63,7 +62,7 @@ def trace_blocks(
 
 
 def first_bad_block(trace: tuple[BlockError, ...]) -> str | None:
-    """The first block whose error exceeds the noise; None where every block found is within it."""
+    """The first block whose error exceeds the noise; None if there is none."""
     bad = [index for index, error in enumerate(trace) if error.noise_ratio > NOISE_MULTIPLE]
     last_good = max(set(range(len(trace))) - set(bad), default=-1)
     for index in bad:
@@ -73,7 +72,7 @@ def first_bad_block(trace: tuple[BlockError, ...]) -> str | None:
 
 
 def _layouts(reference: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The values in memory order: as they are, and channels first or last instead."""
+    """The values in memory order: unchanged, with channels first, and with channels last."""
     if reference.ndim < 3:
         return (reference.reshape(-1),)
     first, last = np.moveaxis(reference, -1, 1), np.moveaxis(reference, 1, -1)

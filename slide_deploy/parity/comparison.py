@@ -1,4 +1,4 @@
-"""Hold outputs of an artifact against what the reference says they must be."""
+"""Compares outputs of an artifact with the reference."""
 
 from __future__ import annotations
 
@@ -25,20 +25,18 @@ __all__ = [
     "pooled_ratios",
 ]
 
-# A float32 artifact may differ from float64 by this multiple of what PyTorch's own float32
-# does: room for another order of summation, none for another weight.
+# The error of a float32 artifact may be this multiple of PyTorch's own float32 error, for another
+# order of summation.
 NOISE_MULTIPLE = 10.0
 
-# Over all probes together chance evens out, and the root mean square of the error may be this
-# multiple of the noise's: it notices the small mistakes that no single probe stands out for.
-# Of clean exports, Slide-Swin-T on OpenVINO had the largest: 1.9.
+# The pooled error may be this multiple of the noise. It detects errors that are too small for a
+# single probe. The largest of clean exports was 1.9, for Slide-Swin-T on OpenVINO.
 POOLED_MULTIPLE = 3.0
 
-# Rounding of perturbed copies of an input is independent, a mistake is the same for each: the
-# systematic error may be this multiple of the noise. The largest of 236 clean exports had 0.57, the
-# smallest mistake that this gate alone noticed 1.1 (docs/mutation.md); of those that change
-# anything, a third as many pass as with a gate on the error's size alone, which must leave room for
-# runtimes that round twice as roughly as PyTorch.
+# Rounding errors on perturbed copies of an input are independent; the effect of a wrong weight is
+# the same on each. The systematic error may be this multiple of the noise. The largest of 236 clean
+# exports was 0.57; the smallest of a mutant that only this gate detected was 1.1
+# (docs/mutation.md). Without this gate three times as many mutants pass.
 SYSTEMATIC_MULTIPLE = 1.0
 
 # The problem of every output that PyTorch cannot compute at the precision either.
@@ -57,7 +55,7 @@ class Tolerance:
 
     @property
     def gate(self) -> Gate:
-        """The same as a gate: nothing may lie beyond the tolerance."""
+        """The tolerance as a gate."""
         return Gate(GateKind.TOLERANCE, 0.0, "", str(self))
 
 
@@ -69,8 +67,8 @@ class Comparison:
     gate that judges a comparison alone, by its kind.
 
     For class scores (N, classes), `top1_agreed` of `top1_decided` rows have the reference's
-    top class; rows whose two best classes are closer than the noise are `near_ties` and count
-    for neither.
+    top class. Rows whose two best classes are closer than the noise are `near_ties`, which are
+    not counted.
     """
 
     probe: str
@@ -96,7 +94,7 @@ def compare(
     gates: Sequence[Gate],
     tolerance: Tolerance | None = None,
 ) -> tuple[Comparison, ...]:
-    """Judge every expected output by the gates of its precision scheme, or by a tolerance."""
+    """Compare every expected output, with the gates of its precision scheme or a tolerance."""
     return tuple(
         _compare_one(expectation, name, outputs.get(name), gates, tolerance)
         for name in expectation.references
@@ -122,9 +120,9 @@ def constant_outputs(
 def pooled_ratios(
     expectations: tuple[Expectation, ...], outputs: Mapping[str, Mapping[str, np.ndarray]]
 ) -> dict[str, float]:
-    """Per output, the error over all probes in multiples of the noise, both root mean square.
+    """The pooled error of each output as a multiple of the noise.
 
-    Only outputs of the expected shape on every probe have one.
+    Only outputs with the expected shape on every probe are included.
     """
     ratios = {}
     for name in expectations[0].meant:
@@ -149,7 +147,7 @@ def gate_results(
     pooled: Mapping[str, float],
     systematic: Mapping[str, float],
 ) -> tuple[GateResult, ...]:
-    """The worst figure under each gate; none for a gate that had nothing to measure."""
+    """The worst figure for each gate; gates that do not apply have no result."""
     over_probes = {GateKind.POOLED_ERROR: pooled, GateKind.SYSTEMATIC_ERROR: systematic}
     results = []
     for gate in gates:
@@ -250,7 +248,7 @@ def _overflows(noise: Noise) -> bool:
 
 
 def _snr_loss(snr: float, noise: Noise) -> float:
-    """How many dB the output lies below PyTorch's own rendering; infinite where there is none."""
+    """The loss in dB compared with PyTorch's own rendering; infinite if there is none."""
     own = noise.scheme_snr_db
     if own is None or _overflows(noise):
         return float("inf")
@@ -272,13 +270,13 @@ def _gate_problem(gate: Gate, measured: float, error: float, snr: float, noise: 
     if noise.scheme_snr_db is None:
         return "there is no expectation at this precision to judge by"
     return (
-        f"{snr:.0f} dB where PyTorch has {noise.scheme_snr_db:.0f} dB at this precision "
-        f"(limit: {gate.limit:g} dB less)"
+        f"SNR {snr:.0f} dB, compared with {noise.scheme_snr_db:.0f} dB of PyTorch at this "
+        f"precision (limit: {gate.limit:g} dB less)"
     )
 
 
 def _spread(noise: Noise, gates: Sequence[Gate]) -> float:
-    """How far rounding may move a score, at the precision that the gates are for."""
+    """The largest change of the difference of two scores by rounding."""
     rendered = any(gate.kind is GateKind.SNR_LOSS for gate in gates)
     return (noise.scheme_error if rendered else None) or noise.floor
 
@@ -287,7 +285,7 @@ def _top1(output: np.ndarray, reference: np.ndarray, noise: float) -> tuple[int,
     if reference.ndim != 2 or reference.shape[1] < 2:
         return 0, 0, 0
     best = np.sort(reference, axis=1)[:, -2:]
-    # Two scores may each move by the gate's multiple of the noise, towards each other.
+    # Each score may change by the gate's multiple of the noise.
     clear = best[:, 1] - best[:, 0] > 2 * NOISE_MULTIPLE * noise
     agree = output.argmax(axis=1) == reference.argmax(axis=1)
     return int(clear.sum()), int((clear & agree).sum()), int((~clear).sum())

@@ -1,4 +1,4 @@
-"""What one probe must give, and how it is kept on disk for machines without the model."""
+"""Expected outputs of a probe, and golden vectors, which store them."""
 
 from __future__ import annotations
 

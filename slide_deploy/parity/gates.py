@@ -1,4 +1,4 @@
-"""Gates as data: the largest figure that passes, and what an artifact measured against it."""
+"""Gates and their results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["EACH_COMPARISON", "MEANING", "Gate", "GateKind", "GateResult", "gate
 
 
 class GateKind(StrEnum):
-    """What a gate measures; each figure passes where it is at most the limit."""
+    """The measured figure of a gate, which passes if it is at most the limit."""
 
     MAX_ERROR = "max_error"
     POOLED_ERROR = "pooled_error"
@@ -24,18 +24,18 @@ class GateKind(StrEnum):
 MEANING = {
     GateKind.MAX_ERROR: "error per probe and output",
     GateKind.POOLED_ERROR: "root mean square error over all probes",
-    GateKind.SYSTEMATIC_ERROR: "root mean square error that recurs on perturbed copies of an input",
+    GateKind.SYSTEMATIC_ERROR: "systematic error on perturbed copies of an input",
     GateKind.SNR_LOSS: "loss of signal-to-noise ratio per probe and output",
     GateKind.TOLERANCE: "error beyond the tolerance, per probe and output",
 }
 
-# These judge one output on one probe; the others judge one output over several probes.
+# Gates on one output and one probe; the others are on one output and several probes.
 EACH_COMPARISON = (GateKind.MAX_ERROR, GateKind.SNR_LOSS, GateKind.TOLERANCE)
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A limit on one figure, in `unit`; `basis` names what the limit stands on."""
+    """A limit on one figure, in `unit`; `basis` is the reference of the limit."""
 
     kind: GateKind
     limit: float
@@ -45,10 +45,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class GateResult:
-    """The worst figure of one artifact under one gate, and the output and probe that gave it.
+    """The worst figure of one artifact for one gate, with its output and probe.
 
-    `measured` is infinite where nothing could be measured; `probe` is empty for a gate over
-    several probes.
+    `measured` is infinite if nothing could be measured; `probe` is empty for a gate over several
+    probes.
     """
 
     kind: GateKind
@@ -62,7 +62,7 @@ class GateResult:
 
 
 def gates_text(gates: Sequence[Gate]) -> str:
-    """All limits, then what they stand on, as one line."""
+    """All limits and their bases, as one line."""
     limits = "; ".join(
         f"{MEANING[gate.kind]} ≤ {gate.limit:g} {gate.unit}".rstrip() for gate in gates
     )

@@ -1,4 +1,4 @@
-"""Error figures between an output and its float64 reference."""
+"""Error measures between an output and its float64 reference."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ __all__ = ["max_abs_error", "noise_floor", "noise_rms", "rms_error", "snr_db"]
 
 
 def max_abs_error(output: np.ndarray, reference: np.ndarray) -> float:
-    """max |output − reference|; infinite where the output is not finite."""
+    """max |output − reference|; infinite if the output is not finite."""
     difference = np.abs(output.astype(np.float64) - reference)
     return float(difference.max(initial=0.0)) if np.isfinite(difference).all() else float("inf")
 
 
 def rms_error(output: np.ndarray, reference: np.ndarray) -> float:
-    """Root mean square of output − reference; infinite where the output is not finite."""
+    """Root mean square of output − reference; infinite if the output is not finite."""
     if not output.size:
         return 0.0
     power = float(np.square(output.astype(np.float64) - reference).mean())
@@ -24,14 +24,13 @@ def rms_error(output: np.ndarray, reference: np.ndarray) -> float:
 def noise_floor(rounded: np.ndarray, reference: np.ndarray) -> float:
     """The rounding noise of a model in float32, max |y32 − y64|.
 
-    Never below one rounding of the output itself, so that a lucky float32 run (few outputs,
-    or zeros) does not ask the impossible of an artifact.
+    It is at least one rounding of the output, because few outputs may be exact by chance.
     """
     return max(max_abs_error(rounded, reference), _one_rounding(reference))
 
 
 def noise_rms(rounded: np.ndarray, reference: np.ndarray) -> float:
-    """The same noise as root mean square, and never below that of one rounding."""
+    """The root mean square of the noise, at least that of one rounding."""
     return max(rms_error(rounded, reference), _one_rounding(reference) / 12**0.5)
 
 

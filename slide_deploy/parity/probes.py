@@ -1,4 +1,4 @@
-"""Inputs that an artifact is asked, each with the mistake it is there to catch."""
+"""Probes: the inputs on which artifacts are compared, each for a certain kind of error."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ PERTURBED = 2
 PERTURBED_COPIES = 4
 PERTURBATION = 2.0**-6
 COPY = " perturbed copy "
-OLD_COPY = " echo "  # what golden vectors of earlier versions call a perturbed copy
+OLD_COPY = " echo "  # the name of perturbed copies in golden vectors of earlier versions
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Named inputs of one run, and why they are there."""
+    """Named inputs of one run, and their purpose."""
 
     name: str
     why: str
@@ -43,7 +43,7 @@ def _impulses(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
 
 
 def _ramps(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
-    """A slope along each axis, each of its own steepness."""
+    """A linear slope along each axis, with a different gradient for each."""
     image = np.full(shape, -1.5)
     for axis, steepness in enumerate((0.3, 0.7, 3.0, 1.6)):
         along = [1] * len(shape)
@@ -73,13 +73,13 @@ def _patchwork(shape: tuple[int, ...], rng: Generator) -> np.ndarray:
 
 _Maker = Callable[[tuple[int, ...], Generator], np.ndarray]
 _PROBES: tuple[tuple[str, str, _Maker], ...] = (
-    ("normal", "every weight takes part", lambda shape, rng: rng.standard_normal(shape)),
+    ("normal", "wrong weights", lambda shape, rng: rng.standard_normal(shape)),
     (
         "patchwork",
-        "zeros: biases alone; one colour: borders alone; all of one sign; a photograph's spectrum",
+        "wrong biases (zeros), wrong borders (one colour), values of one sign, a natural spectrum",
         _patchwork,
     ),
-    ("impulses", "padding and shifts at corners, borders and in the middle", _impulses),
+    ("impulses", "wrong padding and shifts at corners, borders and in the middle", _impulses),
     ("ramps", "swapped or flipped axes", _ramps),
     ("large", "overflow in float16", lambda shape, rng: 30 * rng.standard_normal(shape)),
     ("tiny", "underflow in float16", lambda shape, rng: 1e-3 * rng.standard_normal(shape)),
@@ -87,9 +87,9 @@ _PROBES: tuple[tuple[str, str, _Maker], ...] = (
 
 
 def make_probes(inputs: tuple[TensorSpec, ...], seed: int = 0) -> tuple[Probe, ...]:
-    """Seeded probes for inputs of fixed shapes; images are those of rank 4, integers are 0 and 1.
+    """Seeded probes for inputs of fixed shapes. Inputs of rank 4 are images; integers are 0 and 1.
 
-    The same specs and seed give the same bits on every machine.
+    The same specs and seed give identical probes on every machine.
     """
     probes = []
     for index, (name, why, maker) in enumerate(_PROBES):
@@ -102,17 +102,17 @@ def make_probes(inputs: tuple[TensorSpec, ...], seed: int = 0) -> tuple[Probe, .
 
 
 def source(name: str) -> str:
-    """The probe that a perturbed copy belongs to; any other probe's own name."""
+    """The name of the probe that a perturbed copy was made from; otherwise the name itself."""
     return name.partition(COPY)[0].partition(OLD_COPY)[0]
 
 
 def _perturbed_copies(probe: Probe, rng: Generator) -> Iterator[Probe]:
-    # Integers cannot be perturbed, and the same input twice would round the same way.
+    # Integers cannot be perturbed, and equal inputs would be rounded equally.
     if not any(value.dtype == np.float32 for value in probe.inputs.values()):
         return
     for number in range(1, PERTURBED_COPIES + 1):
         inputs = {name: _perturbed(value, rng) for name, value in probe.inputs.items()}
-        why = f"{probe.name}, slightly perturbed: error that recurs is systematic"
+        why = f"systematic error, on {probe.name} slightly perturbed"
         yield Probe(f"{probe.name}{COPY}{number}", why, inputs)
 
 
@@ -139,6 +139,6 @@ def image_probes(
 def _one(spec: TensorSpec, maker: _Maker, rng: Generator) -> np.ndarray:
     shape = tuple(int(size) for size in spec.shape)
     if spec.dtype != "float32":
-        # What numbers mean to a model nobody can know; every table has these two rows.
+        # Integers are often indices; every table has these two rows.
         return rng.integers(0, 2, shape)
     return maker(shape, rng) if len(shape) == 4 else rng.standard_normal(shape)

@@ -1,1 +1,1 @@
-"""Precision schemes, one per file; found by the files that exist and by entry points."""
+"""Precision schemes, one per file."""

@@ -1,4 +1,4 @@
-"""Calibration sets: inputs from which a quantizer learns the ranges of activations."""
+"""Reads and checks calibration sets, on which a quantizer measures the ranges of activations."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ NOISE_CORRELATION = 0.3
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Inputs by name, each (N, …) as the model takes it; `sha256` is that of their content.
+    """Inputs of the model by name, each (N, …); `sha256` is that of their content.
 
-    `source` says where they came from; `synthetic` that no user's data is among them.
+    `source` is their origin; `synthetic` sets contain no data of the user.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -55,9 +55,9 @@ def load_calibration(
 
     `source` is a folder of images, read as `read_images` does; a `.npy` file of (N, …) for a
     model of one input; a `.npz` file with such an array for each input by its name; or the word
-    `synthetic`: `least` seeded images with a photograph's spectrum. Raises UsageError where it is
-    missing or does not fit, has less than `least` different samples that are not constant, or is
-    noise (see NOISE_CORRELATION): ranges learned from these would not be those of real inputs.
+    `synthetic`: `least` seeded images with a photograph's spectrum. Raises UsageError if it is
+    missing, does not match the model, has fewer than `least` different samples that are not
+    constant, or is noise (see NOISE_CORRELATION), since its ranges would differ from real ones.
     """
     path = Path(source)
     if str(source) == SYNTHETIC:
@@ -70,7 +70,7 @@ def load_calibration(
         reason = "is not a .npy or .npz file" if path.exists() else "does not exist"
         raise UsageError(
             f"calibration set {source} {reason}",
-            f"give a folder of images, a .npy or .npz file, or the word {SYNTHETIC}",
+            f"pass a folder of images, a .npy or .npz file, or the word {SYNTHETIC}",
         )
     for spec in inputs:
         _check_array(source, spec, arrays[spec.name])
@@ -85,11 +85,12 @@ def load_calibration(
 def _synthetic(
     inputs: tuple[TensorSpec, ...], preprocessing: Preprocessing | None, count: int
 ) -> dict[str, np.ndarray]:
-    """Seeded images, through the preprocessing as pictures of ImageNet's mean contrast."""
+    """Seeded images with ImageNet's mean contrast, after the preprocessing."""
     spec = inputs[0]
     if len(inputs) != 1 or not _is_image(spec):
         raise UsageError(
-            "synthetic calibration needs a model of one image", "give a .npz file of real inputs"
+            "synthetic calibration needs a model with one image input",
+            "pass a .npz file of real inputs",
         )
     rng, shape = np.random.default_rng(0), _sample_shape(spec)
     if preprocessing is None:
@@ -105,8 +106,8 @@ def _folder(
 ) -> np.ndarray:
     if len(inputs) != 1 or not _is_image(inputs[0]):
         raise UsageError(
-            f"calibration set {path} is a folder of images, the model takes other inputs",
-            "give a .npz file with an array for each input by its name",
+            f"calibration set {path} is a folder of images, but the model has other inputs",
+            "pass a .npz file with an array for each input by its name",
         )
     return np.stack(read_images(path, inputs[0], preprocessing))
 
@@ -119,14 +120,14 @@ def _file(path: Path, inputs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
             if isinstance(content, np.ndarray):
                 content = {inputs[0].name: content}
             found = dict(content.items())
-    except Exception as error:  # zip, zlib, struct and numpy errors come as they are
+    except Exception as error:  # zip, zlib, struct and numpy errors
         raise UsageError(
             f"calibration set {path} cannot be read ({type(error).__name__})",
             "check the path; save it with numpy.save or numpy.savez, without objects",
         ) from error
     if found.keys() != names:
         raise UsageError(
-            f"calibration set {path} has {_listed(found)}, the model takes {_listed(names)}",
+            f"calibration set {path} has {_listed(found)}, but the model has {_listed(names)}",
             "save one array for each input under its name with numpy.savez",
         )
     return found | {spec.name: _converted(path, spec, found[spec.name]) for spec in inputs}
@@ -137,10 +138,10 @@ def _converted(path: Path, spec: TensorSpec, array: np.ndarray) -> np.ndarray:
     kinds = "f" if wanted.kind == "f" else "iu"
     if array.dtype.kind not in kinds:
         raise UsageError(
-            f"calibration set {path}: {spec.name} is {array.dtype}, the model takes {spec.dtype}",
-            "save what the model takes: images normalised as in training, not pixels",
+            f"calibration set {path}: {spec.name} is {array.dtype}, but the input is {spec.dtype}",
+            "save the inputs of the model: images normalised as in training, not pixels",
         )
-    with np.errstate(over="ignore"):  # what overflows is refused as not finite
+    with np.errstate(over="ignore"):  # infinite values are refused later
         return array.astype(wanted)
 
 
@@ -150,7 +151,7 @@ def _check_array(source: Path | str, spec: TensorSpec, array: np.ndarray) -> Non
         raise UsageError(
             f"calibration set {source}: {spec.name} is {array.shape}, expected (N, "
             f"{', '.join(map(str, wanted))})",
-            "save samples of the model's input shape, the first axis counting them",
+            "save samples of the model's input shape, stacked along the first axis",
         )
     if not np.isfinite(array).all():
         raise UsageError(
@@ -160,7 +161,7 @@ def _check_array(source: Path | str, spec: TensorSpec, array: np.ndarray) -> Non
 
 
 def _check_samples(source: Path | str, arrays: Mapping[str, np.ndarray], least: int) -> None:
-    """At least `least` samples that differ and that are not one value throughout."""
+    """Raise UsageError unless `least` samples are different and not constant."""
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -172,21 +173,21 @@ def _check_samples(source: Path | str, arrays: Mapping[str, np.ndarray], least: 
     varied = [n for n in range(count) if not all(_is_constant(a[n]) for a in arrays.values())]
     if count and not varied:
         raise UsageError(
-            f"calibration set {source} is constant: each sample is one value throughout",
-            "give real inputs of the model",
+            f"calibration set {source} is constant: each sample has only one value",
+            "pass real inputs of the model",
         )
     distinct = {_digest({name: array[n] for name, array in arrays.items()}) for n in varied}
     if len(distinct) < least:
         repeated = "" if len(distinct) == count else f" of {count} that differ and are not constant"
         raise UsageError(
-            f"calibration set {source} has {len(distinct)} samples{repeated}, at least {least} "
+            f"calibration set {source} has {len(distinct)} samples{repeated}, but at least {least} "
             "are needed",
-            f"give at least {least} different real inputs of the model",
+            f"pass at least {least} different real inputs of the model",
         )
 
 
 def _is_constant(sample: np.ndarray) -> bool:
-    """One value throughout, or in each channel of an image."""
+    """Whether the sample, or each channel of an image, has only one value."""
     flat = sample.reshape(len(sample), -1) if sample.ndim == 3 else sample.reshape(1, -1)
     return bool((flat.max(1) == flat.min(1)).all())
 
@@ -204,7 +205,7 @@ def _refuse_noise(source: Path | str, name: str, images: np.ndarray) -> None:
         raise UsageError(
             f"calibration set {source} is noise: neighbouring pixels of {name} correlate by "
             f"{typical:.2f}, those of photographs by 0.7 to 1",
-            f"give real inputs of the model, or the word {SYNTHETIC}",
+            f"pass real inputs of the model, or the word {SYNTHETIC}",
         )
 
 
@@ -213,7 +214,7 @@ def _correlation(image: np.ndarray) -> float:
     centred = image - image.mean((-2, -1), keepdims=True, dtype=np.float64)
     power = float(np.mean(centred**2))
     if power == 0:
-        return 1.0  # one colour: constant, not noise
+        return 1.0  # a constant image is not noise
     along = [
         float(np.mean(a * b))
         for a, b in (

@@ -1,4 +1,4 @@
-"""Finds schemes by the files that exist in this folder, and third parties' by entry points."""
+"""Finds the schemes in this folder, and those of other packages by entry points."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["scheme_named", "scheme_of", "schemes"]
 
 @cache
 def schemes() -> tuple[Scheme, ...]:
-    """Every known scheme; a module of this folder is one where it defines `SCHEME`."""
+    """All schemes: the modules of this folder that define `SCHEME`, and entry points."""
     names = sorted(module.name for module in pkgutil.iter_modules(quantization.__path__))
     modules = (importlib.import_module(f"{quantization.__name__}.{name}") for name in names)
     own = [module.SCHEME for module in modules if hasattr(module, "SCHEME")]
@@ -25,8 +25,8 @@ def schemes() -> tuple[Scheme, ...]:
 
 
 def scheme_named(name: str) -> Scheme:
-    """The scheme of that name or alias; UnknownName, with the nearest one, if there is none."""
-    # In reverse, so that a name of ours cannot be taken over.
+    """The scheme of this name or alias; UnknownName if there is none."""
+    # In reverse, so that a built-in name cannot be replaced.
     known = {
         own: scheme
         for scheme in reversed(schemes())
@@ -38,7 +38,7 @@ def scheme_named(name: str) -> Scheme:
 
 
 def scheme_of(weight_type: str) -> Scheme:
-    """The scheme of an artifact whose weights have that type; UnknownName if there is none."""
+    """The scheme of an artifact with weights of this type; UnknownName if there is none."""
     for scheme in schemes():
         if scheme.weights == weight_type:
             return scheme

@@ -1,4 +1,4 @@
-"""float32: as the model was trained; judged by the model's own rounding noise."""
+"""float32, judged by the model's own rounding noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a precision scheme says: number types, how PyTorch renders it, how it is judged."""
+"""The interface of a precision scheme."""
 
 from __future__ import annotations
 

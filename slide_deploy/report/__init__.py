@@ -1,1 +1,1 @@
-"""What was found, as one record, and a renderer per format."""
+"""Renders reports, one module per format."""

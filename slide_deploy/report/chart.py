@@ -1,4 +1,4 @@
-"""Error charts as inline SVG: one row per probe or block, a log axis, the gate as a line."""
+"""Error charts as inline SVG, with a row per probe or block, a logarithmic axis and the gate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slide_deploy.report.text import clean, ratio_text
 
 __all__ = ["MARKERS", "NOISE", "Scale", "Series", "dot_plot", "marker"]
 
-# One shape per series beside its colour: colour alone does not reach everyone.
+# Each series has a shape besides its colour, for readers who cannot distinguish the colours.
 MARKERS = (
     "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z",
     "M-4-4h8v8h-8z",
@@ -24,14 +24,14 @@ MARKERS = (
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 WIDTH, ROW, TOP, BOTTOM, RIGHT = 840, 26, 30, 40, 24
-LANE = 4.0  # between series in one row, which often have almost the same value
-CHARACTER = 6.9  # of the labels, at their size
-FLOOR = 1e-3  # what is smaller is drawn here: the axis is for what might matter
+LANE = 4.0  # vertical distance of series in a row, whose values are often almost equal
+CHARACTER = 6.9  # width of a character of the labels
+FLOOR = 1e-3  # smaller values are drawn here
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What the axis shows: its title, the name of the line at 1, how a gate and a value read."""
+    """The title of the axis, the label of the line at 1, and texts for a gate and a value."""
 
     axis: str
     unit: str
@@ -48,7 +48,7 @@ NOISE = Scale("error ÷ the model’s own noise", "noise", lambda gate: f"{gate:
 
 @dataclass(frozen=True)
 class Series:
-    """One line of dots: a value per row, None where there is none. `style` picks its look."""
+    """One value per row, or None; `style` selects colour and shape."""
 
     name: str
     values: tuple[float | None, ...]
@@ -62,7 +62,7 @@ class _Axis:
     left: float
 
     def x(self, value: float) -> float:
-        """Where a value is drawn; zero at the left edge, what is not finite at the right one."""
+        """The position of a value; zero is at the left edge, infinity and NaN at the right edge."""
         if not math.isfinite(value):
             return WIDTH - RIGHT / 2
         held = min(max(value, self.low), self.high)
@@ -80,8 +80,8 @@ def dot_plot(
     joined: bool = False,
     marked: Iterable[str] = (),
 ) -> str:
-    """An SVG element; `gate` is on the axis of the values. `joined` draws a curve over the rows;
-    `marked` rows stand out."""
+    """An SVG element. `gate` is in the unit of the values; `joined` connects the rows by a curve;
+    `marked` rows are highlighted."""
     axis = _axis(series, gate, max(map(len, rows), default=0))
     height = TOP + ROW * len(rows) + BOTTOM
     svg = ET.Element(
@@ -110,7 +110,7 @@ def dot_plot(
 
 
 def marker(style: int) -> str:
-    """The marker of a style alone, for a legend."""
+    """The marker of a style, for a legend."""
     svg = ET.Element("svg", {"viewBox": "-7 -7 14 14", "class": "key", "aria-hidden": "true"})
     _shape(svg, style, 0, 0)
     return ET.tostring(svg, encoding="unicode")
@@ -163,7 +163,7 @@ def _y(index: int) -> float:
 
 def _axis(series: Sequence[Series], gate: float | None, longest: int) -> _Axis:
     values = [v for one in series for v in one.values if v is not None and math.isfinite(v)]
-    # The gate and the noise itself belong in the picture: they are what a value is read against.
+    # The gate and the noise are always visible, for comparison.
     shown = [max(v, FLOOR) for v in values] + [1.0] + ([gate] if gate else [])
     left = min(14 + CHARACTER * longest + 14, WIDTH * 0.5)
     return _Axis(min(shown) / 1.7, max(shown) * 1.7, round(left))
@@ -178,7 +178,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _tick_text(tick: float) -> str:
-    """Powers of ten beyond what reads at a glance are written as such."""
+    """A number; very small and very large ones as powers of ten."""
     if 1e-3 <= tick <= 1e3:
         return f"{tick:g}"
     return "10" + str(round(math.log10(tick))).translate(_SUPERSCRIPT)

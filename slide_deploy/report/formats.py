@@ -1,4 +1,4 @@
-"""Report files: the suffix chooses the format, and each is written whole or not at all."""
+"""Writes report files, atomically, in the format that the suffix selects."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _CHOICES = ".html (a page), .xml (JUnit), .md (Markdown) or .json"
 
 
 def check_report_paths(paths: Sequence[Path]) -> None:
-    """Raise UsageError for what cannot be written as a report, before the work that fills it."""
+    """Raise UsageError for a path that cannot be written as a report, before any work begins."""
     for path in paths:
         if path.suffix.lower() not in _RENDERERS:
-            raise UsageError(f"--report {path}: the suffix names no format", f"choose {_CHOICES}")
+            raise UsageError(f"--report {path} has no known suffix", f"use {_CHOICES}")
         if path.is_dir():
             raise UsageError(f"--report {path} is a folder", "name a file in it")
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write `path` in the format that its suffix names."""
+    """Write `path` in the format of its suffix."""
     check_report_paths([path])
     text = _RENDERERS[path.suffix.lower()](report)
     with staged(path) as scratch:
@@ -42,6 +42,6 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def save_reports(report: Report, folder: Path) -> None:
-    """What lies beside artifacts: report.json, and the same for people, report.html."""
+    """Write report.json and report.html into the folder of the artifacts."""
     for name in (FILE_NAME, PAGE_NAME):
         write_report(report, folder / name)

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: no request leaves it, and everything that is shown is escaped."""
+"""Renders a self-contained HTML page: it makes no requests, and all content is escaped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from slide_deploy.parity.comparison import Comparison
 from slide_deploy.parity.gates import GateKind
-from slide_deploy.report import text as words
+from slide_deploy.report import text
 from slide_deploy.report.chart import Scale, Series, dot_plot, marker
 from slide_deploy.verification.record import Check, Report
 
@@ -24,7 +24,7 @@ TEMPLATE = "page.html.j2"
 
 
 def render(report: Report) -> str:
-    """The page; it also tells a failure by words and shapes, not by colour alone."""
+    """The page. Failures are marked by words and shapes, not by colour alone."""
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -34,14 +34,14 @@ def render(report: Report) -> str:
     )
     environment.filters |= {
         "breakable": _breakable,
-        "gate": words.gate_text,
-        "gates": words.gates_text,
-        "number": words.number,
-        "operators": words.operators_text,
-        "opinion": words.opinion_text,
-        "ratio": words.ratio_text,
-        "size": words.size_text,
-        "top1": words.top1_text,
+        "gate": text.gate_text,
+        "gates": text.gates_text,
+        "number": text.number,
+        "operators": text.operators_text,
+        "opinion": text.opinion_text,
+        "ratio": text.ratio_text,
+        "size": text.size_text,
+        "top1": text.top1_text,
     }
     source = files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     items = _items(report)
@@ -50,9 +50,9 @@ def render(report: Report) -> str:
     by_snr = [item for item in drawn if item not in by_noise]
     page = environment.from_string(source).render(
         report=report,
-        headline=words.headline(report),
-        word=words.VERDICT_WORD,
-        meaning=words.FIDELITY_MEANING,
+        headline=text.headline(report),
+        word=text.VERDICT_WORD,
+        meaning=text.FIDELITY_MEANING,
         items=items,
         by_noise=by_noise,
         noise_chart=_noise_chart(by_noise) if by_noise else "",
@@ -68,7 +68,7 @@ def render(report: Report) -> str:
 
 @dataclass(frozen=True)
 class _Item:
-    """A check as the page shows it: under which name, in which colour and shape."""
+    """A check with its name, and the style of its colour and shape."""
 
     check: Check
     name: str
@@ -76,7 +76,7 @@ class _Item:
 
 
 def _items(report: Report) -> list[_Item]:
-    """Named by target, and by file too where one target has several."""
+    """Items named by target, and by file if there are several of one target."""
     targets = [check.target for check in report.checks]
     return [
         _Item(check, target if targets.count(target) == 1 else f"{target}, {check.path}", style)
@@ -86,16 +86,16 @@ def _items(report: Report) -> list[_Item]:
 
 def _finalize(value: Any) -> Any:
     if isinstance(value, str) and not isinstance(value, Markup):
-        return words.clean(value)
+        return text.clean(value)
     return value
 
 
 def _breakable(name: str) -> Markup:
-    """A file name that breaks between its words; no entity that escaping makes has these signs."""
-    return Markup(re.sub(r"([_.-])", r"\1<wbr>", str(escape(words.clean(name)))))
+    """A file name with line breaks after separators, which no escaped entity contains."""
+    return Markup(re.sub(r"([_.-])", r"\1<wbr>", str(escape(text.clean(name)))))
 
 
-# 20 dB are a factor of ten in the root mean square error.
+# A factor of ten in the root mean square error is 20 dB.
 DECIBELS = Scale(
     "root mean square error ÷ that of PyTorch at the same precision",
     "0 dB",
@@ -111,7 +111,7 @@ def _noise_chart(items: list[_Item]) -> Markup:
 
 
 def _snr_chart(items: list[_Item]) -> Markup:
-    """Losses of signal-to-noise ratio as ratios of errors, which a log axis holds."""
+    """Losses of signal-to-noise ratio, drawn as ratios of errors on a logarithmic axis."""
     rows = _probes(items)
     series = [
         _series(item, rows, lambda c: _ratio(c.measured.get(GateKind.SNR_LOSS, math.nan)))
@@ -132,7 +132,7 @@ def _probes(items: list[_Item]) -> list[str]:
 
 
 def _series(item: _Item, rows: list[str], figure: Callable[[Comparison], float]) -> Series:
-    """The largest figure over the outputs, per probe; what is no number is worse than any."""
+    """The largest value over the outputs, per probe; NaN counts as infinity."""
 
     def worst(probe: str) -> float | None:
         found = [figure(c) for c in item.check.comparisons if c.probe == probe]
@@ -155,7 +155,7 @@ def _trace_chart(item: _Item) -> Markup:
 
 
 def _limit(item: _Item, kind: GateKind) -> float | None:
-    """The limit of the gate of that kind; None where the check was not judged by one."""
+    """The limit of the gate of this kind, or None if the check has no such gate."""
     return next((result.limit for result in item.check.gates if result.kind is kind), None)
 
 

@@ -20,7 +20,7 @@ __all__ = ["render"]
 
 
 def render(report: Report) -> str:
-    """One suite, named after the model; what did not run is skipped, never passed."""
+    """One suite, named after the model; artifacts that did not run are skipped tests."""
     verdicts = [check.verdict for check in report.checks]
     counts = {
         "tests": str(len(verdicts)),
@@ -46,7 +46,7 @@ def render(report: Report) -> str:
         suite.append(_case(check))
     ET.SubElement(suite, "system-out").text = clean(headline(report))
     ET.indent(root)
-    # A declaration of its own: ElementTree leaves it out of text that is not yet encoded.
+    # ElementTree omits the declaration in text that is not encoded.
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
@@ -65,11 +65,11 @@ def _case(check: Check) -> ET.Element:
         message = problems[0] if problems else "no reason was recorded"
         part = ET.SubElement(case, kind, {"message": clean(message)})
         part.text = clean("\n".join(problems))
-    ET.SubElement(case, "system-out").text = clean(_rests_on(check))
+    ET.SubElement(case, "system-out").text = clean(_details(check))
     return case
 
 
-def _rests_on(check: Check) -> str:
+def _details(check: Check) -> str:
     if not check.runtime:
         return "The artifact was not run."
     error, snr = number(check.max_abs_error, ".1e"), number(check.snr_db, ".0f", " dB")
@@ -78,7 +78,7 @@ def _rests_on(check: Check) -> str:
         *gates_text(check),
         f"max error {error}, {ratio_text(check.noise_ratio)} × noise, SNR {snr}",
         f"top-1: {top1_text(check)}",
-        f"second opinion: {opinion_text(check)}",
+        f"second implementation: {opinion_text(check)}",
         f"sha256 {check.sha256}, {check.size_bytes} bytes",
     ]
     return "\n".join(line for line in lines if not line.endswith(": "))

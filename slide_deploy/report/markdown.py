@@ -1,4 +1,4 @@
-"""Markdown made for a CI job summary: verdict, table, problems; the rest is folded away."""
+"""Renders Markdown for a CI job summary: verdict, table and problems, with collapsed details."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MARK = {Verdict.PASS: "✅", Verdict.FAIL: "❌", Verdict.NOT_RUN: "⚠️"}
 
 
 def render(report: Report) -> str:
-    """A section that can be appended to others."""
+    """A Markdown section, which may follow others."""
     lines = [
         f"## {_MARK[report.verdict]} {_text(report.model)}: {VERDICT_WORD[report.verdict]}",
         "",
@@ -41,8 +41,8 @@ def render(report: Report) -> str:
     ]
     for check in report.checks:
         if check.comparisons:
-            lines += ["", *_folded(f"{check.target}: every comparison", _details(check))]
-    lines += ["", *_folded("What was checked, and how to repeat it", _provenance(report))]
+            lines += ["", *_folded(f"{check.target}: all comparisons", _details(check))]
+    lines += ["", *_folded("Source and command", _provenance(report))]
     return "\n".join(lines) + "\n"
 
 
@@ -89,7 +89,7 @@ def _details(check: Check) -> Iterator[str]:
     if check.fidelity:
         yield f"{FIDELITY_MEANING[check.fidelity].capitalize()}."
     if check.other_precision:
-        yield f"In another type: {_text(', '.join(check.other_precision))}."
+        yield f"Computed in another type: {_text(', '.join(check.other_precision))}."
     yield ""
     for line in gates_text(check):
         yield f"- {_text(line)}"
@@ -97,7 +97,7 @@ def _details(check: Check) -> Iterator[str]:
     if top1 := top1_text(check):
         yield f"Top-1: {top1}."
     if opinion := opinion_text(check):
-        yield f"Second opinion: {_text(opinion)}."
+        yield f"Second implementation: {_text(opinion)}."
     yield ""
     yield "| probe | output | max error | noise | × noise | SNR | top-1 | near-ties | |"
     yield "|---|---|--:|--:|--:|--:|--:|--:|---|"
@@ -153,7 +153,7 @@ def _provenance(report: Report) -> Iterator[str]:
 
 
 def _folded(summary: str, lines: Iterator[str]) -> list[str]:
-    # The empty lines make GitHub read Markdown inside HTML.
+    # With empty lines, GitHub renders Markdown inside HTML.
     heading = html.escape(clean(summary))
     return [f"<details><summary>{heading}</summary>", "", *lines, "", "</details>"]
 
@@ -163,11 +163,11 @@ def _row(*cells: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Text that Markdown and HTML take literally, on one line."""
+    """Text escaped for Markdown and HTML, on one line."""
     line = " ".join(clean(text).split())
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(line, quote=False))
 
 
 def _code(text: str) -> str:
-    """Text in code style; HTML, because a code span cannot hold every character in a table."""
+    """Text in code style, as HTML, because a code span in a table cannot contain all characters."""
     return f"<code>{_text(text)}</code>"

@@ -1,4 +1,4 @@
-"""Progress of long work, on stderr: one live line on a terminal, a line per phase elsewhere."""
+"""Shows progress on stderr: one live line on a terminal, otherwise a line per phase."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["progress_reporter"]
 
 @contextmanager
 def progress_reporter(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """A function to call with the name of each step as it begins.
+    """Yield a function to call with the name of each step when it begins.
 
-    A step is `phase` or `phase: detail`. Where stderr is no terminal, each phase is printed once,
+    A step is `phase` or `phase: detail`. If stderr is not a terminal, each phase is printed once,
     without its details. `quiet` prints nothing.
     """
-    # Bound to today's stderr: converters run with sys.stderr redirected.
+    # The current stderr, because sys.stderr is redirected while converters run.
     console = Console(file=sys.stderr)
     if quiet:
         yield lambda step: None
@@ -42,7 +42,7 @@ def _phases(console: Console) -> Callable[[str], None]:
         phase = clean(step.partition(": ")[0])
         if phase not in printed:
             printed.add(phase)
-            with suppress(OSError):  # progress that nobody can see is no reason to stop
+            with suppress(OSError):  # stderr may be closed
                 console.print(phase, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     return show

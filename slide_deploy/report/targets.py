@@ -12,7 +12,7 @@ __all__ = ["targets_table"]
 
 
 def targets_table() -> RenderableType:
-    """One row per target: export, run, and the install command for what is missing."""
+    """One row per target, and the commands that install missing packages."""
     table = Table()
     for column in ("target", "also", "writes", "export here", "run here", "missing"):
         table.add_column(column)
@@ -32,7 +32,7 @@ def targets_table() -> RenderableType:
             _mark("no" if cannot_run else runtime.fidelity().value),
             ", ".join(missing) or "–",
         )
-    return Group(table, *(Text(f"to add: {command}") for command in commands))
+    return Group(table, *(Text(f"to install: {command}") for command in commands))
 
 
 def _mark(word: str) -> Text:

@@ -1,4 +1,4 @@
-"""Tables for people at a terminal."""
+"""Renders tables for the terminal."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def report_table(
     debug: bool = False,
     saved: Path | None = None,
 ) -> RenderableType:
-    """One row per artifact, its problems below, and what the verdict rests on.
+    """A row per artifact, then problems, runtimes, probes and gates.
 
-    Columns that `width` leaves no room for are left out, the verdict never. `traces` adds the
-    error over the blocks, `verbose` every gate and all problems, `debug` what a failed converter
-    or runner left. `saved` is the folder that has report.json.
+    Columns for which `width` leaves no room are omitted, except the verdict. `traces` adds the
+    error at each block, `verbose` every gate and all problems, `debug` the output of a failed
+    converter or runner. `saved` is the folder of report.json.
     """
     table = _checks_table(report, width)
     missing = [] if any(column.header == "file" for column in table.columns) else report.checks
@@ -72,7 +72,7 @@ def report_table(
     return Group(table, *files, *problems, *gates, *curves, *details, footing)
 
 
-# From left to right, and the order in which they claim their place.
+# Columns from left to right, and their priorities if there is not enough room.
 _COLUMNS = (
     *("target", "file", "size", "precision", "max error", "worst ≤ limit", "SNR", "operators"),
     *("runtime", "verdict"),
@@ -83,7 +83,7 @@ _LEFT = ("target", "file", "runtime", "verdict")
 
 
 def _checks_table(report: Report, width: int) -> Table:
-    """As many columns as the width has room for without breaking a word."""
+    """A table with as many columns as fit without breaking a word."""
     rows = [_row(check) for check in report.checks]
     content = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True)) if rows else {}
     needed = {
@@ -108,19 +108,19 @@ def _checks_table(report: Report, width: int) -> Table:
 
 
 def _shortened(problems: tuple[str, ...], rest: str, most: int = 4) -> tuple[str, ...]:
-    """The first problems, and where the rest is: one broken weight fails every probe."""
+    """The first problems, and the place of the others, since one wrong weight fails every probe."""
     if len(problems) <= most + 1:
         return problems
     return (*problems[:most], f"… and {len(problems) - most} more; {rest}")
 
 
 def _details(check: Check) -> str:
-    return f"\n{check.target}, in detail:\n{check.details.rstrip()}\n"
+    return f"\n{check.target}, details:\n{check.details.rstrip()}\n"
 
 
 def _trace_table(check: Check) -> RenderableType:
-    """The error over the blocks, as bars on a logarithmic scale."""
-    table = Table(title=f"{check.target}, block by block", title_justify="left")
+    """The error at each block, as bars on a logarithmic scale."""
+    table = Table(title=f"{check.target}, error at each block", title_justify="left")
     table.add_column("block")
     table.add_column("max error", justify="right")
     table.add_column("× noise", justify="right")
@@ -165,7 +165,7 @@ def _footing(report: Report) -> str:
     custom = sum(len(check.custom_operators) for check in read)
     operators = f"{custom} custom operators" if custom else "Standard operators only"
     opinions = "".join(
-        f"\n{check.target}, second opinion: {opinion_text(check)}."
+        f"\n{check.target}, second implementation: {opinion_text(check)}."
         for check in read
         if check.second_opinion
     )
@@ -176,7 +176,7 @@ def _footing(report: Report) -> str:
 
 
 def _mixed(check: Check) -> str:
-    """How many operations computed in another type; all are in report.json."""
+    """The number of operations that computed in another type."""
     count = len(check.other_precision)
     return f" ({count} operation{'' if count == 1 else 's'} in another type)" if count else ""
 
@@ -218,14 +218,15 @@ def inspection_table(found: Inspection) -> RenderableType:
             f"{shift.off_tap_share:.1%}",
         )
     legend = (
-        "learned share: ‖fused kernel off its one-hot tap‖ / ‖fused kernel‖; 0 % is a pure shift"
+        "learned share: ‖fused kernel without its one-hot tap‖ / ‖fused kernel‖; "
+        "0 % is a pure shift"
     )
     notes = [Text(f"note: {note}", style="yellow") for note in model.notes]
     return Group(facts, Text(), shifts, Text(legend, style="dim"), *notes)
 
 
 def _weights(name: str) -> str:
-    return "ema (averaged; --weights model for the others)" if name == "ema" else name
+    return "ema (averaged; --weights model selects the others)" if name == "ema" else name
 
 
 def _flat(config: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -241,6 +242,6 @@ def _flat(config: Mapping[str, object]) -> list[tuple[str, str]]:
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that does not cut tables where output is not a terminal."""
+    """A console that is 160 columns wide if the output is not a terminal."""
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=160)

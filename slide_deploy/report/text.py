@@ -1,4 +1,4 @@
-"""Words and figures that the renderers share, so that one report reads alike in every format."""
+"""Texts and numbers that all renderers share."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ VERDICT_WORD = {Verdict.PASS: "passed", Verdict.FAIL: "FAILED", Verdict.NOT_RUN:
 
 FIDELITY_MEANING = {
     Fidelity.NATIVE: "native: the vendor's own runtime computed the outputs",
-    Fidelity.INTERPRETED: "interpreted: our reading of the format's documented semantics "
-    "computed the outputs; the vendor's runtime does not exist on this system",
+    Fidelity.INTERPRETED: "interpreted: slide-deploy's interpreter computed the outputs from the "
+    "documentation of the format, because the vendor's runtime does not exist on this system",
 }
 
-# What XML 1.0 cannot hold, and lone surrogates (undecodable file names), which UTF-8 cannot.
+# Characters that XML 1.0 does not allow, and lone surrogates, which UTF-8 cannot encode.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def clean(text: str) -> str:
-    """Text that every format can hold: control characters and lone surrogates become U+FFFD."""
+    """Replace control characters and lone surrogates, which not every format allows, by U+FFFD."""
     return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def number(value: float | None, form: str, unit: str = "") -> str:
-    """A figure, or a dash where there is none."""
+    """A number, or a dash for None and NaN."""
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -52,27 +52,27 @@ def number(value: float | None, form: str, unit: str = "") -> str:
 
 
 def ratio_text(value: float | None) -> str:
-    """Error as a multiple of the noise: one decimal while it matters, then its magnitude."""
+    """An error as a multiple of the noise, with fewer digits the larger it is."""
     size = abs(value or 0.0)
     return number(value, ".1f" if size < 100 else ".0f" if size < 10_000 else ".2e")
 
 
 def size_text(size: int) -> str:
-    """Bytes as people read them, in decimal units."""
+    """A size in kB or MB."""
     if size < 1_000_000:
         return f"{size / 1e3:.1f} kB"
     return f"{size / 1e6:.1f} MB"
 
 
 def operators_text(check: Check) -> str:
-    """How many operators of how many kinds."""
+    """The number of operators, and of kinds of operators."""
     if not check.operators:
         return "–"
     return f"{sum(check.operators.values())} ({len(check.operators)} kinds)"
 
 
 def opinion_text(check: Check) -> str:
-    """What the second implementation found; empty where none was asked."""
+    """The result of the second implementation; empty if none was run."""
     opinion = check.second_opinion
     if opinion is None:
         return ""
@@ -81,7 +81,7 @@ def opinion_text(check: Check) -> str:
 
 
 def top1_text(check: Check) -> str:
-    """Agreement of top classes over all probes; empty for outputs that are not class scores."""
+    """Top-1 agreement over all probes; empty if the outputs are not class scores."""
     decided = sum(c.top1_decided for c in check.comparisons)
     agreed = sum(c.top1_agreed for c in check.comparisons)
     ties = sum(c.near_ties for c in check.comparisons)
@@ -92,7 +92,7 @@ def top1_text(check: Check) -> str:
 
 
 def headline(report: Report) -> str:
-    """The verdict over all artifacts as a sentence."""
+    """The overall verdict as a sentence."""
     found = Counter(check.verdict for check in report.checks)
     total = len(report.checks)
     if not total:
@@ -109,13 +109,13 @@ def headline(report: Report) -> str:
 
 
 def gate_text(check: Check) -> str:
-    """The figure that decided and its limit: of the first gate that failed, else of the first."""
+    """Measured value and limit of the first gate that failed, else of the first gate."""
     failed = [result for result in check.gates if not result.passed]
     return next((_against_limit(result) for result in (*failed, *check.gates)), "–")
 
 
 def gates_text(check: Check) -> list[str]:
-    """What every gate measured at worst, one line each, with the limit and what it stands on."""
+    """One line per gate, with the worst measured value, the limit and its basis."""
     return [
         f"{MEANING[result.kind]}: {_against_limit(result)} ({_place(result)}{result.basis})"
         for result in check.gates

@@ -1,4 +1,4 @@
-"""Timings as a table, and as a bar chart."""
+"""Renders timings as a table and as a bar chart."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHARTS = (".png", ".svg")
 
 
 def timings_table(found: Benchmark) -> RenderableType:
-    """One row per artifact; ratios are to the first, round by round."""
+    """One row per artifact; ratios are relative to the first."""
     table = Table()
     table.add_column("artifact", overflow="fold")
     table.add_column("runtime")
@@ -40,17 +40,18 @@ def timings_table(found: Benchmark) -> RenderableType:
             size_text(timing.peak_memory_bytes) if timing.peak_memory_bytes else "–",
             size_text(timing.size_bytes),
         )
-    how = (
-        f"{found.threads} threads, {found.rounds} rounds of {found.calls_per_round} calls in turn "
-        f"after {found.warmup} to warm up; ratio: to the first, median over rounds."
+    method = (
+        f"{found.threads} threads, {found.warmup} warm-up calls, then {found.rounds} rounds of "
+        f"{found.calls_per_round} calls per artifact. Ratio: to the first artifact, median over "
+        "rounds."
     )
-    return Group(table, Text(how, style="dim"))
+    return Group(table, Text(method, style="dim"))
 
 
 def save_chart(found: Benchmark, path: Path, title: str = "") -> None:
     """Draw medians as bars with p10 … p90, to a .png or .svg."""
     if path.suffix not in CHARTS:
-        raise UsageError(f"{path} is not a chart's name", f"end it in {' or '.join(CHARTS)}")
+        raise UsageError(f"chart {path} has no known suffix", f"use {' or '.join(CHARTS)}")
     try:
         from matplotlib.figure import Figure
     except ImportError:

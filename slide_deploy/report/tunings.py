@@ -1,4 +1,4 @@
-"""What `tune` measured, as a table."""
+"""Renders the results of `tune` as a table."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["tuning_table"]
 
 
 def tuning_table(found: Tuning) -> RenderableType:
-    """One row per kind of attention and form, the fastest of each marked."""
-    table = Table(title=f"forms for {found.target}", title_justify="left")
+    """One row per kind of attention and lowering; the fastest of each kind is marked."""
+    table = Table(title=f"lowerings for {found.target}", title_justify="left")
     table.add_column("attention")
-    table.add_column("form")
+    table.add_column("lowering")
     table.add_column("median", justify="right")
     table.add_column("ratio", justify="right")
     table.add_column("")
@@ -34,7 +34,9 @@ def tuning_table(found: Tuning) -> RenderableType:
                 row.form,
                 f"{row.median_ms:.2f} ms" if timed else "–",
                 f"{row.ratio / (rows[0].ratio or 1):.2f}" if timed and row.ratio else "–",
-                Text("kept", style="bold green") if index == 0 else Text(row.problem, style="red"),
+                Text("fastest", style="bold green")
+                if index == 0
+                else Text(row.problem, style="red"),
                 end_section=index == len(rows) - 1,
             )
-    return Group(table, Text(f"remembered in {found.path}", style="dim"))
+    return Group(table, Text(f"saved to {found.path}", style="dim"))

@@ -1,4 +1,4 @@
-"""Questions about a file or folder, and its removal."""
+"""Checks, sizes and removal of files and folders."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["check_file", "remove", "size_of"]
 
 
 def check_file(path: Path) -> None:
-    """Raise CheckpointError unless `path` is a file with content; quick, before heavy imports."""
+    """Raise CheckpointError unless `path` is a file with content, before heavy imports."""
     if path.is_dir():
-        raise CheckpointError(f"{path} is a directory", "give the checkpoint file inside it")
+        raise CheckpointError(f"{path} is a directory", "pass the checkpoint file inside it")
     if not path.exists():
         raise CheckpointError(f"{path} does not exist", "check the path")
     if path.stat().st_size == 0:
@@ -21,7 +21,7 @@ def check_file(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder, if it is there."""
+    """Remove a file or folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -29,6 +29,6 @@ def remove(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files of a folder."""
+    """Size in bytes of a file, or of all files of a folder."""
     files = path.rglob("*") if path.is_dir() else (path,)
     return sum(file.stat().st_size for file in files if file.is_file())

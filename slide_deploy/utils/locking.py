@@ -1,4 +1,4 @@
-"""One process at a time works in a folder."""
+"""Locks a folder for one process."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["locked_folder"]
 
 LOCK_NAME = ".slide-deploy.lock"
 
-# How often the folder may vanish under a process that waits for it, before that is an error.
+# Attempts to lock a folder that other processes keep removing.
 ATTEMPTS = 20
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process alone; another that asks for it waits.
+    """Lock `folder` for this process; other processes wait.
 
-    The folder and those above it are made where they are missing, and removed again if they are
-    empty at the end. The lock is a hidden file in the folder, so that it holds for every user
-    and machine that can write there; it is gone afterwards. The system drops the lock of a
-    process that dies. Raises OSError where the folder cannot be made or written.
+    Missing folders are created, and removed again if they are empty at the end. The lock is a
+    hidden file in the folder, so that it works for every user and machine that can write there. It
+    is removed afterwards; the system releases the lock of a process that dies. Raises OSError if
+    the folder cannot be created or written.
     """
     from filelock import FileLock
 
@@ -37,24 +37,24 @@ def locked_folder(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # Before the release: whoever waits sees that its open file is gone, and opens another.
-            with suppress(OSError):  # Windows removes no open file; there the release does it
+            # Before the release, so that waiting processes notice it and open a new file.
+            with suppress(OSError):  # Windows cannot remove an open file; the release removes it
                 os.unlink(lock.lock_file)
             lock.release()
     finally:
         for empty in made:
-            with suppress(OSError):  # not empty: it holds what was asked for
+            with suppress(OSError):  # not empty
                 empty.rmdir()
 
 
 def _acquire(lock: BaseFileLock, folder: Path, made: list[Path]) -> None:
-    """Make `folder`, adding to `made` what was missing, and wait for its lock."""
+    """Create `folder`, adding created folders to `made`, and wait for its lock."""
     for remaining in reversed(range(ATTEMPTS)):
         made += [new for new in (folder, *folder.parents) if not new.exists() and new not in made]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
             return
-        except FileNotFoundError:  # a process that had made the folder failed and removed it
+        except FileNotFoundError:  # the process that had created the folder failed and removed it
             if not remaining:
                 raise

@@ -1,4 +1,4 @@
-"""Converters talk on every channel at once; this keeps them out of a user's terminal."""
+"""Suppresses the output of converters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["quiet"]
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop prints, progress bars, warnings and log records of the code inside."""
+    """Suppress prints, progress bars, warnings and log records in this context."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

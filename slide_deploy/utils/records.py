@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON files and back, with one clear error for a file that is not one."""
+"""Writes frozen dataclasses to JSON files, and reads them with strict types."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 Record = TypeVar("Record")
 
-# pydantic is imported where it is used: types are named by modules that must load fast.
+# pydantic is imported where it is used, because modules that must load fast import this one.
 STRICT = {
     "strict": True,
     "extra": "forbid",
@@ -35,13 +35,13 @@ STRICT = {
     "json_schema_serialization_defaults_required": True,
 }
 
-# JSON has no such numbers. Earlier versions wrote null for all three.
+# JSON has no such numbers. Earlier versions wrote null instead.
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 @dataclass(frozen=True)
 class _Limit:
-    """A constraint of pydantic's core schema on the annotated type."""
+    """A constraint of pydantic's core schema."""
 
     keyword: str
     value: str | int
@@ -51,7 +51,7 @@ class _Limit:
 
 
 class _NotFinite:
-    """Lets a float be read from the strings of NOT_FINITE, and from null as NaN."""
+    """Reads a float from the strings of NOT_FINITE, and NaN from null."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         from pydantic_core import core_schema
@@ -64,7 +64,7 @@ class _NotFinite:
 
 Count = Annotated[int, _Limit("ge", 0)]
 Figure = Annotated[float, _NotFinite()]
-"""A measured number. It may be infinite or NaN, which JSON files hold as strings."""
+"""A measured number. In JSON, infinity and NaN are strings."""
 Sha256 = Annotated[str, _Limit("pattern", "^[0-9a-f]{64}$")]
 OptionalSha256 = Annotated[str, _Limit("pattern", "^([0-9a-f]{64})?$")]
 
@@ -72,28 +72,28 @@ OptionalSha256 = Annotated[str, _Limit("pattern", "^([0-9a-f]{64})?$")]
 def to_json(record: Any) -> str:
     """A dataclass as indented JSON in UTF-8.
 
-    NaN and infinities become "NaN", "Infinity" and "-Infinity"; a character that UTF-8 cannot
-    hold, as a file name may have, becomes "?". Raises TypeError for a value that is not data.
+    NaN and infinities become "NaN", "Infinity" and "-Infinity". Characters of file names that UTF-8
+    cannot encode become "?". Raises TypeError for a value that is not data.
     """
     text = json.dumps(dataclasses.asdict(record))
     return _encoded(json.loads(text, parse_constant=str), indent=2).decode() + "\n"
 
 
 def write_json(record: Any, path: Path) -> None:
-    """Write a dataclass to `path`, whole or not at all."""
+    """Write a dataclass to `path`, atomically."""
     text = to_json(record)
     with staged(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 
 def read_json(kind: type[Record], path: Path, schema_version: int) -> Record:
-    """Read what `write_json` wrote; ArtifactError where the file is another thing."""
+    """Read a file of `write_json`; ArtifactError if the content is not valid."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = content["schema_version"]
         if (type(found), found) != (int, schema_version):  # True equals 1
             raise ArtifactError(
-                f"{path} has schema version {found}, this slide-deploy reads {schema_version}",
+                f"{path} has schema version {found}; this slide-deploy reads {schema_version}",
                 "export again with this version",
             )
         return rebuild(kind, content)
@@ -104,10 +104,10 @@ def read_json(kind: type[Record], path: Path, schema_version: int) -> Record:
 
 
 def rebuild(kind: type[Record], value: Any) -> Record:
-    """Decoded JSON as the dataclass `kind`.
+    """Convert decoded JSON to the dataclass `kind`.
 
-    Unknown keys and values of another type are refused: "3" and true are not the integer 3
-    or 1. Raises ValueError that names the first field that does not fit.
+    Raises ValueError, with the name of the field, for unknown keys and for values of another type:
+    "3" and true are not integers.
     """
     from pydantic import ValidationError
 
@@ -127,7 +127,7 @@ def json_schema(kind: type, name: str, title: str) -> dict[str, Any]:
 
     class Untitled(GenerateJsonSchema):
         def field_title_should_be_set(self, schema: Any) -> bool:
-            return False  # it would repeat the field's name
+            return False  # a title would repeat the field's name
 
     definitions = _adapter(kind).json_schema(mode="serialization", schema_generator=Untitled)[
         "$defs"
@@ -144,7 +144,7 @@ def json_schema(kind: type, name: str, title: str) -> dict[str, Any]:
 def _adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter
 
-    # In a tuple of one, because a configuration is refused beside a dataclass itself.
+    # In a tuple, because pydantic does not accept a configuration for a dataclass.
     return TypeAdapter(tuple[kind], config=STRICT)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Atomic outputs: a file or folder is either the old one or the new one, whole."""
+"""Replaces files and folders atomically."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["staged", "staged_folder"]
 
 SCRATCH = ".slide-deploy-"
 
-# What describes the others is swapped in after them.
+# Files that describe the others are replaced last.
 LAST = ("report.html", "report.json", "manifest.json")
 
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """A scratch path of the same name to write a file to; on success it becomes `path`.
+    """Yield a scratch path of the same file name; on success the file is moved to `path`.
 
-    On any error nothing at `path` has changed and the scratch is gone. Raises OutputError
-    where the disk is full or the place cannot be written.
+    On any error `path` is unchanged and the scratch file is removed. Raises OutputError if the disk
+    is full or `path` cannot be written.
     """
     with staged_folder(path.parent) as scratch:
         yield scratch / path.name
@@ -49,7 +49,7 @@ def staged_folder(
     """
     try:
         with locked_folder(output):
-            for stale in output.glob(f"{SCRATCH}*"):  # its owner died: we have the lock
+            for stale in output.glob(f"{SCRATCH}*"):  # of a process that died, as we have the lock
                 shutil.rmtree(stale, ignore_errors=True)
             scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=output))
             try:
@@ -68,7 +68,7 @@ def staged_folder(
     except OSError as error:
         raise OutputError(
             f"cannot write to {output}: {_reason(error)}",
-            "free some space, or choose another --output",
+            "free disk space, or use another --output",
         ) from error
 
 
@@ -87,7 +87,7 @@ def _swap_in(scratch: Path, path: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> None:
-    """Exchange two names atomically; by three renames where the system has no call for it."""
+    """Exchange two names atomically, or by three renames if the system has no call for it."""
     if _swap_names(os.fsencode(a), os.fsencode(b)):
         return
     aside = b.with_name(f".{b.name}.old")
@@ -98,7 +98,7 @@ def _exchange(a: Path, b: Path) -> None:
 
 
 def _swap_names(a: bytes, b: bytes) -> bool:
-    """Ask the system for an atomic exchange; False where it has none."""
+    """Exchange two names by a system call; False if there is none."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         at_cwd, exchange = -100, 2

@@ -1,4 +1,4 @@
-"""Short texts for messages: an error in one line, a list of names."""
+"""Short texts for messages."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["first_line", "first_names"]
 
 
 def first_line(error: BaseException, limit: int = 160) -> str:
-    """The error's type and the first line of its message, cut off after `limit` characters."""
+    """The error's type and the first line of its message, at most `limit` characters."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:limit]}"
 
 
 def first_names(names: Sequence[str], count: int = 3) -> str:
-    """The first `count` names and how many more there are."""
+    """The first `count` names and the number of further ones."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more

@@ -1,1 +1,1 @@
-"""Run an artifact in a fresh process and judge it; imports no torch."""
+"""Runs an artifact in a fresh process and decides its verdict; imports no torch."""

@@ -1,4 +1,4 @@
-"""Compare a report with a committed one: what got worse since fails, though its gate holds."""
+"""Compares a report with a baseline: artifacts that got worse fail, even within their gates."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from slide_deploy.verification.record import Check, Report, overall
 
 __all__ = ["NOISE_GROWTH", "QUIET", "regressions"]
 
-# Other versions and CPUs sum in another order, which moves a noise ratio; a wrong weight moves
-# it by orders of magnitude. Twice lies between the two.
+# Another order of summation, in other versions and on other CPUs, changes a noise ratio by less
+# than this factor; a wrong weight changes it by orders of magnitude.
 NOISE_GROWTH = 2.0
 
-# The float32 exports of the digits and micro_official models lie at 0.8 to 2.4 times the noise, by
-# target: a doubling in that range may be no more than another order of summation.
+# The float32 exports of the digits and micro_official models have 0.8 to 2.4 times the noise,
+# depending on the target. In this range another order of summation may double the ratio.
 QUIET = 3.0
 
 
 def regressions(new: Report, old: Report) -> Report:
-    """The new report, with what is worse than in `old` as problems and the verdict that follows.
+    """The new report, with regressions since `old` added as problems.
 
-    Worse is: a noise ratio beyond `NOISE_GROWTH` times the old one and above `QUIET`, a kind of
-    operator or a custom operator that was not there, a target that ran then and does not now.
-    Artifacts are paired by target and precision, and by name where that leaves several. Reports on
-    other weights are not compared: that fails as well.
+    A regression is a noise ratio above `NOISE_GROWTH` times the old one and above `QUIET`, a new
+    kind of operator, a new custom operator, or a target that ran in `old` and not in `new`.
+    Artifacts are paired by target and precision, and by name if there are several. A baseline of
+    other weights is a problem, too.
     """
     if other := _other_source(new, old):
         checks = tuple(_with_problems(check, (other,)) for check in new.checks)
@@ -62,7 +62,7 @@ def _worse(check: Check, before: Check) -> Iterator[str]:
     if _ran(before) and check.verdict is Verdict.NOT_RUN:
         yield "ran in the baseline, did not run now"
     ratio, was = check.noise_ratio, before.noise_ratio
-    # The interpreter and the vendor's runtime round after different operations.
+    # The interpreter and the vendor's runtime round differently.
     comparable = check.fidelity is before.fidelity
     if (
         comparable
@@ -72,7 +72,7 @@ def _worse(check: Check, before: Check) -> Iterator[str]:
         and ratio > NOISE_GROWTH * was
     ):
         yield (
-            f"error is {ratio:.1f} times the noise, {was:.1f} times in the baseline"
+            f"the error is {ratio:.1f} times the noise, compared with {was:.1f} in the baseline"
             f"{_other_runtime(check, before)}"
         )
     if check.operators is not None and before.operators is not None:
@@ -89,7 +89,7 @@ def _other_runtime(check: Check, before: Check) -> str:
 
 
 def _lost(before: Check) -> Check:
-    """A check in the place of one that the baseline has."""
+    """The check of an artifact that is only in the baseline."""
     return Check(
         target=before.target,
         path=before.path,

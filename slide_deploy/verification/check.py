@@ -1,4 +1,4 @@
-"""Check one artifact on disk: run it in a fresh process, judge it, record the outcome."""
+"""Checks one artifact on disk: runs it in a fresh process and judges its outputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from slide_deploy.verification.runner import RunResult, read_artifact, trace_art
 
 __all__ = ["check_artifact"]
 
-# ONNX's reference evaluator is slow: by default it gives its opinion on small artifacts.
+# ONNX's reference evaluator is slow, so by default it only runs small artifacts.
 SMALL_ARTIFACT = 8_000_000
 
 
@@ -46,7 +46,7 @@ def check_artifact(
     progress: Progress,
     known: tuple[str, ...] = (),
 ) -> Check:
-    """One artifact's verdict; `record` is its manifest entry, `known` problems found before."""
+    """Check an artifact; `record` is its manifest entry, `known` are problems found before."""
     runtime = registry.recognise(path)
     precision = record.precision if record else Precision.FLOAT32
     unrun = Check(
@@ -110,7 +110,7 @@ def _identify(
 ) -> tuple[DynamicAxes, str]:
     """Dynamic axes and precision, from the manifest, or from the file and its reference."""
     if record is not None:
-        axes = axes_of(record.inputs, "the manifest's record")
+        axes = axes_of(record.inputs, "the manifest entry")
         return axes, scheme_named(record.precision).name
     progress(f"verifying {path.name}: reading its inputs")
     bare = read_artifact(runtime.target, path, {})
@@ -130,7 +130,7 @@ def _judged(
     judgement: Judgement,
     policy: VerificationPolicy,
 ) -> Check:
-    """The check of an artifact that ran, with the figures of its worst comparison."""
+    """The check of an artifact that ran, with the results of its worst comparison."""
     worst = max(judgement.comparisons, key=lambda c: c.noise_ratio)
     return replace(
         unrun,
@@ -160,7 +160,7 @@ def _judged(
 def _trace(
     runtime: Runtime, path: Path, inputs: Inputs, blocks: tuple[BlockReference, ...]
 ) -> tuple[BlockError, ...]:
-    """The error over the blocks, or nothing where the artifact cannot be taken apart."""
+    """The error at each block; empty if the artifact's intermediate values cannot be read."""
     try:
         return trace_artifact(runtime.target, path, inputs, blocks)
     except ArtifactError:
@@ -180,7 +180,7 @@ def _with_second_opinion(
     expected: tuple[Expectation, ...],
     policy: VerificationPolicy,
 ) -> Check:
-    # One probe per shape: what is asked is whether two implementations read the same file.
+    # One probe per shape is enough to compare two implementations.
     asked = {str(e.inputs[next(iter(e.inputs))].shape): e for e in reversed(expected)}
     chosen = tuple(reversed(asked.values()))
     feeds = {expectation.probe: dict(expectation.inputs) for expectation in chosen}
@@ -203,6 +203,6 @@ def _with_second_opinion(
 
 
 def _disputed(check: Check, opinion: Opinion) -> Check:
-    """The check with a second opinion, whose problems count as its own."""
+    """The check with the problems of a second implementation added."""
     problems = (*check.problems, *(f"{opinion.runtime}: {p}" for p in opinion.problems))
     return replace(check, second_opinion=opinion, problems=problems)

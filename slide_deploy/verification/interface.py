@@ -1,4 +1,4 @@
-"""Whether an artifact has the inputs and outputs that the reference and the manifest name."""
+"""Compares the inputs and outputs of an artifact with the reference and the manifest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Specs = tuple[TensorSpec, ...]
 
 
 def axes_of(inputs: Specs, whose: str) -> DynamicAxes:
-    """The dynamic axes of these inputs; ArtifactError where none has a batch dimension."""
+    """The dynamic axes of these inputs; ArtifactError if none has a batch dimension."""
     axes = dynamic_axes_of(inputs)
     if isinstance(axes.batch, int) and axes.batch < 1:
         raise ArtifactError(f"{whose} has no input with a batch dimension", "export again")
@@ -27,7 +27,7 @@ def axes_of(inputs: Specs, whose: str) -> DynamicAxes:
 def interface_problems(
     result: RunResult, inputs: Specs, outputs: Specs, axes: DynamicAxes
 ) -> Iterator[str]:
-    """Names, shapes and types that are not those of the reference."""
+    """Names, shapes and types that differ from the reference."""
     for kind, found, wanted, undecided in (
         ("input", result.inputs, inputs, False),
         ("output", result.output_specs, outputs, axes.any_size),
@@ -45,9 +45,9 @@ def interface_problems(
 
 
 def manifest_problems(record: Artifact, runtime: Runtime, result: RunResult) -> Iterator[str]:
-    """Statements of the manifest that are not true of the file."""
+    """Entries of the manifest that contradict the file."""
     if record.target != runtime.target:
-        yield f"the manifest calls it {record.target}, it is {runtime.target}"
+        yield f"the manifest says {record.target}, the file is {runtime.target}"
     if scheme_named(record.precision).weights != result.weight_type:
         yield f"the manifest says {record.precision}, the file is {result.weight_type}"
     any_size = dynamic_axes_of(record.inputs).any_size
@@ -58,7 +58,7 @@ def manifest_problems(record: Artifact, runtime: Runtime, result: RunResult) -> 
         if [s.name for s in have] != [s.name for s in said] or not all(
             _agree(*pair, undecided=undecided) for pair in zip(have, said, strict=True)
         ):
-            yield f"the manifest lists other {kind} than the file has"
+            yield f"the {kind} in the manifest differ from those of the file"
 
 
 def metadata_problems(metadata: Mapping[str, str], source: SourceRecord) -> Iterator[str]:
@@ -73,8 +73,8 @@ def metadata_problems(metadata: Mapping[str, str], source: SourceRecord) -> Iter
 
 
 def _agree(have: TensorSpec, want: TensorSpec, *, undecided: bool) -> bool:
-    """Whether both agree; free dimensions are named as a runtime likes. With `undecided`, it may
-    not be able to tell that a dimension is not free: the size is seen when it runs."""
+    """Whether both agree; names of free dimensions may differ. With `undecided`, the runtime may
+    report a fixed dimension as free, whose size is checked when it runs."""
     return (
         have.dtype == want.dtype
         and len(have.shape) == len(want.shape)

@@ -1,4 +1,4 @@
-"""Judge what an artifact did: interface, operators, numbers. Any doubt fails it. No torch."""
+"""Judges the run of an artifact by its interface, operators and outputs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -59,23 +59,22 @@ class Reference:
 
 @dataclass(frozen=True)
 class VerificationPolicy:
-    """How to judge: a user's own tolerance, a second opinion on artifacts of any size, and
-    the error over the blocks also where nothing failed."""
+    """How to judge: `tolerance` replaces the gates, `thorough` runs a second implementation on
+    artifacts of any size, `trace` measures the error at each block also without a failure."""
 
     tolerance: Tolerance | None = None
     thorough: bool = False
     trace: bool = False
 
     def gates(self, precision: str) -> tuple[Gate, ...]:
-        """Those of the precision scheme, or the user's tolerance in their place."""
+        """The gates of the precision scheme, unless the user's tolerance replaces them."""
         return (self.tolerance.gate,) if self.tolerance else scheme_named(precision).gates
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Every comparison and the result of every gate; in multiples of the noise and of the worst
-    output, the error over all probes and the systematic error; and what is wrong: no problem
-    means a pass."""
+    """Comparisons, gate results and problems; without problems the artifact passes. The pooled and
+    the systematic error are those of the worst output, as multiples of the noise."""
 
     comparisons: tuple[Comparison, ...]
     gates: tuple[GateResult, ...]
@@ -93,7 +92,7 @@ def judge(
     precision: str,
     policy: VerificationPolicy,
 ) -> Judgement:
-    """Hold what an artifact did against what it must do."""
+    """Compare the run of an artifact with the expectations."""
     gates = policy.gates(precision)
     comparisons = compare_all(expected, result, precision, policy)
     pooled = pooled_ratios(expected, result.outputs)
@@ -118,7 +117,7 @@ def compare_all(
     precision: str,
     policy: VerificationPolicy,
 ) -> tuple[Comparison, ...]:
-    """Every output on every probe."""
+    """Compare every output on every probe."""
     gates = scheme_named(precision).gates
     return tuple(
         comparison

@@ -1,4 +1,4 @@
-"""The record that every renderer draws: one check per artifact, and the verdict over all."""
+"""The report: one check per artifact, and the overall verdict."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Check:
-    """One artifact's outcome. The figures are those of its worst comparison.
+    """The outcome of one artifact. Errors are those of its worst comparison.
 
-    `precision` names the scheme; `problems` is empty on a pass. `gates` are the results that the
-    verdict stands on, `gate` the limits in words. `fidelity`, `runtime`, `device`, `weight_type`,
-    `compute_type` and `ran_precision` say what ran; `other_precision` are the operations that
-    computed in another type. `probes` are the inputs and why each is there.
-    `pooled_noise_ratio` is error / noise over all probes, `repeated_noise_ratio` that of the
-    systematic error (both root mean square). `trace` is the error over the blocks, where it was
-    asked for or the check failed; `first_bad_block` is the first block whose error exceeds the
-    noise. `details` is the traceback or standard error of a converter or runner that failed.
+    `precision` names the scheme; `problems` is empty on a pass. `gates` are the results on which
+    the verdict is based, `gate` describes the limits. `fidelity`, `runtime`, `device`,
+    `weight_type`, `compute_type` and `ran_precision` describe the run; `other_precision` are the
+    operations that computed in another type. `probes` are the inputs and their purposes.
+    `pooled_noise_ratio` and `repeated_noise_ratio` are the pooled and the systematic error divided
+    by the noise. `trace` is the error at each block, if it was requested or the check failed;
+    `first_bad_block` is the first block whose error exceeds the noise. `details` is the traceback
+    or standard error of a converter or runner that failed.
     """
 
     target: str
@@ -100,12 +100,12 @@ class Report:
 
 
 def read_report(path: Path) -> Report:
-    """Read a report.json; ArtifactError where the file is another thing."""
+    """Read a report.json; ArtifactError if the content is not valid."""
     return read_json(Report, path, SCHEMA_VERSION)
 
 
 def overall(checks: tuple[Check, ...]) -> Verdict:
-    """Fail if any failed; else not_run if any did not run, or there is none; else pass."""
+    """`FAIL` if a check failed; else `NOT_RUN` if one did not run or there is none; else `PASS`."""
     verdicts = {check.verdict for check in checks}
     if Verdict.FAIL in verdicts:
         return Verdict.FAIL

@@ -1,6 +1,6 @@
-"""Verification without the source model: hashes and golden vectors, as export wrote them.
+"""Verification from the manifest's hashes and golden vectors, without the checkpoint.
 
-Needs neither the checkpoint nor torch, for targets whose runtime does not.
+It needs torch only for targets whose runtime is torch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def verify_recorded(
     golden: Path | str | None = None,
     manifest_sha256: str = "",
 ) -> Report:
-    """Verify artifacts, or every artifact of an output folder, by what lies beside them.
+    """Verify artifacts, or all artifacts of an output folder, with the golden vectors beside them.
 
     With `golden`, a file of golden vectors, artifacts are compared with that alone, as for a file
     that another tool has optimised: no manifest is read. With `manifest_sha256`, the manifest must

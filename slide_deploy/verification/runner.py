@@ -1,4 +1,4 @@
-"""Run an artifact from disk in a fresh process (see `runner_worker`), and bring back its result."""
+"""Runs an artifact from disk in a fresh process (see `runner_worker`), and returns the result."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from slide_deploy.verification.runner_worker import SEPARATOR, no_room
 
 __all__ = ["RunResult", "read_artifact", "run_artifact", "stop_runners", "trace_artifact"]
 
-# Artifacts are read while others are still being converted. Threads that spin at barriers on
-# a busy core took six times as long as one thread alone (measured, two cores).
+# Artifacts run while others are converted. Threads that spin at barriers on a busy core took six
+# times as long as one thread alone (measured on two cores).
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 _KINDS: dict[str, type[SlideDeployError]] = {
@@ -35,7 +35,7 @@ _RUNNING: set[subprocess.Popen[str]] = set()
 
 @dataclass(frozen=True)
 class RunResult:
-    """What an artifact did: outputs per probe and name, and what ran it (see `Session`)."""
+    """Outputs of an artifact by probe and name, and properties of its `Session`."""
 
     outputs: Mapping[str, Mapping[str, np.ndarray]]
     inputs: tuple[TensorSpec, ...]
@@ -58,10 +58,10 @@ def run_artifact(
 ) -> RunResult:
     """Run an artifact on disk in a fresh process, on each entry of `feeds`.
 
-    `feeds` maps a name of your choice to one set of inputs (input name → array); the result has
-    outputs by the same names. The target is told by the artifact's name, unless `target` gives
-    it. Raises UsageError for a file of no known target, MissingLibrary where its runtime is not
-    installed, ArtifactError where it cannot be loaded or run.
+    `feeds` maps any name to one set of inputs (input name → array); the result has outputs by the
+    same names. The target follows from the artifact's file name, unless `target` is given. Raises
+    UsageError for a file of no known target, MissingLibrary if its runtime is not installed,
+    ArtifactError if it cannot be loaded or run.
     """
     runtime = registry.runtime(target) if target else registry.recognise(Path(path))
     registry.require(f"reading {runtime.target}", runtime.packages, runtime.extra)
@@ -75,8 +75,8 @@ def read_artifact(
     *,
     second: bool = False,
 ) -> RunResult:
-    """Run `artifact` on every probe of `feeds` (probe → input name → array), by the target's
-    runtime or by the `second`, independent one.
+    """Run `artifact` on every probe of `feeds` (probe → input name → array), in the target's
+    runtime or in the `second`, independent one.
 
     Raises ArtifactError where it cannot be loaded or run, also where the runtime crashes, of these
     NotSupported where the file is sound but its runtime here lacks what it uses, and OutputError
@@ -111,7 +111,7 @@ def trace_artifact(
     inputs: Mapping[str, np.ndarray],
     references: Sequence[BlockReference],
 ) -> tuple[BlockError, ...]:
-    """The artifact's error at each block on one input; raises as `read_artifact` does."""
+    """The artifact's error at each block on one input; raises the errors of `read_artifact`."""
     given = {
         "input": inputs,
         "block": {r.block: r.reference for r in references},
@@ -175,7 +175,7 @@ def _answer(artifact: Path, done: subprocess.CompletedProcess[str]) -> dict[str,
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ArtifactError(
             f"the runtime crashed on {artifact.name} (exit {done.returncode}): {last[:200]}",
-            "run with --debug for its whole output",
+            "--debug shows its output",
             done.stderr,
         ) from None
     if "problem" in about:

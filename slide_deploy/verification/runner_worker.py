@@ -1,9 +1,9 @@
-"""The fresh process that reads an artifact: it cannot import the models, and sees no GPU.
+"""The process that runs an artifact. It cannot import the models and sees no GPU.
 
 Run as `python -m slide_deploy.verification.runner_worker` with the arguments TARGET ARTIFACT TASK
-GIVEN.npz MADE.safetensors; it prints one JSON object. `run` and `run-second` leave the outputs of
-each probe in MADE as "probe/output"; `trace` compares the artifact's inner values with the blocks
-of a model.
+GIVEN.npz MADE.safetensors; it prints one JSON object. The tasks `run` and `run-second` write the
+outputs of each probe to MADE as "probe/output"; `trace` compares the artifact's intermediate values
+with the blocks of a model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from slide_deploy.protocols import Runtime, Session
 __all__ = ["SEPARATOR", "main", "no_room"]
 
 SEPARATOR = "/"
-# The rooms that an artifact is read with; the others made it.
+# The packages that run an artifact; the other packages created it.
 _ROOMS = {
     *("errors", "types", "utils", "protocols", "registry", "parity"),
     *("validators", "verification"),
@@ -38,12 +38,12 @@ _ROOMS = {
 
 
 class _NoModels(MetaPathFinder):
-    """Refuses the code that made the artifact, so that nothing but the file is judgement."""
+    """Refuses to import the code that created the artifact."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> None:
         package, _, inner = name.partition(".")
         if package == "slide_deploy" and inner and inner.partition(".")[0] not in _ROOMS:
-            raise ImportError(f"{name} is not importable where artifacts are read")
+            raise ImportError(f"{name} must not be imported by the runner worker")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -140,7 +140,7 @@ _TASKS = {"run": _run, "run-second": _run_second, "trace": _trace}
 
 
 def _nested(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Arrays saved as "group/name", by group and name, in the order they were saved."""
+    """Arrays saved as "group/name", by group and name, in the order of the file."""
     groups: dict[str, dict[str, np.ndarray]] = {}
     with np.load(path) as archive:
         for key in archive.files:
@@ -150,14 +150,14 @@ def _nested(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Whatever a vendor's library throws at a broken file becomes an ArtifactError."""
+def _translated(message: str) -> Iterator[None]:
+    """Convert exceptions of a vendor's library to ArtifactError."""
     try:
         yield
     except SlideDeployError:
         raise
     except Exception as error:
-        raise ArtifactError(f"{what}: {_first_line(error)}", "export it again") from error
+        raise ArtifactError(f"{message}: {_first_line(error)}", "export it again") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Models as users have them: Slide Attention under names and in shapes of their own."""
+"""Custom models with Slide Attention under other names and with other layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trained models of every family: exported, they count the same digits as in PyTorch."""
+"""Exported models of every family classify digits as in PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every family must keep on every target, as a classifier and as a source of stage maps."""
+"""The contract of every family on every target, with a classifier and with feature maps."""
 
 from __future__ import annotations
 

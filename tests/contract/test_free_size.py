@@ -1,4 +1,4 @@
-"""Height and width left free: proven at another size on every target, or refused with a reason."""
+"""Free height and width are verified at another size on every target, or refused."""
 
 from __future__ import annotations
 
@@ -115,20 +115,20 @@ REFUSED = [
 @pytest.mark.parametrize(("name", "why"), REFUSED)
 def test_what_fixes_the_size_is_named(name: str, why: str, run_cli: Any, in_tmp: Path) -> None:
     done = run_cli("export", GOLDEN / f"{name}.pth", "-t", "onnx", "--dynamic-size", "-o", "out")
-    done.refused(2, f"height and width cannot be free: {why}", "leave --dynamic-size out")
+    done.refused(2, f"height and width cannot be free: {why}", "omit --dynamic-size")
     assert not (in_tmp / "out").exists()
 
 
 def test_a_form_made_for_one_size_is_refused(run_cli: Any, in_tmp: Path) -> None:
     given = (LONE, "--image-size", "8x12", "-t", "onnx", "--dynamic-size", "--lowering", "flat")
     run_cli("export", *given).refused(
-        2, "the lowering flat is made for maps of one height and width", "choose depthwise"
+        2, "the lowering flat needs maps of fixed height and width", "use depthwise"
     )
 
 
 def test_every_form_for_any_size_is_one() -> None:
     model = lone()
-    free = [form.name for form in lowerings() if form.any_size]
+    free = [lowering.name for lowering in lowerings() if lowering.any_size]
     assert free == ["depthwise"]
     module, _ = lower(fuse(model.module), model.inputs, always(free[0]))
     with quiet():

@@ -1,4 +1,4 @@
-"""The published sizes at 224×224, with a learned path away from zero, on every target."""
+"""Published sizes at 224×224, with non-zero learned shifts, on every target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run that README.md shows is what the command prints."""
+"""The output in README.md is the output of the command."""
 
 from __future__ import annotations
 

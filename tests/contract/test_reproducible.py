@@ -1,4 +1,4 @@
-"""The same checkpoint gives the same artifact anywhere, and it tells nothing of the machine."""
+"""The same checkpoint gives the same artifact on every machine, without machine details."""
 
 from __future__ import annotations
 

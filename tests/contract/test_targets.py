@@ -1,4 +1,4 @@
-"""What every target must keep, whatever it is; a new target is picked up unedited."""
+"""The contract of every target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that an earlier version wrote are still read: `tests/fixtures/written-before`.
+"""Files of an earlier version can be read: `tests/fixtures/written-before`.
 
 The folder is the whole output of `slide-deploy export -t all module.pth --image-size 6` at the
 commit dc9a597, less its HTML page; `module.pth` is `tests/golden/module_dat_default.pth`.

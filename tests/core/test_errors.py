@@ -1,4 +1,4 @@
-"""The error tree: exit codes as documented, and what an error says."""
+"""Exit codes and texts of errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/extending.md for real: a distribution with entry points brings a family and a target."""
+"""The example of docs/extending.md: a distribution that adds a family, a target and a scheme."""
 
 from __future__ import annotations
 

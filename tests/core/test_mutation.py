@@ -1,4 +1,4 @@
-"""The mutation harness: what it breaks is broken, what verification sees is counted right."""
+"""The mutation benchmark breaks artifacts as intended and counts detections correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an export computes once, whatever the number of its targets."""
+"""An export runs the model once for all targets."""
 
 from __future__ import annotations
 

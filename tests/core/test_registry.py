@@ -1,4 +1,4 @@
-"""Targets are found by the files that exist, and asked for by name or alias."""
+"""Targets are found by file, name and alias."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_name_of_no_target_is_a_usage_error() -> None:
 
 def test_what_is_missing_is_named_with_the_command(without: Callable[..., None]) -> None:
     without("onnx")
-    with pytest.raises(MissingLibrary, match="needs onnx, not installed") as refused:
+    with pytest.raises(MissingLibrary, match="needs onnx, which is not installed") as refused:
         registry.require("export to ONNX", ("torch", "onnx"), "onnx")
     assert refused.value.hint == "pip install 'slide-deploy[onnx]'"
 

@@ -1,4 +1,4 @@
-"""The values that travel."""
+"""The shared types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artifacts of all targets, exported once; tests change copies of them."""
+"""Artifacts of all targets, which tests copy and change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong files and wrong words: one line, a way out, an exit code, nothing half-written."""
+"""Invalid files and options give one line, a hint, an exit code, and no incomplete file."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def no_pair(state: State) -> None:
         (infinite, "fc1.weight has NaN or infinite values"),
         (missing, "lacks layers.1.blocks.0.norm1.weight"),
         (unexpected, "layers.1.blocks.0.gate.weight"),
-        (another_shape, "head.weight is (4, 8) where its architecture has (3, 8)"),
+        (another_shape, "head.weight is (4, 8), but its architecture has (3, 8)"),
         (no_pair, "no deformed-shift pair"),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_config_that_the_weights_contradict(
     config = training_config(tiny_config)
     config["MODEL"]["SWIN"]["EMBED_DIM"] = 8
     tiny_file("model.pth", config=config)
-    run_cli("inspect", "model.pth").refused(2, "where its architecture has")
+    run_cli("inspect", "model.pth").refused(2, "but its architecture has")
 
 
 @pytest.mark.parametrize(

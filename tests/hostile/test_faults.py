@@ -1,4 +1,4 @@
-"""kill -9, two exports at once: an output folder holds the old or the new, never a mixture."""
+"""After kill -9 and concurrent exports, a folder has either the old or the new files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output on a disk that is full: exit 2, the disk as it was, an earlier artifact intact."""
+"""On a full disk: exit code 2, no files left, and earlier artifacts unchanged."""
 
 from __future__ import annotations
 

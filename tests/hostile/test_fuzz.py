@@ -1,4 +1,4 @@
-"""Bad bytes into every reader: a clear error or a clean result, never another exception."""
+"""Damaged bytes give a clear error or are read correctly, for every reader."""
 
 from __future__ import annotations
 

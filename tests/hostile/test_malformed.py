@@ -1,4 +1,4 @@
-"""Files that nearly are checkpoints: loading gives a model or an error of ours, never a crash."""
+"""Almost valid checkpoints give a model or an error of ours, never a crash."""
 
 from __future__ import annotations
 

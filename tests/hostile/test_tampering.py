@@ -1,4 +1,4 @@
-"""Artifacts that are not what was exported: `verify` exits 1, by hash and by numbers alike."""
+"""`verify` exits with 1 for changed artifacts, both by hash and by outputs."""
 
 from __future__ import annotations
 

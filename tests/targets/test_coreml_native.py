@@ -1,4 +1,4 @@
-"""Core ML itself against the interpreter that stands in for it elsewhere; macOS only."""
+"""Core ML compared with the interpreter; macOS only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Core ML packages that the validator refuses by name, whatever their numbers are."""
+"""Core ML packages that the validator refuses, independent of their outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTML report in a real browser: what it shows, and that it asks the network for nothing."""
+"""The HTML report in a browser: its content, and no network requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheel with one extra in a fresh environment: what was installed is enough for its target."""
+"""The wheel with one extra in a fresh environment can export and verify its target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MIL's weight file (blob storage version 2): every record checked before any is used.
+"""Reads MIL's weight file (blob storage version 2) and checks every record.
 
 64 bytes           count: u32, version: u32 = 2, zeros
 64 bytes           sentinel: u32, dtype: u32, bytes: u64, offset: u64, padding bits: u64, zeros
@@ -27,7 +27,7 @@ _VERSION = 2
 
 @dataclass(frozen=True)
 class Record:
-    """Where one tensor's elements lie."""
+    """The position of one tensor's elements."""
 
     dtype: int
     size: int
@@ -37,7 +37,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Blob:
-    """A weight file in memory, and its records by the offset a program names them with."""
+    """A weight file in memory, and its records by offset."""
 
     name: str
     data: memoryview
@@ -45,7 +45,7 @@ class Blob:
 
 
 def open_blob(path: Path) -> Blob:
-    """Read the file and walk all its records, so that damage anywhere in it is found."""
+    """Read the file and check all records, including those that no program uses."""
     data = memoryview(path.read_bytes())
     if len(data) < _HEADER.size:
         raise ArtifactError(f"{path.name} is too short for a weight file ({len(data)} bytes)")
@@ -76,7 +76,7 @@ def tensor(blob: Blob, offset: int, dtype: str, shape: tuple[int, ...]) -> Array
     if record.size * 8 - record.padding_bits != count * wanted.bits:
         raise ArtifactError(
             f"{blob.name}, record at {offset}: {record.size} bytes,"
-            f" not those of {dtype} {list(shape)}"
+            f" which does not match {dtype} {list(shape)}"
         )
     raw = blob.data[record.offset : record.offset + record.size]
     return unpack(raw, wanted, count).reshape(shape)

@@ -1,4 +1,4 @@
-"""MIL.proto's types and constants as ours."""
+"""Decodes types and constants of MIL.proto."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FIELDS = {
 
 
 def tensor_type(message: Any, name: str) -> TensorType:
-    """The type of a MIL ValueType, of a state that of the tensor in it.
+    """The type of a MIL ValueType; for a state, the type of its tensor.
 
     Raises:
         ArtifactError: it is a list, a tuple, or a dictionary that is not a classifier's.
@@ -54,7 +54,7 @@ def tensor_type(message: Any, name: str) -> TensorType:
 
 
 def constant(message: Any, name: str, read_blob: ReadBlob) -> Constant:
-    """A MIL Value, whether written in place or kept in a weight file."""
+    """A MIL Value, which is immediate or in a weight file."""
     type_ = _list_type(message, name) or tensor_type(message.type, name)
     if type_.shape is None or None in type_.shape:
         raise ArtifactError(f"{name}: a constant of unknown shape")
@@ -82,15 +82,15 @@ def _dictionary_type(message: Any, name: str) -> TensorType:
 
 
 def _list_type(message: Any, name: str) -> TensorType | None:
-    """A list of scalars written in place, as the names of classes are, is read as a vector."""
+    """The type of an immediate list of scalars, such as class names, which is read as a vector."""
     if message.type.WhichOneof("type") != "listType":
         return None
     element = tensor_type(message.type.listType.type, name)
     count = _dimension(message.type.listType.length)
     if element.shape != () or count is None:
-        raise ArtifactError(f"{name}: a list that is not of a known number of scalars")
+        raise ArtifactError(f"{name}: a list without a known number of scalars")
     if len(message.immediateValue.list.values) != count:
-        raise ArtifactError(f"{name}: a list that is not of {count} values")
+        raise ArtifactError(f"{name}: a list without {count} values")
     return TensorType(element.dtype, (count,))
 
 

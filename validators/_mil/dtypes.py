@@ -48,7 +48,7 @@ DTYPES = {
         DType("uint1", np.dtype("u1"), 1, 37, 9),
         DType("uint6", np.dtype("u1"), 6, 38, 13),
         DType("uint3", np.dtype("u1"), 3, 39, 12),
-        # What `classify` makes: an array of pairs.
+        # The output of `classify`: an array of pairs.
         DType("dictionary<string, fp64>", np.dtype([("key", "U"), ("value", "<f8")]), 0, None),
         DType("dictionary<int64, fp64>", np.dtype([("key", "<i8"), ("value", "<f8")]), 0, None),
     )
@@ -57,7 +57,7 @@ _BY_PROTO = {dtype.proto: dtype for dtype in DTYPES.values() if dtype.proto is n
 
 
 def dtype_named(name: str) -> DType:
-    """The element type a program calls `name`."""
+    """The element type with this name."""
     try:
         return DTYPES[name]
     except KeyError:
@@ -65,7 +65,7 @@ def dtype_named(name: str) -> DType:
 
 
 def dtype_of_proto(code: int) -> DType:
-    """The element type MIL.proto numbers `code`."""
+    """The element type with this code in MIL.proto."""
     try:
         return _BY_PROTO[code]
     except KeyError:

@@ -1,4 +1,4 @@
-"""Run a program in numpy: inputs and outputs as the package describes them."""
+"""Runs a program in numpy, and checks its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def evaluate(
 ) -> dict[str, Array]:
     """The outputs by name.
 
-    observe: is shown every computed value, in order; those of a loop in every round.
-    note: is told each operation whose result rests on what no description says: on a rule taken
+    observe: called with every computed value, in order; in loops in every iteration.
+    note: called for each operation whose result depends on undocumented behaviour: on a rule taken
         from Apple's tests, or on a random generator.
-    state: what `new_state` gave, and what earlier runs made of it; changed in place. Without it
+    state: the result of `new_state`, possibly changed by earlier runs; changed in place. Without it
         a program with states starts from zeros.
 
     Raises:
@@ -44,7 +44,7 @@ def evaluate(
 
 
 def new_state(program: Program) -> dict[str, Array]:
-    """The program's states as they are before the first run: all zero."""
+    """The program's states before the first run: zeros."""
     return {value.name: initial_state(value) for value in program.states}
 
 
@@ -56,16 +56,16 @@ def _check_states(program: Program, states: Mapping[str, Array]) -> None:
 
 
 def _accepted(program: Program, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """The feeds, once each is an input of the right type and of a shape it may have."""
+    """The feeds, after a check of their names, types and shapes."""
     names = [feature.name for feature in program.inputs]
     if sorted(feeds) != sorted(names):
-        raise ArtifactError(f"inputs given {sorted(feeds)}, the program takes {sorted(names)}")
+        raise ArtifactError(f"inputs are {sorted(feeds)}, but the program has {sorted(names)}")
     declared = {value.name: value.type for value in program.arguments}
     accepted = {}
     for feature in program.inputs:
         array = as_tensor(feature, feeds[feature.name])
         if array.dtype != dtype_named(feature.dtype).numpy:
-            raise ArtifactError(f"input {feature.name}: {array.dtype} given, not {feature.dtype}")
+            raise ArtifactError(f"input {feature.name} is {array.dtype}, not {feature.dtype}")
         if not (
             feature.accepts(array.shape) and shape_fits(array.shape, declared[feature.name].shape)
         ):
@@ -75,7 +75,7 @@ def _accepted(program: Program, feeds: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _output(feature: Feature, array: Array) -> Array:
-    """A copy the caller may keep: the value itself can be a view of a feed or a weight."""
+    """A copy of an output, which may be a view of a feed or a weight."""
     if not feature.accepts(array.shape):
         raise ArtifactError(f"output {feature.name}: shape {array.shape} is not as described")
     return array.copy()

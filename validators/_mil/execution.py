@@ -1,4 +1,4 @@
-"""Run a block of operations, nested blocks included; every result has its declared type."""
+"""Runs a block of operations, including nested blocks, and checks the types of results."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Values = MutableMapping[str, Held]
 Arrays = tuple[Array, ...]
 Kept = TypeVar("Kept", bound=Array | Half)
 
-# What numpy and our own functions raise on arguments that do not fit each other.
+# Exceptions of numpy and of the operations for incompatible arguments.
 _MISFITS = (ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What all operations of one run share."""
+    """Common data of all operations of a run."""
 
     opset: int
     states: MutableMapping[str, Array]
@@ -46,7 +46,7 @@ class Context:
 
 
 def run_block(block: Block, values: Values, context: Context) -> list[Array]:
-    """The block's outputs; `values` holds its inputs and what it may refer to outside."""
+    """The block's outputs; `values` has its inputs and the outer values."""
     for name in block.last_uses.get(-1, ()):
         del values[name]
     for index, operation in enumerate(block.operations):
@@ -64,12 +64,12 @@ def _array(held: Held) -> Array:
 
 
 def _results(operation: Operation, values: Values, context: Context) -> list[tuple[str, Held]]:
-    """What one operation computes, with the names of its outputs."""
+    """The results of one operation, with the names of its outputs."""
     if operation.folded:
         return list(operation.folded.items())
     where = f"{operation.type} {operation.name}"
     try:
-        # Overflow to infinity is what the program says; it is compared, not hidden.
+        # Overflow gives infinity, as the program specifies.
         with np.errstate(all="ignore"):
             results = _computed(operation, values, context, where)
             if len(results) != len(operation.outputs):
@@ -99,7 +99,7 @@ def _computed(
         raise ValueError("nested blocks in an operation that has none")
     implementation = OPERATIONS.get(operation.type)
     if implementation is None:
-        # One that Core ML does not have at this opset either is the file's fault.
+        # If Core ML does not have it at this opset, the file is invalid.
         known = FIRST_OPSET.get(operation.type, context.opset + 1) <= context.opset
         kind = Unsupported if known else ValueError
         raise kind(f"the operation {operation.type!r} is not supported")
@@ -110,7 +110,7 @@ def _computed(
 
 
 def _arguments(operation: Operation, values: Mapping[str, Held]) -> Arguments:
-    """Inputs and attributes alike: constants stand under either, by opset."""
+    """Inputs and attributes; which of them contain constants depends on the opset."""
     arguments: dict[str, tuple[Held, ...]] = {
         key: tuple(b if isinstance(b, Constant) else values[b] for b in bindings)
         for key, bindings in operation.inputs.items()
@@ -125,7 +125,7 @@ def _arguments(operation: Operation, values: Mapping[str, Held]) -> Arguments:
 
 
 def _as_declared(value: Value, result: Kept) -> Kept:
-    """The result, which must be of the type and shape the program declares."""
+    """The result, after a check of its declared type and shape."""
     declared = dtype_named(value.type.dtype).numpy
     # The length of a string is part of its numpy type.
     same = result.dtype == declared or result.dtype.kind == declared.kind == "U"
@@ -137,7 +137,7 @@ def _as_declared(value: Value, result: Kept) -> Kept:
 
 
 def _nested(block: Block, given: Arrays, values: Values, context: Context) -> Arrays:
-    """A nested block run on these inputs; what it makes is not seen outside."""
+    """The outputs of a nested block; its values are not visible outside."""
     if len(block.inputs) != len(given):
         raise ValueError(f"a block of {len(block.inputs)} inputs gets {len(given)}")
     own = {
@@ -155,7 +155,7 @@ def _cond(operation: Operation, values: Values, context: Context) -> Arrays:
 
 
 def _while_loop(operation: Operation, values: Values, context: Context) -> Arrays:
-    """The variables after the second block ran as often as the first one says true."""
+    """The variables after running the second block while the first one gives true."""
     variables = _only(operation, values, "loop_vars")
     condition, body = operation.blocks
     while True:
@@ -185,7 +185,7 @@ def _write_state(operation: Operation, values: Values, context: Context) -> Arra
 
 
 def _state(operation: Operation, context: Context, takes: tuple[str, ...]) -> str:
-    """The name of the state an operation refers to."""
+    """The name of the state of an operation."""
     if sorted(operation.inputs) != sorted(takes):
         raise ValueError(f"arguments {sorted(operation.inputs)}, not {sorted(takes)}")
     (name,) = operation.inputs["input"]
@@ -208,7 +208,7 @@ def _truth(array: Array) -> bool:
     return bool(array)
 
 
-# Operations that run blocks or keep states: they see the values, not only their arguments.
+# Operations that run blocks or use states, and therefore need all values.
 _STRUCTURAL: dict[str, Callable[[Operation, Values, Context], Arrays]] = {
     "cond": _cond,
     "read_state": _read_state,

@@ -1,4 +1,4 @@
-"""The package's description of an input or output: element type and the shapes it may have."""
+"""Decodes the package's descriptions of inputs and outputs: element types and valid shapes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _IMAGES = {
     30: ("BGR", "fp32", 3),
     40: ("grayscale float16", "fp16", 1),
 }
-# What a classifier predicts.
+# Predictions of a classifier.
 _LABELS = {"int64Type": "int64", "stringType": "string"}
 _KEYS = {
     "int64KeyType": "dictionary<int64, fp64>",
@@ -29,7 +29,7 @@ _KEYS = {
 
 
 def feature(message: Any, value: Value) -> Feature:
-    """A FeatureDescription, which must agree with the value the program gives that name."""
+    """A FeatureDescription, which must agree with the program's value of this name."""
     kind = message.type.WhichOneof("Type")
     if kind == "multiArrayType":
         found = _array(message.name, message.type.multiArrayType)
@@ -60,7 +60,7 @@ def _array(name: str, array: Any) -> Feature:
 
 
 def state(message: Any, value: Value) -> Value:
-    """The state, once its FeatureDescription agrees with the program's type."""
+    """The state, after a check of its FeatureDescription."""
     kind = message.type.WhichOneof("Type")
     if kind != "stateType" or message.type.stateType.WhichOneof("Type") != "arrayType":
         raise ArtifactError(f"{message.name}: a state described as {kind or 'nothing'}")
@@ -81,7 +81,7 @@ def _image(name: str, image: Any, declared: str) -> Feature:
     if image.colorSpace not in _IMAGES:
         raise ArtifactError(f"{name}: unknown image colour space {image.colorSpace}")
     layout, dtype, channels = _IMAGES[image.colorSpace]
-    # From iOS 17 on a program may take grayscale images as they are stored.
+    # From iOS 17 on, a program may have uint8 grayscale inputs.
     if layout == "grayscale" and declared == "uint8":
         dtype = "uint8"
     shape = (1, channels, image.height, image.width)
@@ -97,12 +97,12 @@ def _image(name: str, image: Any, declared: str) -> Feature:
 
 
 def _range(message: Any) -> tuple[int, int | None]:
-    """A SizeRange; a negative upper bound is none."""
+    """A SizeRange; a negative upper bound means no bound."""
     return message.lowerBound, message.upperBound if message.upperBound >= 0 else None
 
 
 def _agreed(found: Feature, value: Value) -> Feature:
-    """The description, once no dimension of it contradicts the program's."""
+    """The description, after a comparison of its dimensions with the program's."""
     declared = value.type.shape
     if found.dtype != value.type.dtype:
         raise ArtifactError(

@@ -1,4 +1,4 @@
-"""float16 values kept as the float32 numbers they are: numpy converts slowly between the two."""
+"""float16 values, stored as float32 because numpy's conversions are slow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slide_deploy.validators._mil.dtypes import Array
 __all__ = ["Half", "rounded", "widened"]
 
 _HALF, _SINGLE = np.dtype(np.float16), np.dtype(np.float32)
-# Few enough to stay in the cache.
+# A block of elements that fits the cache.
 _CHUNK = 1 << 14
 # Bits of float32: its sign, its exponent, those of 2^15 and of 2^-14, and what makes a power of
 # two 1.5 * 2^13 times as large.
@@ -47,12 +47,12 @@ class Half:
 
 
 def widened(array: Array) -> Array:
-    """float16 as float32, other tensors as they are."""
+    """float16 as float32; other tensors are not changed."""
     return array.astype(_SINGLE) if array.dtype == _HALF else array
 
 
 def rounded(array: Array, in_place: bool = False) -> Array:
-    """float32 rounded to the nearest float16 numbers, of two as near to the even, still float32."""
+    """float32 rounded to the nearest float16 numbers, ties to even, stored as float32."""
     x = np.ascontiguousarray(array).reshape(-1)
     result = x if in_place or not np.may_share_memory(x, array) else np.empty_like(x)
     shifts, signs = np.empty((2, min(x.size, _CHUNK)), np.int32)
@@ -64,11 +64,11 @@ def rounded(array: Array, in_place: bool = False) -> Array:
 
 
 def _round(x: Array, shifts: Array, signs: Array, out: Array) -> None:
-    """Round a vector, perhaps onto itself.
+    """Round a vector, possibly in place.
 
-    1.5 * 2^13 times the power of two in a number, added and taken off again, leaves 11 bits of
-    it: those of float16. That power is held at 2^-14, below which float16 numbers are equally far
-    from each other. From 2^15 on, where infinity is near, numpy converts, more slowly.
+    Adding and subtracting 1.5 * 2^13 times the power of two in a number leaves 11 bits of it, the
+    precision of float16. The power is at least 2^-14, below which float16 numbers are equidistant.
+    From 2^15 on, where the result may be infinite, numpy converts.
     """
     np.bitwise_and(x.view(np.int32), _EXPONENT, out=shifts)
     if shifts.max() >= _NEAR_INFINITY:

@@ -1,4 +1,4 @@
-"""Images as the tensors that a program takes and gives."""
+"""Converts images to and from tensors of a program."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["as_image", "as_tensor"]
 
 
 def as_tensor(feature: Feature, given: Array) -> Array:
-    """An image [h, w] or [h, w, 3], red first, as the tensor [1, c, h, w] a program takes.
+    """Convert an image [h, w] or [h, w, 3], in RGB, to the input tensor [1, c, h, w].
 
-    The elements of an image are uint8 (those of "grayscale float16" float16). A tensor is given
-    back as it is. Core ML scales images to the size it needs; this is not done here.
+    The elements of an image are uint8 ("grayscale float16": float16). A tensor is returned
+    unchanged. Core ML also scales images to the declared size, which is not implemented.
     """
     if not feature.image or given.ndim == 4:
         return given
@@ -34,18 +34,18 @@ def as_tensor(feature: Feature, given: Array) -> Array:
 
 
 def as_image(feature: Feature, tensor: Array) -> Array:
-    """A program's output [1, c, h, w] as an image, laid out as `as_tensor` takes it.
+    """Convert an output [1, c, h, w] to an image in the format of `as_tensor`.
 
     Raises:
-        ArtifactError: the output is not described as an image, or an element is no whole number
-            from 0 to 255; how Core ML rounds and limits those is not documented.
+        ArtifactError: the output is not described as an image, or an element is not a whole number
+            from 0 to 255, whose rounding in Core ML is not documented.
     """
     if not feature.image:
         raise ArtifactError(f"output {feature.name} is not described as an image")
     planes: Array = tensor[0]
     if feature.image != "grayscale float16":
         if not np.all((planes >= 0) & (planes <= 255) & (planes == np.trunc(planes))):
-            raise ArtifactError(f"output {feature.name}: pixels that are no whole numbers 0 to 255")
+            raise ArtifactError(f"output {feature.name}: pixels are not whole numbers 0 to 255")
         planes = planes.astype(np.uint8)
     if feature.image == "BGR":
         planes = planes[::-1]

@@ -1,4 +1,4 @@
-"""What Core ML itself would refuse in a program that is otherwise well formed."""
+"""Finds reasons for which Core ML itself would refuse a well-formed program."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = ["violations"]
 
 _MAX_RANK = 5
 _CUSTOM = ("custom", "custom_layer")
-# Specification version 6 came with CoreML5, and each since with the next.
+# CoreML5 has specification version 6, and each later one the next.
 _SPEC_AHEAD = 1
 # An fp16 input or output needs iOS 16, an int8 one iOS 26, a grayscale image of uint8 iOS 17.
 _FEATURE_SPEC = {"fp32": 6, "int32": 6, "fp64": 6, "fp16": 7, "int8": 10}
 _UINT8_IMAGE_SPEC = 8
-# What a classifier gives.
+# Outputs of a classifier.
 _LABELS = ("string", "int64", "dictionary<string, fp64>", "dictionary<int64, fp64>")
 
 
 def violations(program: Program) -> list[str]:
-    """One line for each limit the program breaks; none when Core ML should take it."""
+    """One line for each violated limit; empty if Core ML should accept the program."""
     try:
         opset = program.opset_number
     except ArtifactError as error:
@@ -53,7 +53,7 @@ def violations(program: Program) -> list[str]:
         found += _value(value)
     for value in program.states:
         if value.type.dtype != "fp16":
-            found.append(f"the state {value.name} is {value.type.dtype}, Core ML takes only fp16")
+            found.append(f"the state {value.name} is {value.type.dtype}; Core ML only accepts fp16")
         found += _value(value)
     for operation in walk(program.operations):
         found += _operation(operation, opset)
@@ -61,10 +61,11 @@ def violations(program: Program) -> list[str]:
 
 
 def _default_shapes(program: Program) -> Iterator[str]:
-    """Core ML computes all shapes when it loads a model, from the default shapes of its inputs.
+    """Contradictory shapes at the default shapes of the inputs.
 
-    A program of fixed shapes declares them all. One of flexible shapes is run here, on zeros
-    and, as values may matter too, on ones: what fails on both contradicts itself.
+    When Core ML loads a model, it computes all shapes from the default shapes of its inputs. A
+    program with fixed shapes declares them. One with flexible shapes is run here on zeros and, as
+    shapes may depend on values, on ones; shapes that fail on both are contradictory.
     """
     if not any(feature.shapes or feature.ranges for feature in program.inputs):
         return
@@ -104,7 +105,7 @@ def _feature(feature: Feature, spec_version: int) -> Iterator[str]:
     if feature.image and feature.dtype == "uint8":
         needed = _UINT8_IMAGE_SPEC
     if needed is None:
-        yield f"{feature.name} is {feature.dtype}, which no input or output can be"
+        yield f"{feature.name} is {feature.dtype}, which is not valid for inputs and outputs"
     elif spec_version < needed:
         yield f"{feature.name} is {feature.dtype}, which needs specification version {needed}"
 
@@ -129,8 +130,8 @@ def _operation(operation: Operation, opset: int) -> Iterator[str]:
         needed = FIRST_ARGUMENT_OPSET.get((operation.type, key), opset)
         if needed > opset:
             yield f"{where}: argument {key} needs CoreML{needed}, the program is CoreML{opset}"
-    # Weights before decompression may have more dimensions: a palette has two on top. A rank
-    # may be unknown: Core ML runs `fill` and `reshape` by a shape of unknown length.
+    # Weights before decompression may have more dimensions: a palette has two more. A rank may be
+    # unknown: Core ML runs `fill` and `reshape` with a shape of unknown length.
     if not operation.is_constant:
         for value in operation.outputs:
             if value.type.shape is not None:

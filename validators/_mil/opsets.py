@@ -1,4 +1,4 @@
-"""Which opset brought which operation and argument, as coremltools' op definitions record it."""
+"""The opsets that introduced operations and arguments, from coremltools' op definitions."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ FIRST_OPSET = {
     for name in names.split()
 }
 
-# What coremltools writes for `coreml_update_state`, before a `read_state`; it has no description.
+# coremltools writes it for `coreml_update_state`, before a `read_state`; it has no description.
 SERIALIZED_OPSET = {"write_state": 8}
 
-# Arguments younger than their operation.
+# Arguments that are newer than their operation.
 FIRST_ARGUMENT_OPSET = {
     ("gather", "batch_dims"): 6,
     ("gather_nd", "batch_dims"): 6,

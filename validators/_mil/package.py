@@ -1,4 +1,4 @@
-"""The folder that is a `.mlpackage`: its manifest, and the files the manifest lists."""
+"""Opens a `.mlpackage` folder: its manifest, and the files that it lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MODEL_PATH = "@model_path/"
 
 @dataclass(frozen=True)
 class Package:
-    """Where the model lies, and every file or folder the manifest lists."""
+    """The path of the model, and every file or folder in the manifest."""
 
     root: Path
     model: Path
@@ -24,7 +24,7 @@ class Package:
 
 
 def open_package(path: Path) -> Package:
-    """Follow `Manifest.json` to the root model; nothing outside the package is touched."""
+    """Read `Manifest.json`; paths outside the package are refused."""
     manifest = _manifest(path)
     entries = manifest.get("itemInfoEntries")
     root = manifest.get("rootModelIdentifier")
@@ -37,7 +37,7 @@ def open_package(path: Path) -> Package:
 
 
 def file_of(package: Package, name: str) -> Path:
-    """The file a program calls `@model_path/...`; it must be one the manifest lists."""
+    """The file that a program names `@model_path/...`, which must be in the manifest."""
     if not name.startswith(_MODEL_PATH):
         raise ArtifactError(f"{package.root.name}: weight file {name!r} is not under @model_path")
     path = _inside(package.root, package.model.parent, name.removeprefix(_MODEL_PATH))
@@ -74,7 +74,7 @@ def _item(path: Path, entry: Any) -> Path:
 
 
 def _inside(root: Path, folder: Path, name: str) -> Path:
-    """`folder / name`, refused when it leaves the package, by `..` or by a link."""
+    """`folder / name`, refused if it leaves the package by `..` or by a link."""
     pure = PurePosixPath(name)
     path = (folder / name).resolve()
     if (

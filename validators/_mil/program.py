@@ -1,4 +1,4 @@
-"""What a `.mlpackage` says, as plain data: features, operations and declared types."""
+"""A program as plain data: features, operations and declared types."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ Shape = tuple[int | None, ...]
 
 
 class Unsupported(NotSupported, ValueError):
-    """Not computed here, because it is not documented or not written; the file may be right."""
+    """The interpreter does not support the program, which may be valid."""
 
 
 @dataclass(frozen=True)
 class TensorType:
-    """Element type and shape; an unknown dimension is None, and so is a shape of unknown rank."""
+    """Element type and shape; unknown dimensions and shapes of unknown rank are None."""
 
     dtype: str
     shape: Shape | None
@@ -47,7 +47,7 @@ class TensorType:
 
 @dataclass(frozen=True)
 class Value:
-    """A name and the type the program declares for it."""
+    """A name and its declared type."""
 
     name: str
     type: TensorType
@@ -55,38 +55,38 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A value written in the package; its array is read-only."""
+    """A constant in the package; its array is read-only."""
 
     type: TensorType
     data: Array
 
     @cached_property
     def wide(self) -> Array:
-        """The data to compute with: float16 as float32, converted once and then kept."""
+        """The data for computation, with float16 converted to float32 once."""
         wide = widened(self.data)
         wide.flags.writeable = False
         return wide
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """numpy's type of the elements."""
+        """The numpy type of the elements."""
         return self.data.dtype
 
 
-# A value as the interpreter keeps it.
+# A value in the interpreter.
 Held = Array | Constant | Half
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One step; an argument is a list of value names and immediate constants."""
+    """One operation; an argument is a list of value names and immediate constants."""
 
     type: str
     inputs: Mapping[str, tuple[str | Constant, ...]]
     outputs: tuple[Value, ...]
     attributes: Mapping[str, Constant]
     blocks: tuple[Block, ...] = ()
-    # The results of an operation on constants, computed in the first run and then kept.
+    # The cached results of an operation on constants.
     folded: dict[str, Constant] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     @property
@@ -96,13 +96,13 @@ class Operation:
 
     @property
     def name(self) -> str:
-        """The name of the first value it makes, by which messages call it."""
+        """The name of its first output, for messages."""
         return self.outputs[0].name if self.outputs else "(no output)"
 
 
 @dataclass(frozen=True)
 class Block:
-    """Operations in order, with values that come from outside and those that are given back."""
+    """Operations in order, with inputs and outputs."""
 
     inputs: tuple[Value, ...]
     operations: tuple[Operation, ...]
@@ -110,7 +110,7 @@ class Block:
 
     @cached_property
     def last_uses(self) -> dict[int, list[str]]:
-        """Index of an operation -> the block's own values that nothing needs after it."""
+        """Index of an operation -> the block's own values that are not used after it."""
         last = {value.name: -1 for value in self.inputs}
         for index, operation in enumerate(self.operations):
             last.update((value.name, index) for value in operation.outputs)
@@ -125,18 +125,18 @@ class Block:
 
 @dataclass(frozen=True)
 class Feature:
-    """One input or output; `shapes` or `ranges` say what else than `shape` it may have."""
+    """One input or output; `shapes` or `ranges` are other valid shapes besides `shape`."""
 
     name: str
     dtype: str
     shape: Shape | None
     shapes: tuple[tuple[int, ...], ...] = ()
     ranges: tuple[tuple[int, int | None], ...] = ()
-    # The layout of colours where the package describes an image: "RGB", "BGR", "grayscale".
+    # The layout of colours, if the package describes an image: "RGB", "BGR", "grayscale".
     image: str = ""
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array of this shape may be given."""
+        """Whether an array of this shape is valid."""
         if self.shapes:
             return shape in self.shapes
         if self.ranges:
@@ -159,7 +159,7 @@ class Program:
     spec_version: int
     metadata: Mapping[str, str]
     description: str
-    # Tensors that are kept between two runs.
+    # Tensors that are kept between runs.
     states: tuple[Value, ...] = ()
     # The names of all functions in the package; this is one of them.
     functions: tuple[str, ...] = ("main",)
@@ -180,7 +180,7 @@ class Program:
 
 
 def shape_fits(shape: tuple[int, ...], declared: Shape | None) -> bool:
-    """Whether a shape agrees with a declared one on every dimension that is known."""
+    """Whether a shape agrees with the known dimensions of a declared one."""
     return declared is None or (
         len(shape) == len(declared)
         and all(known is None or size == known for size, known in zip(shape, declared, strict=True))
@@ -196,7 +196,7 @@ def walk(operations: Iterable[Operation]) -> Iterator[Operation]:
 
 
 def _used(operation: Operation) -> Iterator[str]:
-    """The names an operation refers to, also from its nested blocks."""
+    """The names that an operation and its nested blocks refer to."""
     for inner in walk([operation]):
         for bindings in inner.inputs.values():
             yield from (binding for binding in bindings if isinstance(binding, str))
@@ -205,7 +205,7 @@ def _used(operation: Operation) -> Iterator[str]:
 
 
 def histogram(program: Program) -> dict[str, int]:
-    """How often each operation type occurs, constants left out, the most frequent first."""
+    """The count of each operation type except constants, the most frequent first."""
     counts = Counter(operation.type for operation in walk(program.operations))
     del counts["const"]
     return dict(counts.most_common())

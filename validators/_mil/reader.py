@@ -1,4 +1,4 @@
-"""From a `.mlpackage` on disk to a Program, refusing whatever is not understood."""
+"""Reads a `.mlpackage` from disk as a Program, and refuses unknown content."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["read_package"]
 
 
 def read_package(path: Path, function: str | None = None) -> Program:
-    """A function of the program in a `.mlpackage`, with every weight it names read and checked.
+    """Read and check a function of the program in a `.mlpackage`, including its weights.
 
-    function: its name; without one the package's default, which is `main` where there is one only.
+    function: its name; by default the package's default function, or `main` if it is the only one.
     """
     package = open_package(path)
     model = parse_model(package.model.read_bytes(), package.model.name)
@@ -91,7 +91,7 @@ def _function(functions: Any, name: str, package: str) -> tuple[Any, Any]:
 def _block(
     message: Any, inputs: tuple[Value, ...], read_blob: ReadBlob, scope: dict[str, Value]
 ) -> Block:
-    """A block whose values are added to `scope`; each is made once, and before it is used."""
+    """A block whose values are added to `scope`; each is defined once, before its first use."""
     for value in inputs:
         _define(value, scope)
     operations = []
@@ -130,7 +130,7 @@ def _operation(message: Any, read_blob: ReadBlob, scope: dict[str, Value]) -> Op
         key: constant(value, f"{where}, attribute {key}", read_blob)
         for key, value in message.attributes.items()
     }
-    # What a nested block defines is not seen after it.
+    # Values of a nested block are not visible after it.
     blocks = tuple(
         _block(block, _values(block.inputs), read_blob, dict(scope)) for block in message.blocks
     )
@@ -153,7 +153,7 @@ def _binding(message: Any, where: str, read_blob: ReadBlob) -> str | Constant:
 def _features(
     messages: Any, names: list[str], defined: dict[str, Value], what: str
 ) -> tuple[Feature, ...]:
-    """The described features, which must be the program's own."""
+    """The described features, which must be those of the program."""
     described = [message.name for message in messages]
     if sorted(described) != sorted(names):
         raise ArtifactError(f"{what}s described {described}, in the program {names}")

@@ -1,4 +1,4 @@
-"""The record beside the artifacts."""
+"""The manifest."""
 
 from __future__ import annotations
 

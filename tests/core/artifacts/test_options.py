@@ -1,4 +1,4 @@
-"""What is asked for is checked against what targets offer, before any work begins."""
+"""Options are checked against the targets before any work begins."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_precision_that_a_target_lacks_is_refused_with_its_reason(
     monkeypatch.setattr(registry, "exporter", lambda target: whole)
     with pytest.raises(UsageError, match="its device computes in float32") as refused:
         options_by_target(("onnx",), Options(precision=Precision.FLOAT16))
-    assert refused.value.hint == "onnx offers float32"
+    assert refused.value.hint == "onnx supports float32"
 
 
 @pytest.mark.parametrize("name", ["fp16", "half", "FLOAT16", "float16"])
@@ -88,7 +88,7 @@ def test_a_batch_is_a_whole_number_from_1(batch: object) -> None:
 
 
 def test_a_batch_cannot_be_fixed_and_free() -> None:
-    with pytest.raises(UsageError, match="batch 4 is fixed"):
+    with pytest.raises(UsageError, match="fixed batch of 4"):
         Options(batch=4, dynamic=True)
 
 

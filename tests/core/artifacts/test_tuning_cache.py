@@ -1,4 +1,4 @@
-"""What was tuned is found again for the same thing only, and a damaged file is not used."""
+"""The tuning cache returns entries for equal conditions only, and ignores damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artifacts are timed in turn, through their own runtimes, with every setting shown."""
+"""Latency is measured alternately in the artifacts' own runtimes."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_what_is_only_interpreted_is_not_timed(tmp_path: Path, monkeypatch) -> N
     monkeypatch.setattr("sys.platform", "linux")
     package = tmp_path / "model.mlpackage"
     package.mkdir()
-    with pytest.raises(UsageError, match="says nothing of its speed"):
+    with pytest.raises(UsageError, match="latency cannot be measured"):
         bench([package], progress=lambda _: None)
 
 

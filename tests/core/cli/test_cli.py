@@ -24,7 +24,12 @@ def test_help_documents_the_exit_codes(run_cli: RunCli, command: str) -> None:
     result = run_cli(*filter(None, [command, "--help"]))
     text = " ".join(result.out.split())
     assert result.code == 0
-    for meaning in ("0 all passed", "1 a verdict failed", "2 bad input or usage", "3 a library"):
+    for meaning in (
+        "0 all artifacts passed",
+        "1 an artifact failed",
+        "2 bad input or usage",
+        "3 a library",
+    ):
         assert meaning in text
     assert "70 an unexpected error" in text
 
@@ -213,7 +218,7 @@ def test_inspect_tells_what_was_recognised(run_cli: RunCli, golden: Path) -> Non
     assert result.code == 0
     for fact in (
         "micro_ema.pth (training checkpoint with averaged weights)",
-        "weights ema (averaged; --weights model for the others)",
+        "weights ema (averaged; --weights model selects the others)",
         "family slide-swin",
         "input image 1x3x64x64 float32",
         "output logits 1x10 float32",
@@ -238,7 +243,7 @@ def test_inspect_shows_how_far_each_shift_has_moved(run_cli: RunCli, tiny_file: 
 
 def test_inspect_says_what_was_assumed(run_cli: RunCli, golden: Path) -> None:
     out = words(run_cli("inspect", golden / "micro_ddp_noqkvbias.pth").out)
-    assert "note: image size 64 assumed" in out
+    assert "note: assumed: image size 64" in out
 
 
 def test_the_other_weights_are_inspected_when_asked_for(run_cli: RunCli, golden: Path) -> None:

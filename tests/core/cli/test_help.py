@@ -1,4 +1,4 @@
-"""What `--help` shows: panels, every default, and completion for shells."""
+"""`--help` shows panels and defaults; the shell completes options."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_options_of_export_stand_in_panels(help_of: Callable[[str], str], panel:
                 ("--output", "NAME-deploy"),
                 ("--input", "image:1x3xHxW from --image-size"),
                 ("--weights", "ema"),
-                ("--image-size", "as the file says"),
+                ("--image-size", "from the file"),
                 ("--precision", "float32"),
                 ("--lowering", "auto"),
                 ("--batch", "1"),

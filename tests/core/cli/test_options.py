@@ -1,4 +1,4 @@
-"""What options take, and what is said of a value that they do not take."""
+"""Valid and invalid values of options."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def test_what_is_no_size_is_answered_with_the_form(text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("rknn", "nearest: onnx, which that tool takes (rknn-toolkit2 wants opset <= 19)"),
-        ("TensorRT", "nearest: onnx, which that tool takes (trtexec reads it on the device)"),
-        ("ncnn", "nearest: torchscript, which that tool takes (pnnx converts it)"),
+        ("rknn", "use onnx, which that tool reads (rknn-toolkit2 wants opset <= 19)"),
+        ("TensorRT", "use onnx, which that tool reads (trtexec reads it on the device)"),
+        ("ncnn", "use torchscript, which that tool reads (pnnx converts it)"),
     ],
 )
 def test_a_tool_is_answered_with_the_target_that_it_takes(

@@ -1,4 +1,4 @@
-"""`--report` and `--baseline` on the command line; the verification itself is stood in for."""
+"""`--report` and `--baseline` on the command line, with a fake verification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fusion: one convolution, equal to the two paths, and how far it is from a pure shift."""
+"""Fusion gives one equivalent convolution, and the learned share is measured."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_the_learned_share_is_the_part_of_the_norm_off_the_taps(tap: float, othe
     assert off_tap_share(kernel) == pytest.approx(share, abs=1e-12)
 
 
-@pytest.mark.parametrize("form", ["training", "fused"])
+@pytest.mark.parametrize("form", ["unfused", "fused"])
 def test_reports_name_every_attention_in_forward_order(make_model: MakeModel, form: str) -> None:
     model = make_model(depths=(2, 1), slide_stages=2)
     found = shift_reports(fuse(model) if form == "fused" else model)

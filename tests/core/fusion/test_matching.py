@@ -1,4 +1,4 @@
-"""Whole Slide Attentions in any module: found by what they compute, or left with a reason."""
+"""Slide Attention modules are found in any model by their outputs, or left with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shift pairs in any module: found by what they compute, merged exactly, or left with a reason."""
+"""Shift pairs are found in any module and merged exactly, or left with a reason."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ LEFT: dict[str, tuple[Callable[[Any, Tensor], Tensor], nn.Module, nn.Module, str
         lambda m, x: m.rigid(x) + m.soft(x).repeat_interleave(2, 2)[:, :, :5].repeat(1, 1, 1, 2),
         depthwise(one_hot=True),
         depthwise(stride=2),
-        "stands between",
+        "is between",
     ),
     "dilation": (
         plain,
@@ -127,34 +127,34 @@ LEFT: dict[str, tuple[Callable[[Any, Tensor], Tensor], nn.Module, nn.Module, str
         plain,
         depthwise(one_hot=True),
         depthwise(padding_mode="circular"),
-        "soft pads its input in a way of its own",
+        "soft has another padding_mode than zeros",
     ),
     "non-linearity on the learned path": (
         lambda m, x: m.rigid(x) + F.relu(m.soft(x)),
         depthwise(one_hot=True),
         depthwise(),
-        "relu stands between soft and the addition",
+        "relu is between soft and the addition",
     ),
     "non-linearity on the fixed path": (
         lambda m, x: torch.tanh(m.rigid(x)) + m.soft(x),
         depthwise(one_hot=True),
         depthwise(),
-        "tanh stands between it and the addition",
+        "tanh is between it and the addition",
     ),
     "inputs": (
         lambda m, x: m.rigid(x) + m.soft(x * 2),
         depthwise(one_hot=True),
         depthwise(),
-        "the two read different values",
+        "they have different inputs",
     ),
-    "no shift": (plain, depthwise(), depthwise(), "neither holds one-hot kernels"),
+    "no shift": (plain, depthwise(), depthwise(), "neither has one-hot kernels"),
     "not depthwise": (
         plain,
         depthwise(one_hot=True),
         nn.Conv2d(CHANNELS, CHANNELS * 9, 3, padding=1),
-        "no depthwise convolution",
+        "not a depthwise convolution",
     ),
-    "alone": (lambda m, x: m.rigid(x), depthwise(one_hot=True), depthwise(), "no addition"),
+    "alone": (lambda m, x: m.rigid(x), depthwise(one_hot=True), depthwise(), "not added"),
     "weighted": (
         lambda m, x: torch.add(m.rigid(x), m.soft(x), alpha=2),
         depthwise(one_hot=True),

@@ -1,4 +1,4 @@
-"""Every container that trained weights travel in, read as plain data."""
+"""All checkpoint formats are read as plain data."""
 
 from __future__ import annotations
 

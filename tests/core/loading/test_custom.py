@@ -1,4 +1,4 @@
-"""Anybody's module as a Model: factories, strict weights, inputs, outputs, and clear refusals."""
+"""Custom models: factories, strict weights, inputs, outputs, and errors."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_factory_and_weights_make_a_model(own: Path, factory: str) -> None:
     assert model.outputs == (TensorSpec("output", (1, 4, 6, 4)),)
     assert (model.name, model.family) == ("w", "foreign")
     assert model.source.path_name == "w.pth"
-    assert model.notes == ("no Slide Attention found: exported as it is",)
+    assert model.notes == ("no Slide Attention found: exported unchanged",)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_factory_and_weights_make_a_model(own: Path, factory: str) -> None:
         ("nowhere:Net", "No module named 'nowhere'"),
         ("theirs:Nothing", "has no attribute 'Nothing'"),
         ("theirs:broken", "RuntimeError: no such file: weights.bin"),
-        ("theirs:odd", "gave a str, not an nn.Module"),
+        ("theirs:odd", "returned a str, not an nn.Module"),
     ],
 )
 def test_a_factory_that_makes_no_model_is_refused(own: Path, factory: str, said: str) -> None:
@@ -85,7 +85,7 @@ def test_a_factory_that_makes_no_model_is_refused(own: Path, factory: str, said:
     ("change", "said"),
     [
         (lambda s: s.pop("conv.bias"), "lacks conv.bias"),
-        (lambda s: s.update(extra=torch.zeros(1)), "has keys that the model does not: extra"),
+        (lambda s: s.update(extra=torch.zeros(1)), "has keys that the model lacks: extra"),
         (lambda s: s.update({"conv.bias": torch.zeros(7)}), "size mismatch for conv.bias"),
     ],
 )
@@ -240,7 +240,7 @@ def test_int64_is_refused_where_a_format_has_none(tmp_path: Path) -> None:
     coreml, script = report.checks
     assert script.verdict == "pass", script.problems
     assert coreml.verdict == "fail"
-    assert "give it as int32, e.g. --input token:SHAPE:int32" in coreml.problems[0]
+    assert "declare it as int32, e.g. --input token:SHAPE:int32" in coreml.problems[0]
 
 
 def test_the_command_line_exports_and_inspects_a_model_of_ones_own(own: Path, run_cli: Any) -> None:

@@ -1,4 +1,4 @@
-"""Which sizes may be left free, and what the free dimensions are called."""
+"""Free sizes, and the names of free dimensions."""
 
 from __future__ import annotations
 

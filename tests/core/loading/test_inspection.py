@@ -1,4 +1,4 @@
-"""What `inspect` reports, counted a second way."""
+"""The facts of `inspect`, compared with independent counts."""
 
 from __future__ import annotations
 

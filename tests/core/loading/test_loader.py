@@ -1,4 +1,4 @@
-"""From a file to a model: golden vectors, formats, and every way weights may not fit."""
+"""Loading of models: golden outputs, formats, and weights that do not match."""
 
 from __future__ import annotations
 

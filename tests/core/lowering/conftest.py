@@ -1,4 +1,4 @@
-"""Attentions with every parameter moved away from its initial value."""
+"""Attentions whose parameters differ from their initial values."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Pair = tuple[SlideAttention, FusedSlideAttention]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "form" in metafunc.fixturenames:
-        metafunc.parametrize("form", lowerings(), ids=lambda form: form.name)
+    if "lowering" in metafunc.fixturenames:
+        metafunc.parametrize("lowering", lowerings(), ids=lambda lowering: lowering.name)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -37,7 +37,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def attention() -> Callable[..., Pair]:
-    """A training form with random weights, and the fused form of it."""
+    """An unfused module with random weights, and the fused module."""
 
     def make(config: AttentionConfig, seed: int = 0, dtype: torch.dtype = torch.float64) -> Pair:
         generator = torch.Generator().manual_seed(seed)
@@ -79,5 +79,5 @@ def error() -> Callable[[nn.Module, nn.Module, Tensor], float]:
 
 @pytest.fixture(scope="session")
 def built() -> Callable[[Lowering, FusedSlideAttention], nn.Module]:
-    """A form of a module that keeps its own weights."""
-    return lambda form, fused: form.build(copy.deepcopy(fused)).eval()
+    """A function that builds a lowering of a copy of a module."""
+    return lambda lowering, fused: lowering.build(copy.deepcopy(fused)).eval()

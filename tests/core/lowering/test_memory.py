@@ -1,4 +1,4 @@
-"""Peak memory: counted by hand where that is possible, and ordered as the forms claim."""
+"""Peak memory, compared with counts by hand and between lowerings."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def test_the_tensors_may_be_of_any_type():
     assert peak_bytes(Function(lambda x, w: x + w).double(), (100,)) == 2 * 800
 
 
-def test_grows_with_the_map_not_with_the_weights(form):
+def test_grows_with_the_map_not_with_the_weights(lowering):
     small, large = (
-        peak_bytes(_built(form.name, AttentionConfig(dim=24, heads=3)), (1, side, side, 24))
+        peak_bytes(_built(lowering.name, AttentionConfig(dim=24, heads=3)), (1, side, side, 24))
         for side in (16, 32)
     )
     assert 3.5 * small < large < 4.1 * small
@@ -58,7 +58,8 @@ def test_grows_with_the_map_not_with_the_weights(form):
 def test_the_smallest_is_picked():
     config = AttentionConfig(dim=96, heads=3)
     peaks = {
-        form.name: peak_bytes(_built(form.name, config), (1, 56, 56, 96)) for form in lowerings()
+        lowering.name: peak_bytes(_built(lowering.name, config), (1, 56, 56, 96))
+        for lowering in lowerings()
     }
     assert low_memory("any", config, (56, 56)) == min(peaks, key=peaks.__getitem__)
     # q, k, v and the input are 4 maps of 1.15 MiB; k² copies of one are 10.3 MiB.

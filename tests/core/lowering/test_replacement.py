@@ -1,4 +1,4 @@
-"""Replacing the attentions of a model: what is chosen, checked, refused."""
+"""Lowerings of a model's attentions are selected, checked and refused."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def model() -> nn.Module:
 
 
 def test_every_file_of_the_issue_is_found():
-    assert {form.name for form in lowerings()} == {
+    assert {lowering.name for lowering in lowerings()} == {
         *("depthwise", "tap-by-tap", "two-level", "flat", "flat-16", "im2col", "slices")
     }
-    assert CANONICAL in {form.name for form in lowerings()}
+    assert CANONICAL in {lowering.name for lowering in lowerings()}
 
 
-def test_every_form_says_what_it_is(form):
-    assert lowering_named(form.name) is form
+def test_every_lowering_says_what_it_is(lowering):
+    assert lowering_named(lowering.name) is lowering
 
 
-def test_an_unknown_form_is_answered_with_the_nearest():
+def test_an_unknown_lowering_is_answered_with_the_nearest():
     with pytest.raises(UnknownName, match=r"unknown lowering 'two-levle' .*'two-level'"):
         lowering_named("two-levle")
     with pytest.raises(UnknownName):
@@ -76,21 +76,21 @@ def test_the_map_is_found_where_a_model_makes_tensors_on_the_processor():
     assert resolutions(model, tokens) == {"0": (5, 6)}
 
 
-def test_every_attention_is_replaced_and_equal(form, model):
-    lowered, choices = lower(model, IMAGE, always(form.name))
+def test_every_attention_is_replaced_and_equal(lowering, model):
+    lowered, choices = lower(model, IMAGE, always(lowering.name))
     assert choices == tuple(
-        Choice(name, size, form.name) for name, size in resolutions(model, IMAGE).items()
+        Choice(name, size, lowering.name) for name, size in resolutions(model, IMAGE).items()
     )
     x = torch.randn(3, 3, 32, 64)
     with torch.no_grad():
         torch.testing.assert_close(lowered(x), model(x), rtol=1e-4, atol=1e-5)
     kept = [m for m in lowered.modules() if isinstance(m, FusedSlideAttention)]
-    assert len(kept) == (3 if form.name == CANONICAL else 0)
+    assert len(kept) == (3 if lowering.name == CANONICAL else 0)
     assert not lowered.training
     assert {p.dtype for p in lowered.parameters()} == {torch.float32}
 
 
-def test_a_form_per_stage(model):
+def test_a_lowering_per_stage(model):
     def choose(name: str, config: AttentionConfig, resolution: tuple[int, int]) -> str:
         assert config.dim == {8: 8, 4: 16}[resolution[0]]
         return "flat" if resolution == (8, 16) else "two-level"
@@ -125,7 +125,7 @@ def test_a_model_without_slide_attention_has_nothing_to_choose():
     assert lowered(torch.ones(1, 3)).shape == (1, 2)
 
 
-def test_a_form_that_is_not_equal_is_refused(model, monkeypatch):
+def test_a_lowering_that_is_not_equal_is_refused(model, monkeypatch):
     def wrong(module: FusedSlideAttention) -> nn.Module:
         module = copy.deepcopy(module)
         with torch.no_grad():
@@ -144,7 +144,7 @@ def test_a_form_that_is_not_equal_is_refused(model, monkeypatch):
         ({"padding_mode": "circular"}, "zero padding"),
     ],
 )
-def test_an_impossible_form_says_where_and_why(model, change, reason):
+def test_an_impossible_lowering_says_where_and_why(model, change, reason):
     other = copy.deepcopy(model)
     shift = other.layers[1].blocks[0].attn.shift
     for key, value in change.items():
@@ -157,12 +157,12 @@ def test_an_impossible_form_says_where_and_why(model, change, reason):
 def test_an_even_kernel_is_refused(attention):
     _, fused = attention(AttentionConfig(dim=8, heads=2))
     fused.config = dataclasses.replace(fused.config, kernel_size=2)
-    with pytest.raises(ImpossibleLowering, match="even side 2"):
+    with pytest.raises(ImpossibleLowering, match="even size 2"):
         lowering_named("flat").build(fused)
 
 
 def test_low_memory_is_a_choice(model):
     _, choices = lower(model, IMAGE, low_memory)
-    assert {choice.lowering for choice in choices} <= {form.name for form in lowerings()} - {
-        CANONICAL
-    }
+    assert {choice.lowering for choice in choices} <= {
+        lowering.name for lowering in lowerings()
+    } - {CANONICAL}

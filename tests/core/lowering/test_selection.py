@@ -1,4 +1,4 @@
-"""A name always wins, then what was tuned here, then the table; and each says why."""
+"""The selection of lowerings: by name, from the tuning cache, from the table."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ KEY = shape_key(AttentionConfig(4, 2), (8, 8))
 
 
 @pytest.fixture
-def forms_of(make_model):
-    """forms_of(asked, runtime, tuned): (form, why) of each layer of the tiny model."""
+def lowerings_of(make_model):
+    """lowerings_of(asked, runtime, tuned): (lowering, why) of each layer of the tiny model."""
 
     def choose(asked: str, runtime: str = "onnx", tuned: dict[str, str] | None = None):
         _, layers = lower_for(fuse(make_model()), IMAGE, asked, runtime, tuned or {})
@@ -34,46 +34,51 @@ def forms_of(make_model):
 
 
 @pytest.mark.parametrize("asked", [known.name for known in lowerings()])
-def test_a_name_wins_over_what_was_tuned(forms_of, asked: str) -> None:
-    assert forms_of(asked, tuned={KEY: "im2col"}) == (asked, "asked for")
+def test_a_name_wins_over_what_was_tuned(lowerings_of, asked: str) -> None:
+    assert lowerings_of(asked, tuned={KEY: "im2col"}) == (asked, "asked for")
 
 
-def test_what_was_tuned_wins_over_the_table(forms_of) -> None:
-    assert forms_of("auto", tuned={KEY: "slices"}) == ("slices", "tuned on this machine")
+def test_what_was_tuned_wins_over_the_table(lowerings_of) -> None:
+    assert lowerings_of("auto", tuned={KEY: "slices"}) == ("slices", "tuned on this machine")
 
 
-@pytest.mark.parametrize("tuned", [{KEY: "no such form"}, {"another shape": "slices"}])
-def test_what_was_tuned_for_something_else_is_not_used(forms_of, tuned: dict[str, str]) -> None:
-    assert forms_of("auto", tuned=tuned) == forms_of("auto")
+@pytest.mark.parametrize("tuned", [{KEY: "no such lowering"}, {"another shape": "slices"}])
+def test_what_was_tuned_for_something_else_is_not_used(lowerings_of, tuned: dict[str, str]) -> None:
+    assert lowerings_of("auto", tuned=tuned) == lowerings_of("auto")
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino", "torchscript", "coreml"])
-def test_the_table_knows_every_target(forms_of, runtime: str) -> None:
-    form, why = forms_of("auto", runtime)
-    assert form in {known.name for known in lowerings()} - {CANONICAL}
+def test_the_table_knows_every_target(lowerings_of, runtime: str) -> None:
+    lowering, why = lowerings_of("auto", runtime)
+    assert lowering in {known.name for known in lowerings()} - {CANONICAL}
     assert why.startswith("table of 20")
 
 
-def test_a_runtime_that_nobody_measured_gets_the_canonical_form(forms_of) -> None:
-    assert forms_of("auto", "abacus") == (CANONICAL, "nothing was measured for abacus")
+def test_a_runtime_that_nobody_measured_gets_the_canonical_lowering(lowerings_of) -> None:
+    assert lowerings_of("auto", "abacus") == (CANONICAL, "the table has no measurements for abacus")
 
 
-def test_the_processor_family_decides_the_row(forms_of, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_processor_family_decides_the_row(
+    lowerings_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = {"forms": {"onnx": {"arm": "slices", "other": "flat"}}, "measured": {"date": "today"}}
     monkeypatch.setattr(choice, "_table", lambda: table)
     monkeypatch.setattr(choice, "processor_family", lambda: "arm")
-    assert forms_of("auto") == ("slices", "table of today, arm processors")
+    assert lowerings_of("auto") == ("slices", "table of today, arm processors")
     monkeypatch.setattr(choice, "processor_family", lambda: "apple")
-    assert forms_of("auto") == ("flat", "table of today, other processors")
+    assert lowerings_of("auto") == ("flat", "table of today, other processors")
 
 
-def test_low_memory_takes_the_smallest_peak(forms_of) -> None:
-    form, why = forms_of("low-memory")
-    assert (form, why) == (low_memory("", AttentionConfig(4, 2), (8, 8)), "smallest peak memory")
+def test_low_memory_takes_the_smallest_peak(lowerings_of) -> None:
+    lowering, why = lowerings_of("low-memory")
+    assert (lowering, why) == (
+        low_memory("", AttentionConfig(4, 2), (8, 8)),
+        "smallest peak memory",
+    )
 
 
-def test_a_form_that_cannot_express_the_module_gives_way_and_says_so(
-    forms_of, monkeypatch: pytest.MonkeyPatch
+def test_a_lowering_that_cannot_express_the_module_gives_way_and_says_so(
+    lowerings_of, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: object) -> None:
         raise ImpossibleLowering("its kernel has no middle")
@@ -84,9 +89,9 @@ def test_a_form_that_cannot_express_the_module_gives_way_and_says_so(
         "lowering_named",
         lambda name: type(impossible)(name, refuse),
     )
-    form, why = forms_of("auto")
-    assert form == CANONICAL
-    assert why == "two-level is impossible here: its kernel has no middle"
+    lowering, why = lowerings_of("auto")
+    assert lowering == CANONICAL
+    assert why == "two-level is not possible: its kernel has no middle"
 
 
 def test_an_unknown_name_gets_the_nearest_one() -> None:
@@ -94,6 +99,6 @@ def test_an_unknown_name_gets_the_nearest_one() -> None:
         check_name("twolevel")
 
 
-def test_the_command_line_refuses_an_unknown_form(run_cli, tiny_file, in_tmp: Path) -> None:
+def test_the_command_line_refuses_an_unknown_lowering(run_cli, tiny_file, in_tmp: Path) -> None:
     done = run_cli("export", "-t", "onnx", "--lowering", "twolevel", tiny_file())
     done.refused(2, "twolevel", "two-level")

@@ -1,4 +1,4 @@
-"""What runtimes ask of every form: rank ≤ 4, float16, free batch, any of the two captures."""
+"""Every lowering has rank ≤ 4, float16, a free batch, and both captures."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Ranks(TorchDispatchMode):
 
 
 @each_config
-def test_no_tensor_has_a_rank_above_4(form, attention, tokens, built, config):
-    module = built(form, attention(config)[1])
+def test_no_tensor_has_a_rank_above_4(lowering, attention, tokens, built, config):
+    module = built(lowering, attention(config)[1])
     with torch.no_grad(), Ranks() as ranks:
         module(tokens(2, 5, 6, config.dim))
     assert ranks.highest == 4
@@ -42,20 +42,20 @@ def test_no_tensor_has_a_rank_above_4(form, attention, tokens, built, config):
 
 @each_config
 @pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_half_precision_is_finite_and_near(form, attention, tokens, built, config, scale):
+def test_half_precision_is_finite_and_near(lowering, attention, tokens, built, config, scale):
     _, fused = attention(config, dtype=torch.float32)
     x = scale * tokens(2, 5, 6, config.dim, dtype=torch.float32)
     with torch.no_grad():
         expected = fused(x)
-        got = built(form, fused).half()(x.half()).float()
+        got = built(lowering, fused).half()(x.half()).float()
     assert got.isfinite().all()
     if scale == 1.0:  # beyond that float16 logits are too coarse for a softmax
         assert (got - expected).abs().max() <= 0.01 * expected.abs().max()
 
 
 @each_config
-def test_one_export_serves_every_batch(form, attention, tokens, built, config):
-    module = built(form, attention(config, dtype=torch.float32)[1])
+def test_one_export_serves_every_batch(lowering, attention, tokens, built, config):
+    module = built(lowering, attention(config, dtype=torch.float32)[1])
     example = tokens(2, 4, 5, config.dim, dtype=torch.float32)
     with torch.no_grad():
         program = torch.export.export(module, (example,), dynamic_shapes=({0: Dim("b", min=1)},))
@@ -66,8 +66,8 @@ def test_one_export_serves_every_batch(form, attention, tokens, built, config):
 
 @each_config
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_a_trace_serves_every_batch(form, attention, tokens, built, config):
-    module = built(form, attention(config, dtype=torch.float32)[1])
+def test_a_trace_serves_every_batch(lowering, attention, tokens, built, config):
+    module = built(lowering, attention(config, dtype=torch.float32)[1])
     with torch.no_grad():
         traced = torch.jit.trace(
             module, tokens(2, 4, 5, config.dim, dtype=torch.float32), check_trace=False
@@ -77,10 +77,10 @@ def test_a_trace_serves_every_batch(form, attention, tokens, built, config):
             torch.testing.assert_close(traced(x), module(x))
 
 
-def test_building_leaves_the_module_alone(form, attention):
+def test_building_leaves_the_module_alone(lowering, attention):
     _, fused = attention(AttentionConfig(dim=8, heads=2))
     before = {name: value.clone() for name, value in fused.state_dict().items()}
-    form.build(fused)
+    lowering.build(fused)
     assert fused.state_dict().keys() == before.keys()
     for name, value in fused.state_dict().items():
         assert torch.equal(value, before[name])

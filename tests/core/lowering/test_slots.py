@@ -1,4 +1,4 @@
-"""Slots that repeat taps: the softmax is that of the taps, at any scale and without a mask."""
+"""Repeated taps do not change the softmax, at any scale and without a mask."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def test_a_tap_in_several_slots_weighs_what_it_would_alone(taps, scale, seed):
 
 
 @pytest.mark.parametrize("side", [3, 5])
-def test_no_form_has_a_large_constant(form, attention, built, side):
+def test_no_lowering_has_a_large_constant(lowering, attention, built, side):
     """One large constant in the logits would take the whole range of an 8-bit tensor."""
     _, fused = attention(AttentionConfig(dim=12, heads=2, kernel_size=side), dtype=torch.float32)
-    for name, value in built(form, fused).state_dict().items():
+    for name, value in built(lowering, fused).state_dict().items():
         assert float(value.abs().max()) < 10, name
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3, 1e6])
 @pytest.mark.parametrize("bias", [-200.0, 200.0], ids=["smallest", "largest"])
-def test_any_tap_may_dominate(form, attention, tokens, error, built, bias, scale):
+def test_any_tap_may_dominate(lowering, attention, tokens, error, built, bias, scale):
     """Also where logits are so large that float32 rounds a small constant away."""
     trained, fused = attention(AttentionConfig(dim=12, heads=2), dtype=torch.float32)
     with torch.no_grad():
@@ -39,4 +39,4 @@ def test_any_tap_may_dominate(form, attention, tokens, error, built, bias, scale
             module.relative_position_bias_table[:, :, :, 0] = bias
             module.qkv.weight *= scale
     x = tokens(2, 7, 6, 12, dtype=torch.float32)
-    assert error(built(form, fused), trained, x) <= 4 * error(trained, trained, x) + 1e-7
+    assert error(built(lowering, fused), trained, x) <= 4 * error(trained, trained, x) + 1e-7

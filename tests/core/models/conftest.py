@@ -1,4 +1,4 @@
-"""A second reading of the pyramid families, in numpy loops; and how ranks are watched."""
+"""An independent implementation of the pyramid families in numpy, and a check of ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The counts on docs/families.md are those that the code gives."""
+"""The counts in docs/families.md are those of the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slide-Swin's stage maps, against those that the public implementation recorded."""
+"""Slide-Swin's feature maps, compared with those of the public implementation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folded window attention is the same attention, without table, scale or mask beside it."""
+"""Folded window attention equals window attention."""
 
 from __future__ import annotations
 

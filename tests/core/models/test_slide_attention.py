@@ -1,4 +1,4 @@
-"""Slide Attention against a second reading of the specification, written with loops."""
+"""Slide Attention, compared with an independent implementation with loops."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def test_a_bare_state_dict_and_the_size_tell_a_published_layout(
     loaded = slide_deploy.load(path, image_size=model.config.image_size)
     assert loaded.family == "slide-cswin"
     assert loaded.config == model.config
-    assert any("split sizes taken as" in note for note in loaded.notes)
+    assert any("split sizes of the published models" in note for note in loaded.notes)
     x = image(model, 1).double()
     with torch.no_grad():
         torch.testing.assert_close(loaded.module.double()(x), model.double()(x), rtol=0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""A lone Slide Attention module: NCHW in and out, recognised by its own keys."""
+"""A single Slide Attention module: NCHW input and output, recognition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slide-PVT: counts, names, recognition, and a second reading of the whole model."""
+"""Slide-PVT: counts, names, recognition, comparison with an independent implementation."""
 
 from __future__ import annotations
 
@@ -232,8 +232,8 @@ def test_a_bare_state_dict_is_recognised(
     assert (loaded.family, loaded.config) == ("slide-pvt", model.config)
     assert torch.equal(loaded.module(x), model(x))
     assert loaded.notes == (
-        "qk_scale taken as d^-0.5 and heads as 2 channels wide in every stage",
-        f"position embeddings taken as those of {size[0]}x{size[1]} images",
+        "assumed: qk_scale d^-0.5, and heads of 2 channels in every stage",
+        f"assumed: position embeddings of {size[0]}x{size[1]} images",
     )
 
 
@@ -243,7 +243,7 @@ def test_another_image_size_is_noted_and_travels_with_the_fused_file(
     torch.save(tiny().float().state_dict(), tmp_path / "bare.pth")
     loaded = load(tmp_path / "bare.pth", image_size=(48, 64))
     assert loaded.config == dataclasses.replace(TINY, image_size=(48, 64))
-    assert loaded.notes[-1] == ("position embeddings taken as those of 32x32 images and resized")
+    assert loaded.notes[-1] == "assumed: position embeddings of 32x32 images, which are resized"
     save_fused(loaded, tmp_path / "fused.safetensors")
     again = load(tmp_path / "fused.safetensors")
     x = images(1, (48, 64)).float()
@@ -271,7 +271,7 @@ def test_a_long_map_may_have_as_many_positions_as_a_square(
     assert load(tmp_path / "long.pth", image_size=(32, 128)).config == long.config
     loaded = load(tmp_path / "long.pth")
     assert loaded.config.image_size == (64, 64)
-    assert loaded.notes[-1] == "position embeddings taken as those of 64x64 images"
+    assert loaded.notes[-1] == "assumed: position embeddings of 64x64 images"
 
 
 @pytest.mark.parametrize("ratio", [2.7, 1 / 49, 1.0])

@@ -1,4 +1,4 @@
-"""Slide-PVTv2: counts, names, recognition, and a second reading of the whole model."""
+"""Slide-PVTv2: counts, names, recognition, comparison with an independent implementation."""
 
 from __future__ import annotations
 

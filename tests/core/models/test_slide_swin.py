@@ -1,4 +1,4 @@
-"""Slide-Swin: published sizes, ranks, what its parts compute, and reading it off bare weights."""
+"""Slide-Swin: published sizes, ranks, layers, and recognition from bare weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user's folder of images."""
+"""Reading a folder of images."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_arrays_are_taken_as_they_are_in_the_order_of_names(tmp_path: Path) -> N
 )
 def test_an_array_that_does_not_fit_is_named(array: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(UsageError, match=r"a\.npy is .* where the input is \(3, 8, 8\)"):
+    with pytest.raises(UsageError, match=r"a\.npy is .* but the input is finite \(3, 8, 8\)"):
         read_images(tmp_path, SPEC)
 
 

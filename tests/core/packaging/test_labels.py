@@ -1,4 +1,4 @@
-"""Labels of a classifier, from the files in which people keep them."""
+"""Reading labels of a classifier."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def test_any_names_come_back(tmp_path_factory: pytest.TempPathFactory, names: li
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("l.txt", "tench\ncrane", "2 labels, the model has 3 classes"),
+        ("l.txt", "tench\ncrane", "2 labels, but the model has 3 classes"),
         ("l.txt", "", "0 labels"),
         ("l.txt", "tench\n\ncrane", "label of class 1 is ''"),
         ("l.json", ["a", "b", 3], "label of class 2 is 3"),
         ("l.json", {"0": "a", "1": "b", "3": "c"}, 'has no label "2"'),
         ("l.json", {"0": "a", "1": "b", "2": ["n1", "c", "d"]}, "label of class 2 is"),
         ("l.json", {"cat": 0, "dog": 1, "cow": 2}, 'has no label "0"'),
-        ("l.json", '{"0": "a", "0": "b", "1": "c", "2": "d"}', "'0' stands there twice"),
+        ("l.json", '{"0": "a", "0": "b", "1": "c", "2": "d"}', "'0' is a duplicate"),
         ("l.json", "tench", "not JSON"),
-        ("l.json", "3", "holds no labels"),
+        ("l.json", "3", "contains no labels"),
     ],
 )
 def test_other_files_are_refused(name: str, content: object, message: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures become what the training script would have made of them."""
+"""Preprocessing equals that of the training scripts."""
 
 from __future__ import annotations
 
@@ -222,9 +222,9 @@ def test_a_value_that_cannot_be_meant_is_refused_by_name(
     ("text", "message"),
     [
         ("", "not JSON"),
-        ("[]", "holds no JSON object"),
+        ("[]", "contains no JSON object"),
         ("{", "not JSON"),
-        ('{"mean": 1, "mean": 2}', "'mean' stands there twice"),
+        ('{"mean": 1, "mean": 2}', "'mean' is a duplicate"),
         ("[" * 100_000, "not JSON"),
         ('{"means": 1}', "unknown key 'means'"),
         ("{}", "lacks 'input'"),

@@ -1,4 +1,4 @@
-"""Verdicts on numbers: what passes, and that no odd number slips through."""
+"""Comparisons: outputs that pass and outputs that fail."""
 
 from __future__ import annotations
 

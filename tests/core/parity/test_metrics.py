@@ -1,4 +1,4 @@
-"""Error figures."""
+"""Error measures."""
 
 from __future__ import annotations
 

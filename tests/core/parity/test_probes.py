@@ -1,4 +1,4 @@
-"""Probe inputs: seeded, float32, and able to tell what they are there to tell."""
+"""Probes are seeded, float32, and reveal their kinds of errors."""
 
 from __future__ import annotations
 

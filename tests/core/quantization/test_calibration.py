@@ -1,4 +1,4 @@
-"""Calibration sets: what is read, what is refused, and what the digest stands for."""
+"""Calibration sets: valid and invalid files, and the digest."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_several_inputs_come_by_name(tmp_path: Path) -> None:
     found = load_calibration(tmp_path / "set.npz", inputs)
     assert found.arrays["tokens"].dtype == np.int64
     assert np.array_equal(found.arrays["tokens"], tokens)
-    with pytest.raises(UsageError, match="has image, tokens, the model takes image"):
+    with pytest.raises(UsageError, match="has image, tokens, but the model has image"):
         load_calibration(tmp_path / "set.npz", INPUTS)
 
 
@@ -135,7 +135,7 @@ def _with_a_nan(images: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (pictures(31), "has 31 samples, at least 32"),
+        (pictures(31), "has 31 samples, but at least 32"),
         (np.zeros((0, 3, 16, 16)), "has 0 samples"),
         (np.repeat(pictures(8), 8, 0), "has 8 samples of 64 that differ"),
         (np.concatenate([pictures(31), np.zeros((9, 3, 16, 16))]), "31 samples of 40"),
@@ -146,7 +146,7 @@ def _with_a_nan(images: np.ndarray) -> np.ndarray:
         (np.float32(1), r"is \(\), expected"),
         (_with_a_nan(pictures(40)), "NaN or infinite"),
         (pictures(40).astype(np.float64) * 1e60, "NaN or infinite"),
-        (np.zeros((40, 3, 16, 16), np.uint8), "image is uint8, the model takes float32"),
+        (np.zeros((40, 3, 16, 16), np.uint8), "image is uint8, but the input is float32"),
     ],
 )
 def test_a_set_that_does_not_fit_is_refused(
@@ -224,5 +224,5 @@ def test_a_channels_last_set_is_judged_along_its_own_axes(tmp_path: Path) -> Non
 @pytest.mark.parametrize("source", ["synthetic", "folder"])
 def test_models_of_other_inputs_need_a_file(source: str, tmp_path: Path) -> None:
     place = source if source == "synthetic" else drawn(tmp_path, 1, natural)
-    with pytest.raises(UsageError, match=r"model of one image|takes other inputs"):
+    with pytest.raises(UsageError, match=r"model with one image input|has other inputs"):
         load_calibration(place, (TensorSpec("tokens", (1, 4), "int64"),))

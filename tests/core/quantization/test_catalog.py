@@ -1,4 +1,4 @@
-"""Precision schemes: found by name and alias, and each able to judge."""
+"""Precision schemes are found by name and alias, and have gates."""
 
 from __future__ import annotations
 

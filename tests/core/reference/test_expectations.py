@@ -1,4 +1,4 @@
-"""The reference of an artifact that holds more than the module."""
+"""The reference of an artifact that contains preprocessing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gates over several probes, and floors that a lucky rounding cannot lower."""
+"""Gates over several probes, and the minimum of noise floors."""
 
 from __future__ import annotations
 

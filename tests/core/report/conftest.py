@@ -1,4 +1,4 @@
-"""Reports made by hand: they need neither torch nor a runtime."""
+"""Reports without torch and runtimes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import Fidelity, Precision, Verdict
 from slide_deploy.verification.record import BlockError, Check, Opinion, Report, overall
 
-PROBES = {"normal": "every weight takes part", "zeros": "biases alone"}
+PROBES = {"normal": "wrong weights", "zeros": "wrong biases"}
 GATE = scheme_named("float32").gates[0]
 
 
@@ -96,7 +96,7 @@ def not_run(target: str, path: str) -> Check:
         path=path,
         precision=Precision.FLOAT32,
         verdict=Verdict.NOT_RUN,
-        problems=(f"reading {target} needs {target}, not installed here",),
+        problems=(f"reading {target} needs {target}, which is not installed",),
     )
 
 

@@ -28,7 +28,7 @@ def test_the_suffix_chooses_the_format(name, start, passed, tmp_path):
 
 @pytest.mark.parametrize("name", ["report", "report.pdf", "report.json.gz", ".html"])
 def test_another_suffix_is_refused_with_the_choices(name):
-    with pytest.raises(UsageError, match=r"names no format.*\.html .*\.xml .*\.md .*\.json"):
+    with pytest.raises(UsageError, match=r"has no known suffix.*\.html .*\.xml .*\.md .*\.json"):
         check_report_paths([Path(name)])
 
 

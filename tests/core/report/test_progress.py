@@ -1,4 +1,4 @@
-"""Progress: one live line on a terminal, a line per phase elsewhere."""
+"""Progress: one live line on a terminal, otherwise a line per phase."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from slide_deploy.parity.gates import GateKind
-from slide_deploy.report import text as words
+from slide_deploy.report import text
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,12 @@ from slide_deploy.report import text as words
     ],
 )
 def test_ratio_text(value, shown):
-    assert words.ratio_text(value) == shown
+    assert text.ratio_text(value) == shown
 
 
 def test_clean_leaves_nothing_that_utf8_or_xml_cannot_hold():
     everything = "".join(map(chr, range(0x110000)))
-    kept = words.clean(everything)
+    kept = text.clean(everything)
     assert len(kept) == len(everything)
     assert kept.encode()
     assert not set(kept) & {"\x00", "\x1b", "\x7f", "\x85", "\ud800", "\ufffe"}
@@ -34,33 +34,33 @@ def test_clean_leaves_nothing_that_utf8_or_xml_cannot_hold():
 
 
 def test_headline_counts_what_did_not_pass(passed, failed):
-    assert words.headline(passed) == (
+    assert text.headline(passed) == (
         "All 2 artifacts agree with the unfused PyTorch model in float64, ema weights."
     )
-    assert words.headline(failed).startswith("1 of 3 failed, 1 of 3 not run, compared with")
+    assert text.headline(failed).startswith("1 of 3 failed, 1 of 3 not run, compared with")
 
 
 def test_top1_names_near_ties(sample):
     check = sample.passing("onnx", "model.onnx")
-    assert words.top1_text(check) == "4 of 4 rows agree, 2 near-ties not counted"
+    assert text.top1_text(check) == "4 of 4 rows agree, 2 near-ties not counted"
 
 
 def test_a_row_shows_the_figure_that_judged_it(sample):
-    assert words.gate_text(sample.passing("onnx", "a.onnx")) == "1.5 ≤ 10 × noise"
-    assert words.gate_text(sample.failing("onnx", "a.onnx")) == "8.75e+06 > 10 × noise"
-    assert words.gate_text(sample.float16("onnx", "a.onnx")) == "2.5 ≤ 10 dB"
-    assert words.gate_text(sample.not_run("onnx", "a.onnx")) == "–"
+    assert text.gate_text(sample.passing("onnx", "a.onnx")) == "1.5 ≤ 10 × noise"
+    assert text.gate_text(sample.failing("onnx", "a.onnx")) == "8.75e+06 > 10 × noise"
+    assert text.gate_text(sample.float16("onnx", "a.onnx")) == "2.5 ≤ 10 dB"
+    assert text.gate_text(sample.not_run("onnx", "a.onnx")) == "–"
 
 
 def test_the_first_gate_that_failed_decides(sample):
     check = sample.passing("onnx", "a.onnx")
     (largest,) = check.gates
     pooled = replace(largest, kind=GateKind.POOLED_ERROR, limit=3.0, measured=3.5, passed=False)
-    assert words.gate_text(replace(check, gates=(largest, pooled))) == "3.5 > 3 × noise"
+    assert text.gate_text(replace(check, gates=(largest, pooled))) == "3.5 > 3 × noise"
 
 
 def test_every_gate_tells_what_it_stands_on(sample):
-    (line,) = words.gates_text(sample.float16("onnx", "a.onnx"))
+    (line,) = text.gates_text(sample.float16("onnx", "a.onnx"))
     assert line == (
         "loss of signal-to-noise ratio per probe and output: 2.5 ≤ 10 dB "
         "(probe normal, output logits; against PyTorch's own float16)"

@@ -1,4 +1,4 @@
-"""The table of a report at the widths that terminals have."""
+"""The table of a report at several widths of the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs are whole or not there, and an error leaves what was there before."""
+"""Outputs are replaced atomically, and errors leave earlier files unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that write into one folder take turns, whatever becomes of the first."""
+"""Processes that write to one folder wait for each other, even if one dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check keeps of a runner that failed."""
+"""The check of a runner that failed."""
 
 from __future__ import annotations
 

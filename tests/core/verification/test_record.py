@@ -1,4 +1,4 @@
-"""The verdict over all checks."""
+"""The overall verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process that reads artifacts: what a runtime puts out reaches the other side unchanged."""
+"""The runner worker returns the outputs of a runtime unchanged."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_outputs_arrive_as_they_were(run, value: np.ndarray) -> None:
 
 def test_an_output_that_holds_no_numbers_is_refused_by_name(run) -> None:
     answer, made = run({"y": np.array(["cat"], dtype=object)})
-    assert "model.fake puts out what is not an array of numbers" in str(answer["problem"])
+    assert "model.fake has an output that is not an array of numbers" in str(answer["problem"])
     assert not made.exists()
 
 

@@ -1,4 +1,4 @@
-"""Inputs and outputs that are no plain arrays: images, and what a classifier predicts."""
+"""Images and classifier predictions as inputs and outputs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_colours_come_in_the_declared_order(tmp_path: Path, edit: Edit, layout: 
     (given,) = evaluate(program, {"x": found}).values()
     np.testing.assert_array_equal(given, found)
     np.testing.assert_array_equal(as_image(program.outputs[0], found), PIXELS)
-    with pytest.raises(ArtifactError, match="no whole numbers 0 to 255"):
+    with pytest.raises(ArtifactError, match="not whole numbers 0 to 255"):
         as_image(program.outputs[0], found + np.float32(0.5))
     with pytest.raises(ArtifactError, match=r"not an image of uint8 \[height, width, 3\]"):
         evaluate(program, {"x": PIXELS[..., 0]})

@@ -1,4 +1,4 @@
-"""float16 kept as float32: rounded to the same numbers, bit by bit, as numpy rounds to."""
+"""float16 stored as float32 is rounded as in numpy, bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Core ML's own limits, and the table of which opset brought which operation."""
+"""Limits of Core ML, and the opsets of operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From CoreML7 on, some arguments may be of another type than the result."""
+"""From CoreML7 on, some arguments may have another type than the result."""
 
 from __future__ import annotations
 

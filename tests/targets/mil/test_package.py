@@ -1,4 +1,4 @@
-"""What is read from a package, and what is refused: a damaged file is never evaluated."""
+"""Packages that are read, and damaged packages that are refused."""
 
 from __future__ import annotations
 

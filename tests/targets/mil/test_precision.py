@@ -1,4 +1,4 @@
-"""Every result is rounded to the type the program declares, after each operation."""
+"""After each operation, the result is rounded to its declared type."""
 
 from __future__ import annotations
 

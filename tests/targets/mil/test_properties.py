@@ -1,4 +1,4 @@
-"""Convolution, reshaping and slicing against PyTorch and numpy, on whatever hypothesis finds."""
+"""Convolution, reshaping and slicing, compared with PyTorch and numpy by hypothesis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activations in 8 bits, and compressed weights that are sparse as well."""
+"""8-bit activations, and compressed sparse weights."""
 
 from __future__ import annotations
 

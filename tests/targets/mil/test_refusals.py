@@ -1,4 +1,4 @@
-"""What MIL leaves undocumented is refused: a guess could accept a wrong file."""
+"""Undocumented behaviour of MIL is refused, since a guess could accept a wrong file."""
 
 from __future__ import annotations
 

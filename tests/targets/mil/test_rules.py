@@ -1,4 +1,4 @@
-"""What no description says and Apple's own tests fix: computed so, and reported as a rule."""
+"""Rules that only Apple's tests determine are applied and noted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images read at given places, boxes chosen among others, and space moved to the batch."""
+"""Sampling of images, selection of boxes, and space moved to the batch."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_suppression_since_coreml7_has_boxes_last(run: Run) -> None:
 
 
 def test_equal_scores_are_refused(run: Run) -> None:
-    with pytest.raises(ArtifactError, match="two boxes of one score"):
+    with pytest.raises(ArtifactError, match="two boxes have one score"):
         run(
             lambda b, s: mb.non_maximum_suppression(
                 boxes=b,

@@ -1,4 +1,4 @@
-"""Recurrent networks against PyTorch's, and sequences reversed in part."""
+"""Recurrent networks, compared with PyTorch, and partly reversed sequences."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_bidirectional_lstm(write: Callable[..., Path]) -> None:
     expected = [out, torch.cat(list(h_n), -1), torch.cat(list(c_n), -1)]
     agree([found[feature.name] for feature in program.outputs], expected)
     assert [note.split(": ")[1] for note in notes] == [
-        "the way back of a bidirectional lstm is put out in the order of its input"
+        "the backward outputs of a bidirectional lstm are in the order of its input"
     ]
 
 

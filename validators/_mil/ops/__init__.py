@@ -1,4 +1,4 @@
-"""MIL's operations in numpy, one family to a file; importing this fills the table."""
+"""MIL's operations in numpy, one file per group; importing this package registers them."""
 
 from slide_deploy.validators._mil.ops import (
     activation,

@@ -39,7 +39,7 @@ def relu(x: Array) -> Array:
 
 @operation("relu6")
 def relu6(x: Array) -> Array:
-    """x held between 0 and 6."""
+    """x clipped to 0 to 6."""
     return np.minimum(np.maximum(x, 0), 6)
 
 
@@ -63,7 +63,7 @@ def thresholded_relu(x: Array, alpha: float) -> Array:
 
 @operation("prelu", mixes=("alpha",))
 def prelu(x: Array, alpha: Array) -> Array:
-    """x, or below zero alpha x with one alpha to a channel."""
+    """x, or alpha x below zero with one alpha per channel."""
     return np.where(x > 0, x, x * _by_channel(alpha, x))
 
 
@@ -94,7 +94,7 @@ def sigmoid(x: Array) -> Array:
 
 @operation("sigmoid_hard")
 def sigmoid_hard(x: Array, alpha: float, beta: float) -> Array:
-    """alpha x + beta, held between 0 and 1."""
+    """alpha x + beta, clipped to 0 to 1."""
     return np.minimum(np.maximum(linear_activation(x, alpha, beta), 0), 1)
 
 
@@ -113,7 +113,7 @@ def softplus(x: Array) -> Array:
 
 @operation("softplus_parametric", mixes=("alpha", "beta"))
 def softplus_parametric(x: Array, alpha: Array, beta: Array) -> Array:
-    """alpha log(1 + e^(beta x)) with one alpha and beta to a channel."""
+    """alpha log(1 + e^(beta x)) with one alpha and beta per channel."""
     return _by_channel(alpha, x) * softplus(x * _by_channel(beta, x))
 
 

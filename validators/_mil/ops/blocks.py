@@ -1,4 +1,4 @@
-"""Space moved to the batch and back, and sequences reversed in part."""
+"""Moves space to the batch and back, and reverses parts of sequences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["batch_to_space", "reverse_sequence", "space_to_batch"]
 
 @operation("space_to_batch", moves=True)
 def space_to_batch(x: Array, block_shape: Ints, paddings: Array) -> Array:
-    """Each place in a block becomes an image: [p, q, n] in the batch, p and q in the block."""
+    """Each position (p, q) in a block becomes an image: the batch is ordered [p, q, n]."""
     rows, columns = _block(x, block_shape, paddings)
     padded = np.pad(x, [(0, 0), (0, 0), *map(tuple, paddings.tolist())])
     n, channels, height, width = padded.shape
@@ -25,7 +25,7 @@ def space_to_batch(x: Array, block_shape: Ints, paddings: Array) -> Array:
 
 @operation("batch_to_space", moves=True)
 def batch_to_space(x: Array, block_shape: Ints, crops: Array) -> Array:
-    """The inverse of `space_to_batch`: cropped where that pads."""
+    """The inverse of `space_to_batch`, with crops instead of padding."""
     rows, columns = _block(x, block_shape, crops)
     n, channels, height, width = x.shape
     if n % (rows * columns):

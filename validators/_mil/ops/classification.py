@@ -1,4 +1,4 @@
-"""What a classifier predicts from its probabilities."""
+"""The prediction of a classifier from its probabilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["classify"]
 
 @operation("classify")
 def classify(probabilities: Array, classes: Array) -> tuple[Array, Array]:
-    """The most probable class, of equals the first, and an array of (class, probability) pairs."""
+    """The first most probable class, and an array of (class, probability) pairs."""
     if probabilities.dtype != np.float32:
         raise ValueError(f"probabilities of type {probabilities.dtype}, not float32")
     if classes.ndim != 1 or classes.size != probabilities.size or not classes.size:

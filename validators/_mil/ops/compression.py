@@ -1,4 +1,4 @@
-"""Compressed weights, expanded: Core ML does this once, when it loads the model."""
+"""Decompression of weights, which Core ML does when it loads the model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def constexpr_cast(source_val: Array, output_dtype: str) -> Array:
 def constexpr_affine_dequantize(
     quantized_data: Array, zero_point: Array, scale: Array, axis: int
 ) -> Array:
-    """scale (q - zero_point), with scalars or one of each to a slice along an axis."""
+    """scale (q - zero_point), with scalars or one of each per slice along an axis."""
     axis %= quantized_data.ndim
     shape = [-1 if a == axis else 1 for a in range(quantized_data.ndim)]
     return _dequantized(
@@ -45,7 +45,7 @@ def constexpr_affine_dequantize(
 def constexpr_blockwise_shift_scale(
     data: Array, scale: Array, offset: Array | None = None
 ) -> Array:
-    """scale (data - offset), with one of each to a block of data."""
+    """scale (data - offset), with one of each per block of data."""
     if offset is not None and offset.shape != scale.shape:
         raise ValueError(f"offset {offset.shape} and scale {scale.shape}")
     zero = np.zeros((1,) * data.ndim, np.int32) if offset is None else _spread(offset, data.shape)
@@ -96,7 +96,7 @@ def constexpr_lut_to_sparse(
     lut: Array,
     vector_axis: int | None = None,
 ) -> tuple[Array, Array]:
-    """Mask and values of palette indices that stand where a mask is set; both row by row."""
+    """Mask and values of palette indices where a mask is set; both row by row."""
     indices = constexpr_sparse_to_dense(indices_nonzero_data, indices_mask)
     dense = constexpr_lut_to_dense(indices, lut, vector_axis=vector_axis)
     mask = indices_mask
@@ -109,19 +109,19 @@ def constexpr_lut_to_sparse(
 def constexpr_sparse_blockwise_shift_scale(
     data_mask: Array, nonzero_data: Array, scale: Array, offset: Array | None = None
 ) -> tuple[Array, Array]:
-    """The mask, and scale (data - offset) of the values that stand where it is set."""
+    """The mask, and scale (data - offset) of the values where it is set."""
     data = constexpr_sparse_to_dense(nonzero_data, data_mask)
     return data_mask, constexpr_blockwise_shift_scale(data, scale, offset)[data_mask != 0]
 
 
 def _dequantized(data: Array, scale: Array, zero_point: Array) -> Array:
-    """In float32, where the difference of small integers is exact; rounded once to scale's type."""
+    """Computed in float32, in which differences of small integers are exact, and rounded once."""
     shifted = data.astype(np.float32) - zero_point.astype(np.float32)
     return (scale.astype(np.float32) * shifted).astype(scale.dtype)
 
 
 def _spread(blocks: Array, shape: tuple[int, ...]) -> Array:
-    """One value to a block, repeated over the block."""
+    """One value per block, repeated over the block."""
     if blocks.ndim != len(shape) or any(n % b for n, b in zip(shape, blocks.shape, strict=True)):
         raise ValueError(f"{blocks.shape} blocks in {shape}")
     for axis, (size, count) in enumerate(zip(shape, blocks.shape, strict=True)):

@@ -1,4 +1,4 @@
-"""Values that come from nowhere: constants, fills, ranges, one-hot vectors; and casts."""
+"""Constants, fills, ranges, one-hot vectors and casts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def identity(x: Array) -> Array:
 
 @operation("cast", widens=False)
 def cast(x: Array, dtype: str) -> Array:
-    """Another element type; towards zero from float to integer, non-zero is true."""
+    """Another element type; from float to integer rounded towards zero; non-zero is true."""
     wanted = dtype_named(dtype).numpy
     if wanted.kind in "iu" and x.dtype.kind == "f":
         limits = np.iinfo(wanted)

@@ -20,7 +20,7 @@ from slide_deploy.validators._mil.program import Unsupported
 
 __all__ = ["conv", "conv_transpose"]
 
-# Elements of input columns gathered at once: enough for BLAS, little enough for the cache.
+# Elements of input columns that are gathered at once: enough for BLAS, and within the cache.
 _COLUMNS = 1 << 20
 
 
@@ -102,7 +102,7 @@ def conv_transpose(
 
 
 def _pointwise(x: Array, weight: Array, groups: int) -> Array:
-    """A 1 x 1 kernel: one matrix product to an image and group."""
+    """A 1 x 1 kernel: one matrix product per image and group."""
     count, channels, *sizes = x.shape
     result: Array = np.matmul(
         weight.reshape(groups, -1, weight.shape[1]),
@@ -112,7 +112,7 @@ def _pointwise(x: Array, weight: Array, groups: int) -> Array:
 
 
 def _depthwise(x: Array, weight: Array, outputs: Ints, strides: Ints, dilations: Ints) -> Array:
-    """One filter to a channel: a weighted sum of shifted inputs, nothing gathered."""
+    """One filter per channel: a weighted sum of shifted inputs, without gathering."""
     result = np.zeros((*x.shape[:2], *outputs), x.dtype)
     product = np.empty_like(result[0])
     filters = np.moveaxis(weight[:, 0], 0, -1).reshape(*weight.shape[2:], -1, *[1] * len(outputs))
@@ -147,7 +147,7 @@ def _by_columns(
 
 
 def _cropped(result: Array, pad_type: str, pad: Ints | None, inputs: Ints, strides: Ints) -> Array:
-    """What padding leaves of a transposed convolution."""
+    """A transposed convolution without its padding."""
     if pad_type != "same":
         edges = resolve_pads(pad_type, pad, inputs, strides, strides)
     else:

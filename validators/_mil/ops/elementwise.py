@@ -75,7 +75,7 @@ def _binary(function: Callable[[Array, Array], Any]) -> Callable[..., Any]:
 
 
 def _same_type(x: Array, y: Array) -> None:
-    # numpy would promote in silence; MIL has no such rule.
+    # numpy would promote types; MIL has no such rule.
     if x.dtype != y.dtype:
         raise ValueError(f"operands of types {x.dtype} and {y.dtype}")
 
@@ -119,7 +119,7 @@ def rsqrt(x: Array, epsilon: float = 1e-12) -> Array:
 
 @operation("clip")
 def clip(x: Array, alpha: float, beta: float) -> Array:
-    """x held between alpha and beta."""
+    """x clipped to alpha to beta."""
     return np.minimum(np.maximum(x, alpha), beta)
 
 

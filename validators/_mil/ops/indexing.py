@@ -40,7 +40,7 @@ def gather(
     batch_dims: int = 0,
     validate_indices: bool = False,
 ) -> Array:
-    """Slices of x along an axis; `batch_dims` leading axes are walked together."""
+    """Slices of x along an axis, for each index of the `batch_dims` leading axes."""
     del validate_indices  # Indices are validated whatever the program asks for.
     axis %= x.ndim
     indices = _inside(indices, x.shape[axis], opset)
@@ -57,7 +57,7 @@ def gather(
 def gather_along_axis(
     x: Array, indices: Array, opset: int, axis: int = 0, validate_indices: bool = False
 ) -> Array:
-    """One element of x for each index, elsewhere at the index's own place."""
+    """One element of x for each index; on the other axes at the position of the index."""
     del validate_indices
     return np.take_along_axis(x, _inside(indices, x.shape[axis], opset), axis)
 
@@ -140,7 +140,7 @@ def scatter_nd(
 
 
 def _inside(indices: Array, size: int, opset: int) -> Array:
-    """The indices, none out of bounds; from CoreML7 on a negative one is."""
+    """The indices, after a check of the bounds; from CoreML7 on, negative ones are refused."""
     lowest = 0 if opset >= _IOS17 else -size
     if indices.dtype.kind not in "iu":
         raise ValueError(f"indices of type {indices.dtype}")
@@ -156,12 +156,12 @@ def _coordinates(x: Array, indices: Array, opset: int) -> tuple[Array, ...]:
 
 
 def _scattered(data: Array, index: Any, updates: Array, mode: str, note: Note) -> Array:
-    """The update applied; on equal places the last `update` stays, other modes add up."""
+    """The updated data; for repeated indices, mode `update` keeps the last, others accumulate."""
     if data[index].shape != updates.shape or data.dtype != updates.dtype:
         raise ValueError(f"updates {updates.dtype} {updates.shape} for {data[index].shape}")
     result = data.copy()
     if mode == "update":
-        # One after another: numpy leaves open which of equal places stays.
+        # One after another, because numpy does not define the result of repeated indices.
         places = np.arange(data.size).reshape(data.shape)[index].ravel()
         _, last = np.unique(places[::-1], return_index=True)
         kept = places.size - 1 - last

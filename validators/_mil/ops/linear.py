@@ -20,7 +20,7 @@ _IOS17 = 7
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x weight^T + bias."""
     x, weight = _alike(x, weight)
-    # One product of two matrices; numpy would do one for each leading index.
+    # One product of two matrices; numpy would compute one for each leading index.
     result = (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], weight.shape[0])
     if bias is not None:
         if bias.shape != weight.shape[:1]:
@@ -33,7 +33,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 def matmul(
     x: Array, y: Array, opset: int, transpose_x: bool = False, transpose_y: bool = False
 ) -> Array:
-    """x y over the last two axes; a vector has nothing to transpose."""
+    """x y over the last two axes; vectors are not transposed."""
     if opset < _IOS17 and x.dtype != y.dtype:
         raise ValueError(f"operands of types {x.dtype} and {y.dtype}")
     x, y = _alike(x, y)
@@ -81,7 +81,7 @@ def einsum(values: Arrays, equation: str) -> Array:
 def scaled_dot_product_attention(
     query: Array, key: Array, value: Array, attn_mask: Array | None = None
 ) -> Array:
-    """softmax(query key^T / sqrt(d) + mask) value; a boolean mask is true where one may look."""
+    """softmax(query key^T / sqrt(d) + mask) value; a boolean mask is true for visible keys."""
     scores = np.matmul(query, key.swapaxes(-1, -2)) / np.float32(math.sqrt(query.shape[-1]))
     if attn_mask is not None and attn_mask.dtype == np.bool_:
         scores = np.where(attn_mask, scores, -np.inf).astype(scores.dtype, copy=False)
@@ -92,7 +92,7 @@ def scaled_dot_product_attention(
 
 
 def _alike(x: Array, y: Array) -> tuple[Array, Array]:
-    """Both operands as float32 where one of them is of integers and the other is not."""
+    """Both operands as float32, if only one of them has integers."""
     if x.dtype == y.dtype:
         return x, y
     return x.astype(np.float32, copy=False), y.astype(np.float32, copy=False)

@@ -20,7 +20,7 @@ def batch_norm(
     beta: Array | None = None,
     epsilon: float = 1e-5,
 ) -> Array:
-    """(x - mean) / sqrt(variance + epsilon) gamma + beta, with a value of each to a channel."""
+    """(x - mean) / sqrt(variance + epsilon) gamma + beta, with a value of each per channel."""
     scale = 1 / np.sqrt(variance + epsilon)
     result = (x - _along(mean, x, (1,))) * _along(scale, x, (1,))
     return _scaled(result, gamma, beta, (1,))
@@ -65,7 +65,7 @@ def local_response_norm(
     if size < 1:
         raise ValueError(f"size {size}")
     if size % 2 == 0:
-        note("of an even number of channels one more lies before than after")
+        note("an even number of channels has one more before than after")
     squares = np.square(x, dtype=np.float64)
     edges = [(0, 0)] * x.ndim
     edges[1] = (size // 2, (size - 1) // 2)

@@ -82,7 +82,7 @@ def l2_pool(
 def _geometry(
     sizes: Ints, kernel: Ints, strides: Ints, pad_type: str, pad: Ints | None, ceil_mode: bool
 ) -> tuple[Pads, Ints, bool]:
-    """Padding, output sizes, and whether ceil_mode lets a window hang over the padding."""
+    """Padding, output sizes, and whether ceil_mode has windows that exceed the padding."""
     spatial(kernel, len(sizes), 1, "kernel_sizes")
     pads = resolve_pads(pad_type, pad, sizes, kernel, strides)
     if not ceil_mode:
@@ -111,7 +111,7 @@ def _geometry(
 def _pooled(
     x: Array, combine: Callable[..., Array], kernel: Ints, outputs: Ints, strides: Ints
 ) -> Array:
-    """All elements of each window combined, one shifted input after another."""
+    """All elements of each window combined, by shifting the input."""
     first, *others = (index for _, index in taps(kernel, outputs, strides, (1,) * len(kernel)))
     result: Array = x[first].copy()
     for index in others:

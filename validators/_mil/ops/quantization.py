@@ -18,9 +18,9 @@ def quantize(
     zero_point: Array | None = None,
     axis: int | None = None,
 ) -> Array:
-    """round(input / scale) + zero_point, held in the range of the type.
+    """round(input / scale) + zero_point, clipped to the range of the type.
 
-    Halves are rounded to even, as coremltools does where it computes constants in advance.
+    Halves are rounded to even, as in coremltools' constant folding.
     """
     if output_dtype not in ("int8", "uint8"):
         raise ValueError(f"output_dtype {output_dtype!r}")

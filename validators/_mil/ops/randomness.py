@@ -1,7 +1,7 @@
 """Random values of the documented distributions.
 
 Core ML's generator is not documented. A seed gives the same values in every run, but not those of
-Core ML: what rests on them can be judged by shape and distribution only, and a note says so.
+Core ML, so a note is made: results can be compared by shape and distribution only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def random_categorical(
     if mode not in ("logits", "probs"):
         raise ValueError(f"unknown mode {mode!r}")
     logits = x.astype(np.float64) if mode == "logits" else np.log(x.astype(np.float64))
-    # The largest of logits with Gumbel noise on them is distributed as asked.
+    # The index of the largest logit with Gumbel noise has the requested distribution.
     noise = _generator(seed, note).gumbel(size=(*x.shape[:-1], size, x.shape[-1]))
     return _single((logits[..., None, :] + noise).argmax(-1))
 

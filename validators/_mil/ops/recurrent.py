@@ -42,7 +42,7 @@ def rnn(
     output_sequence: bool = False,
     activation: str = "tanh",
 ) -> tuple[Array, Array]:
-    """h = activation(W_ih x + W_hh h + bias); the hidden states and the last of them."""
+    """h = activation(W_ih x + W_hh h + bias); returns all hidden states and the last one."""
     act = _activation(activation, note)
 
     def step(projected: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -123,7 +123,7 @@ def lstm(
         outputs, (h, c) = _one_way(x, weight_ih, bias, state, step, direction, note)
         return _kept(outputs, output_sequence), h, c
     if weight_ih_back is None or weight_hh_back is None:
-        raise ValueError("no weights for the way back")
+        raise ValueError("no weights for the backward direction")
     forward, back = (
         tuple(np.split(state, 2, axis=-1)[way] for state in (initial_h, initial_c))
         for way in (0, 1)
@@ -134,7 +134,7 @@ def lstm(
     step = _lstm_step(weight_hh_back, peephole_back, functions, clip)
     returning, (h_back, c_back) = _run(x[::-1], weight_ih_back, bias_back, back, step)
     if output_sequence:
-        note("the way back of a bidirectional lstm is put out in the order of its input")
+        note("the backward outputs of a bidirectional lstm are in the order of its input")
         outputs = np.concatenate([there, returning[::-1]], axis=-1)
     else:
         outputs = np.concatenate([there[-1:], returning[-1:]], axis=-1)
@@ -178,7 +178,7 @@ def _one_way(
     if direction not in ("forward", "reverse"):
         raise ValueError(f"unknown direction {direction!r}")
     if direction == "reverse":
-        note("a sequence read in reverse is put out in the order in which it was read")
+        note("outputs of a sequence read in reverse are in the order in which it was read")
         x = x[::-1]
     return _run(x, weight, bias, state, step)
 

@@ -13,7 +13,7 @@ from slide_deploy.validators._mil.program import Unsupported
 
 __all__ = ["argsort", "cumsum", "reduce_argmax", "reduce_argmin", "topk"]
 
-# x, axes, keep_dims -> result, perhaps wider than x.
+# x, axes, keep_dims -> result, possibly of a wider type than x.
 Reduce = Callable[[Array, Ints, bool], Any]
 
 
@@ -27,7 +27,7 @@ def _sum(x: Array, axes: Ints, keep: bool) -> Any:
 
 def _log_sum_exp(x: Array, axes: Ints, keep: bool) -> Any:
     largest = x.max(axes, keepdims=True)
-    # An infinite maximum is already the answer, and would give inf - inf.
+    # An infinite maximum is the result; computing on would give inf - inf.
     largest = np.where(np.isfinite(largest), largest, largest.dtype.type(0))
     logs = np.log(_sum(np.exp(x - largest), axes, True)) + largest
     return logs if keep else logs.squeeze(axes)
@@ -71,7 +71,7 @@ for _name, _reduce in _ANY.items():
 def reduce_argmax(
     x: Array, axis: int = -1, keep_dims: bool = False, output_dtype: str = "int32"
 ) -> Array:
-    """Where the largest value is; the first of equals."""
+    """The index of the first largest value."""
     return _position(x.argmax(axis, keepdims=keep_dims), output_dtype)
 
 
@@ -79,13 +79,13 @@ def reduce_argmax(
 def reduce_argmin(
     x: Array, axis: int = -1, keep_dims: bool = False, output_dtype: str = "int32"
 ) -> Array:
-    """Where the smallest value is; the first of equals."""
+    """The index of the first smallest value."""
     return _position(x.argmin(axis, keepdims=keep_dims), output_dtype)
 
 
 @operation("argsort")
 def argsort(x: Array, axis: int = -1, ascending: bool = False) -> Array:
-    """The order of the values, equals in the order they came."""
+    """The indices that sort the values; the sort is stable."""
     return _order(x, axis, ascending).astype(np.int32)
 
 
@@ -99,8 +99,8 @@ def topk(
     return_indices: bool = True,
     output_indices_dtype: str = "int32",
 ) -> Array | tuple[Array, Array]:
-    """The k largest (or smallest) values and where they are; all of them for k = -1."""
-    del sort  # Unsorted is "in no particular order", which sorted is.
+    """The k largest (or smallest) values and their indices; all of them for k = -1."""
+    del sort  # Without it the order is unspecified, so the result may be sorted.
     count = x.shape[axis] if k == -1 else k
     if not 0 < count <= x.shape[axis]:
         raise ValueError(f"k = {k} of {x.shape[axis]}")
@@ -111,7 +111,7 @@ def topk(
 
 @operation("cumsum")
 def cumsum(x: Array, axis: int = 0, exclusive: bool = False, reverse: bool = False) -> Array:
-    """Running sums; `exclusive` leaves each element out of its own."""
+    """Cumulative sums; with `exclusive`, each excludes its own element."""
     ordered = np.flip(x, axis) if reverse else x
     sums = np.cumsum(_wide(ordered), axis)
     if exclusive:
@@ -123,7 +123,7 @@ def cumsum(x: Array, axis: int = 0, exclusive: bool = False, reverse: bool = Fal
 def _order(x: Array, axis: int, ascending: bool) -> Array:
     if ascending:
         return np.argsort(x, axis, kind="stable")
-    # Sorting backwards both before and after keeps equals in order; -x would overflow on ints.
+    # Reversing before and after the sort keeps it stable; -x would overflow for integers.
     last = x.shape[axis] - 1
     order: Array = last - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
     return order

@@ -1,4 +1,4 @@
-"""The table of operations: a function's signature is the schema of the operation's arguments."""
+"""The registry of operations, whose arguments are the parameters of functions."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Arguments = Mapping[str, tuple[Held, ...]]
 Arrays = tuple[Array, ...]
 Ints = tuple[int, ...]
 Bools = tuple[bool, ...]
-# Takes one line: what a result rests on that no description says, such as a rule of Apple's tests.
+# Takes one line that names an undocumented rule, such as one of Apple's tests.
 Note = Callable[[str], None]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """A function and how each of its parameters is read."""
+    """A function and the types of its parameters."""
 
     function: Callable[..., Any]
     kinds: Mapping[str, str]
@@ -53,7 +53,7 @@ OPERATIONS: dict[str, Implementation] = {}
 
 
 def ignore(rule: str) -> None:
-    """A Note for callers who need none."""
+    """A Note that does nothing."""
     del rule
 
 
@@ -66,18 +66,16 @@ def operation(
 ) -> Callable[[Function], Function]:
     """Register a function as MIL operations.
 
-    The annotation of a parameter says what it accepts: Array (any tensor), Arrays (several),
-    Ints and Bools (vectors), int, float, bool and str (scalars). Two names are not arguments:
-    `opset` gets the program's number, `note` a function that is told what the result rests on
-    that no description says.
+    The annotation of a parameter is its type: Array (any tensor), Arrays (several), Ints and Bools
+    (vectors), int, float, bool and str (scalars). Two names are not arguments: `opset` is the
+    number of the program's opset, `note` a function to call with undocumented rules.
 
-    widens: float16 tensors are computed with in float32, and the results rounded to float16;
-        not for operations that fix their own element type.
-    moves: the elements of the first argument are moved and none is changed, so that it does not
-        matter whether they are float16 or float32.
-    mixes: from the opset `mixes_from` on, these arguments may be of another type than the result.
-        Where they are all the tensors there are, the result has the type of those that are not
-        constant.
+    widens: float16 tensors are converted to float32, and results are rounded to float16; not for
+        operations that fix their own element type.
+    moves: elements of the first argument are moved but not changed, so that their type does not
+        matter.
+    mixes: from the opset `mixes_from` on, these arguments may have another type than the result.
+        If there are no other tensors, the result has the type of those that are not constant.
     """
 
     def register(function: Function) -> Function:
@@ -135,7 +133,7 @@ def _arrays(value: Any) -> Iterator[Array]:
 
 
 def _moved(implementation: Implementation, arguments: Arguments) -> Half | None:
-    """The tensor an operation only moves, where it is one of float16."""
+    """The tensor whose elements an operation only moves, if it is float16."""
     held = arguments.get(next(iter(implementation.kinds), ""), ())
     if implementation.moves and len(held) == 1 and isinstance(held[0], Half):
         return held[0]
@@ -155,7 +153,7 @@ def _tensors(
 def _result_type(
     implementation: Implementation, arguments: Arguments, opset: int
 ) -> np.dtype[Any] | None:
-    """The type of an operation's tensors: of all floats, unless some may be of another."""
+    """The type of an operation's float tensors, except those that may have another type."""
     tensors = list(_tensors(implementation, arguments))
     kinds = "f"
     if implementation.mixes and opset >= implementation.mixes_from:
@@ -169,7 +167,7 @@ def _result_type(
 
 
 def _narrowed(result: Array, dtype: np.dtype[Any] | None, tensors: list[Array]) -> Array | Half:
-    """What was computed in float32 from `tensors`, rounded to the type of the operation."""
+    """A result in float32, rounded to the type of the operation."""
     if dtype is None or result.dtype != np.float32:
         return result
     if dtype.kind in "iu" and not np.array_equal(result, np.trunc(result)):
@@ -181,7 +179,7 @@ def _narrowed(result: Array, dtype: np.dtype[Any] | None, tensors: list[Array]) 
 
 
 def _read(key: str, kind: str, arrays: tuple[Held, ...], widens: bool) -> Any:
-    """The argument as the parameter's annotation asks for it."""
+    """The argument, converted according to the parameter's annotation."""
     if kind == "Arrays":
         return tuple(_tensor(held, widens) for held in arrays)
     if len(arrays) != 1:

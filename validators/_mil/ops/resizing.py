@@ -21,12 +21,12 @@ __all__ = [
 def upsample_nearest_neighbor(
     x: Array, note: Note, scale_factor_height: float = 1, scale_factor_width: float = 1
 ) -> Array:
-    """Each pixel repeated; by factors that are not whole, pixel i of floor(i in / out)."""
+    """Each pixel repeated; for fractional factors, pixel i is pixel floor(i in / out)."""
     target = _scaled(x, scale_factor_height, scale_factor_width)
     if min(target) < 1:
         raise ValueError(f"to a size of {target}")
     if any(count % size for count, size in zip(target, x.shape[-2:], strict=True)):
-        note("nearest neighbours by a factor that is not whole lie at floor(i * in / out)")
+        note("nearest neighbours by a fractional factor are at floor(i * in / out)")
     for axis, count in zip((-2, -1), target, strict=True):
         x = np.take(x, np.arange(count) * x.shape[axis] // count, axis)
     return x
@@ -46,7 +46,7 @@ def upsample_bilinear(
     align_corners: bool = True,
     half_pixel_centers: bool | None = None,
 ) -> Array:
-    """Linear interpolation, the scale computed anew from the rounded size."""
+    """Linear interpolation, with the scale computed from the rounded size."""
     if half_pixel_centers is None:
         half_pixel_centers = not align_corners
     if align_corners and half_pixel_centers:
@@ -87,14 +87,14 @@ def resize(
 
 
 def _scaled(x: Array, vertical: float, horizontal: float) -> tuple[int, int]:
-    # In float32, where a factor like 7/3 was rounded so that its product is a whole number.
+    # In float32, in which the product with a rounded factor like 7/3 is a whole number.
     height = np.float32(vertical) * np.float32(x.shape[-2])
     width = np.float32(horizontal) * np.float32(x.shape[-1])
     return int(height), int(width)
 
 
 def _nearest(x: Array, target: tuple[int, int]) -> Array:
-    """Only whole factors: on all others Core ML's rounding is not documented."""
+    """Integer factors only, because Core ML's rounding for others is not documented."""
     (height, width), (rows, columns) = x.shape[-2:], target
     if rows % height or columns % width:
         raise Unsupported(f"nearest neighbour from {(height, width)} to {target}")
@@ -120,7 +120,7 @@ def _interpolated(x: Array, axis: int, count: int, mode: str) -> Array:
 
 
 def _grid(size: int, count: int, mode: str) -> Array:
-    """Where the outputs lie on the input's axis, for each of MIL's sampling modes."""
+    """The positions of the outputs on the input's axis, for each of MIL's sampling modes."""
     steps = np.arange(count, dtype=np.float64)
     if mode == "ALIGN_CORNERS" and count == 1:
         return np.array([(size - 1) / 2])

@@ -1,4 +1,4 @@
-"""Images read at given places: resampling, affine maps, cropping with resizing."""
+"""Sampling of images: resampling, affine maps, cropping with resizing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def affine(
     coordinates_mode: str,
     align_corners: bool,
 ) -> Array:
-    """x at the places to which a matrix maps those of the output."""
+    """x at the positions to which a matrix maps those of the output."""
     supported = ("bilinear", "constant", 0, "normalized_minus_one_to_one", True)
     given = (sampling_mode, padding_mode, padding_value, coordinates_mode, align_corners)
     if given != supported:
@@ -86,9 +86,9 @@ def crop_resize(
     sampling_mode: str = "DEFAULT",
     pad_value: float = 0.0,
 ) -> Array:
-    """Boxes of x [b, c, h, w], resized; all of them in each image, or each in one.
+    """Boxes of x [b, c, h, w], resized; all boxes of each image, or each of one image.
 
-    A point outside of the image has `pad_value`, however near it is.
+    Points outside the image have `pad_value`, without interpolation.
     """
     if x.ndim != 4 or (roi is None) == (boxes is None):
         raise ValueError(f"x of rank {x.ndim}, and not one of roi and boxes")
@@ -116,7 +116,7 @@ def crop_resize(
 def _boxes(
     x: Array, roi: Array | None, boxes: Array | None, indices: Array | None
 ) -> tuple[Array, list[int | None]]:
-    """The four coordinates of each box and the image it is cut from, None for all."""
+    """The four coordinates of each box, and its image, or None for all images."""
     if roi is not None:
         if roi.ndim != 5 or roi.shape[2] not in (4, 5) or roi.size != len(roi) * roi.shape[2]:
             raise ValueError(f"roi of shape {roi.shape}")
@@ -147,7 +147,7 @@ def _ordered(boxes: Array, mode: str) -> Array:
 
 
 def _line(first: float, last: float, count: int, mode: str) -> Array:
-    """Places from the first to the last; a single one lies first, or in the middle (ALIGN)."""
+    """Positions from first to last; a single one is the first, or the middle (ALIGN)."""
     if count == 1 and mode == "ALIGN_CORNERS":
         return np.array([(first + last) / 2])
     return first + np.arange(count) * ((last - first) / max(count - 1, 1))
@@ -173,7 +173,7 @@ def _nearest(position: Array) -> Array:
 
 
 def _bilinear(image: Array, down: Array, across: Array, padding_mode: str, value: float) -> Array:
-    """image [c, h, w] at positions of any shape, what is outside padded."""
+    """image [c, h, w] at positions of any shape, with padding outside."""
     top, left = np.floor(down), np.floor(across)
     result = np.zeros((len(image), *down.shape), np.float64)
     for row, weight_down in ((top, 1 - (down - top)), (top + 1, down - top)):
@@ -184,7 +184,7 @@ def _bilinear(image: Array, down: Array, across: Array, padding_mode: str, value
 
 
 def _pixels(image: Array, row: Array, column: Array, padding_mode: str, value: float) -> Array:
-    """The pixels at whole positions, also outside of the image."""
+    """The pixels at integer positions, also outside the image."""
     height, width = image.shape[1:]
     if not (np.isfinite(row).all() and np.isfinite(column).all()):
         raise ValueError("a coordinate that is not finite")
@@ -196,7 +196,7 @@ def _pixels(image: Array, row: Array, column: Array, padding_mode: str, value: f
 
 
 def _reached(position: Array, size: int, padding_mode: str) -> Array:
-    """The pixel that stands for one at a whole position."""
+    """The pixel that replaces an integer position outside the image."""
     if padding_mode in ("constant", "border") or (padding_mode == "reflection" and size == 1):
         return np.clip(position, 0, size - 1).astype(np.intp)
     if padding_mode == "reflection":

@@ -39,13 +39,13 @@ _IOS17 = 7
 
 @operation("reshape", moves=True)
 def reshape(x: Array, shape: Ints, opset: int) -> Array:
-    """0 keeps a dimension of x, one -1 takes what is left."""
+    """0 keeps a dimension of x; one dimension may be -1, which is inferred."""
     if min(shape, default=0) < -1:
         raise ValueError(f"shape {list(shape)}")
     if 0 in shape and x.size:
         if opset < _IOS17 and len(shape) != x.ndim:
             raise ValueError(f"a 0 in shape {list(shape)} for x of rank {x.ndim}")
-        # From CoreML7 on zeros count from the last axis, and are 1 beyond the first.
+        # From CoreML7 on, zeros are aligned to the last axis, and are 1 beyond the first.
         kept = (*[1] * len(shape), *x.shape)[-len(shape) :]
         shape = tuple(k if s == 0 else s for s, k in zip(shape, kept, strict=True))
     return x.reshape(shape)
@@ -55,7 +55,7 @@ def reshape(x: Array, shape: Ints, opset: int) -> Array:
 def reshape_like(
     x: Array, ref_tensors: Arrays, begins: Arrays, ends: Arrays, end_masks: Arrays
 ) -> Array:
-    """The shape put together from parts of the shapes of others."""
+    """A shape concatenated from parts of other shapes."""
     shape: list[int] = []
     for reference, begin, end, mask in zip(ref_tensors, begins, ends, end_masks, strict=True):
         shape += reference.shape[int(begin) : None if bool(mask) else int(end)]
@@ -64,19 +64,19 @@ def reshape_like(
 
 @operation("flatten2d", moves=True)
 def flatten2d(x: Array, axis: int = 1) -> Array:
-    """The axes before `axis`, and those from it on."""
+    """Merge the axes before `axis`, and those from it on."""
     return x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
 
 
 @operation("expand_dims", moves=True)
 def expand_dims(x: Array, axes: Ints) -> Array:
-    """New axes of size 1, at these places of the result."""
+    """New axes of size 1, at these positions of the result."""
     return np.expand_dims(x, axes)
 
 
 @operation("squeeze", moves=True)
 def squeeze(x: Array, axes: Ints | None = None) -> Array:
-    """Axes of size 1 removed; the others are left, as in PyTorch."""
+    """Axes of size 1 removed; other axes are kept, as in PyTorch."""
     over = range(x.ndim) if axes is None else axes
     return x.squeeze(tuple(a for a in over if x.shape[a] == 1))
 
@@ -89,7 +89,7 @@ def transpose(x: Array, perm: Ints) -> Array:
 
 @operation("reverse", moves=True)
 def reverse(x: Array, axes: Ints | None = None) -> Array:
-    """Backwards along some axes, or all."""
+    """Reversed along some axes, or all."""
     return np.flip(x, axes)
 
 
@@ -103,7 +103,7 @@ def tile(x: Array, reps: Ints) -> Array:
 
 @operation("concat", widens=False)
 def concat(values: Arrays, axis: int, interleave: bool = False) -> Array:
-    """The values one after another along an axis, or taking turns; scalars make a vector."""
+    """The values concatenated or interleaved along an axis; scalars become a vector."""
     if len({value.dtype for value in values}) != 1:
         raise ValueError(f"values of types {[str(value.dtype) for value in values]}")
     if all(value.ndim == 0 for value in values):
@@ -128,7 +128,7 @@ def stack(values: Arrays, axis: int) -> Array:
 def split(
     x: Array, axis: int, num_splits: int | None = None, split_sizes: Ints | None = None
 ) -> Arrays:
-    """x cut into parts of these sizes, or into equal ones."""
+    """x divided into parts of these sizes, or into equal ones."""
     size = x.shape[axis]
     if split_sizes is None:
         if num_splits is None or num_splits < 1 or size % num_splits:
@@ -149,7 +149,7 @@ def slice_by_index(
     end_mask: Bools | None = None,
     squeeze_mask: Bools | None = None,
 ) -> Array:
-    """x[begin:end:stride] on every axis; a mask leaves a bound open or takes one element."""
+    """x[begin:end:stride] on every axis; masks omit a bound or select one element."""
     return x[_index(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)]
 
 
@@ -164,7 +164,7 @@ def slice_update(
     end_mask: Bools | None = None,
     squeeze_mask: Bools | None = None,
 ) -> Array:
-    """x with the part `slice_by_index` would take replaced."""
+    """x with the slice of `slice_by_index` replaced."""
     result = x.copy()
     index = _index(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     if result[index].shape != update.shape or x.dtype != update.dtype:
@@ -175,7 +175,7 @@ def slice_update(
 
 @operation("slice_by_size", moves=True)
 def slice_by_size(x: Array, begin: Ints, size: Ints) -> Array:
-    """`size` elements from `begin` on every axis; -1 takes all that are left."""
+    """`size` elements from `begin` on every axis; -1 means all remaining ones."""
     if len(begin) != x.ndim or len(size) != x.ndim:
         raise ValueError(f"begin {list(begin)}, size {list(size)} for x of rank {x.ndim}")
     slices = []

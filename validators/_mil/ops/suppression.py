@@ -1,4 +1,4 @@
-"""Boxes left after those that overlap better ones are taken out."""
+"""Non-maximum suppression of boxes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def non_maximum_suppression(
     score_threshold: float | None = None,
     per_class_suppression: bool = False,
 ) -> tuple[Array, ...]:
-    """Boxes, scores, indices of those kept, the best first; before CoreML7 also their number.
+    """The kept boxes, scores and indices, best first; before CoreML7 also their number.
 
-    The score of a box is the largest of its classes'. Places that stay free are filled with zeros
-    and the index -1, as in Apple's tests.
+    The score of a box is the largest of its classes. Unused outputs are zeros with the index -1, as
+    in Apple's tests.
     """
     if (score_threshold is None) != (opset >= _IOS17):
         raise ValueError("score_threshold belongs to opsets before CoreML7, and is needed there")
@@ -46,7 +46,7 @@ def non_maximum_suppression(
         kept[i, :n] = chosen
         kept_boxes[i, :n], kept_scores[i, :n] = boxes[i, chosen], scores[i, chosen]
     if (numbers < max_boxes).any():
-        note("places for boxes that stay free hold zeros and the index -1")
+        note("unused outputs are zeros with the index -1")
     if opset >= _IOS17:
         return kept_boxes.swapaxes(1, 2), kept_scores.swapaxes(1, 2), kept
     return kept_boxes, kept_scores, kept, numbers
@@ -55,11 +55,11 @@ def non_maximum_suppression(
 def _chosen(
     boxes: Array, scores: Array, iou_threshold: float, lowest: float, per_class: bool
 ) -> list[int]:
-    """Indices of the boxes that are kept, by falling score."""
+    """Indices of the kept boxes, by descending score."""
     best = scores.max(1)
     rivals = best[best >= lowest]
     if np.unique(rivals).size != rivals.size:
-        raise Unsupported("two boxes of one score: which is taken first is not documented")
+        raise Unsupported("two boxes have one score, and their order is not documented")
     classes = scores.argmax(1) if per_class else np.zeros(len(boxes), np.intp)
     chosen: list[int] = []
     for candidate in np.argsort(-best):
@@ -72,7 +72,7 @@ def _chosen(
 
 
 def _overlap(a: Array, b: Array) -> float:
-    """Intersection over union of two boxes given by centre and size; of empty ones 0."""
+    """Intersection over union of two boxes given by centre and size; 0 for empty ones."""
     low = np.maximum(a[:2] - a[2:] / 2, b[:2] - b[2:] / 2)
     high = np.minimum(a[:2] + a[2:] / 2, b[:2] + b[2:] / 2)
     common = float(np.prod(np.maximum(high - low, 0)))

@@ -1,4 +1,4 @@
-"""The geometry convolutions and poolings share: how far a window reaches past the edge."""
+"""The geometry of convolutions and poolings: kernel sizes, strides and padding."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pads = tuple[tuple[int, int], ...]
 
 
 def spatial(values: Ints | None, rank: int, default: int, name: str) -> Ints:
-    """One positive number to a spatial axis."""
+    """One positive number per spatial axis."""
     if values is None:
         return (default,) * rank
     if len(values) != rank or min(values) < 1:
@@ -30,7 +30,7 @@ def spatial(values: Ints | None, rank: int, default: int, name: str) -> Ints:
 def resolve_pads(
     pad_type: str, pad: Ints | None, sizes: Ints, windows: Ints, strides: Ints
 ) -> Pads:
-    """The padding in numbers; `windows` are the dilated kernel sizes."""
+    """The padding before and after each axis; `windows` are the dilated kernel sizes."""
     rank = len(sizes)
     if pad_type != "custom" and pad is not None and any(pad):
         raise Unsupported(f"pad {list(pad)} with pad_type {pad_type!r}")
@@ -69,7 +69,7 @@ def on_last(slices: Iterable[slice]) -> tuple[Any, ...]:
 def taps(
     kernel: Ints, outputs: Ints, strides: Ints, dilations: Ints
 ) -> list[tuple[Ints, tuple[Any, ...]]]:
-    """Each position in the kernel, with the index of the padded inputs it is laid on."""
+    """Each kernel position, with its index into the padded inputs."""
     result = []
     for tap in np.ndindex(*kernel):
         slices = (

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# What action.yml runs: slide-deploy on the action's inputs (as variables), its Markdown into the
-# job summary, its verdict into the outputs, its exit code as its own.
+# Run by action.yml: calls slide-deploy with the action's inputs (as variables), adds its Markdown to
+# the job summary and its verdict to the outputs, and exits with its exit code.
 set -euo pipefail
 
-# However the script ends, later steps read a verdict.
-tell_verdict() {
+# Later steps need a verdict, however the script ends.
+write_verdict() {
   case $? in 0) verdict=pass ;; 1) verdict=fail ;; 3) verdict=not_run ;; *) verdict=error ;; esac
   printf 'verdict=%s\n' "$verdict" >>"$GITHUB_OUTPUT"
 }
-trap tell_verdict EXIT
+trap write_verdict EXIT
 
 summary="$RUNNER_TEMP/slide-deploy.md"
 rm -f "$summary"
@@ -20,7 +20,7 @@ if [ -n "$ARTIFACTS" ]; then
   [ -z "$MODEL" ] || arguments+=(--against "$MODEL")
   arguments+=(--report "$OUTPUT/report.html" --report "$OUTPUT/report.json")
 else
-  [ -n "$MODEL" ] || { echo "::error::give the action a model to export, or artifacts to verify"; exit 2; }
+  [ -n "$MODEL" ] || { echo "::error::set the input model to export, or artifacts to verify"; exit 2; }
   arguments+=(export --output "$OUTPUT" --precision "$PRECISION")
   read -ra targets <<<"${TARGETS:-all}"
   for target in "${targets[@]}"; do arguments+=(--target "$target"); done
