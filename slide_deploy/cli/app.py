@@ -19,6 +19,7 @@ from slide_deploy.cli.targets import targets
 from slide_deploy.cli.tune import tune
 from slide_deploy.cli.verify import verify
 from slide_deploy.errors import SlideDeployError
+from slide_deploy.utils.text import one_line
 
 __all__ = ["app", "main"]
 
@@ -97,9 +98,9 @@ def _explain(error: BaseException, *, debug: bool) -> int:
         if debug:
             traceback.print_exception(error)
         if message:
-            print(f"error: {_one_line(message)}", file=sys.stderr)
+            print(f"error: {one_line(message)}", file=sys.stderr)
         if hint:
-            print(f"  → {_one_line(hint)}", file=sys.stderr)
+            print(f"  → {one_line(hint)}", file=sys.stderr)
     return code
 
 
@@ -125,8 +126,3 @@ def _bad_usage(error: Any) -> tuple[str, str, int]:
         return "", "", _USAGE
     command = error.ctx.command_path if error.ctx else "slide-deploy"
     return message[:1].lower() + message[1:], f"{command} --help lists what it takes", _USAGE
-
-
-def _one_line(text: str) -> str:
-    """File names and keys come from others: nothing in them may start a line or move a cursor."""
-    return "".join(sign if sign.isprintable() else "�" for sign in text)

@@ -20,12 +20,14 @@ def fuse(
         Path, cli.output_option("--output", "-o", help="A .safetensors file to write.")
     ],
     weights: cli.WeightsOption = None,
+    prefix: cli.Prefix = None,
+    key: cli.Key = None,
     image_size: cli.ImageSize = None,
 ) -> None:
     """Merge both shift paths and write the fused weights; every command takes that file too."""
     if output.suffix != ".safetensors":
         raise UsageError(f"{output} does not end in .safetensors", "add that suffix to --output")
-    loaded = load_model(model, weights, image_size)
+    loaded = load_model(model, weights, image_size, prefix=prefix, key=key)
     from slide_deploy.fusion.branches import shift_reports
     from slide_deploy.loading.loader import save_fused
     from slide_deploy.report.text import size_text

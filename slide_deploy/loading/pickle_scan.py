@@ -13,7 +13,8 @@ __all__ = ["is_torchscript", "unsafe_global"]
 
 _PLAIN = (
     *("torch.", "collections.OrderedDict", "numpy.", "_codecs.encode"),
-    *("yacs.config.CfgNode", "argparse.Namespace"),
+    *("yacs.config.CfgNode", "argparse.Namespace", "mmengine.logging.history_buffer."),
+    *("pathlib.PosixPath", "pathlib._local.PosixPath"),
 )
 
 

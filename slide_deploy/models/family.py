@@ -55,7 +55,8 @@ class Family:
     configuration where there is one and from keys and shapes where there is none; it raises
     AmbiguousModel, naming the option, where neither tells. `config_type` is a frozen
     dataclass of JSON values and tuples, so that it travels as a file's metadata. `prefix` is
-    what the module's own names have in front of the checkpoint's.
+    what the module's own names have in front of the checkpoint's. `build` is also called on the
+    meta device, for names and shapes.
 
     `simplify` gives an equal copy of a fused model that is easier to export. It is called with
     models of every family and returns those that it does not know as they are. `derived` are the

@@ -45,6 +45,8 @@ def test_options_of_export_stand_in_panels(help_of: Callable[[str], str], panel:
                 ("--output", "NAME-deploy"),
                 ("--input", "image:1x3xHxW from --image-size"),
                 ("--weights", "ema"),
+                ("--prefix", "found by the names"),
+                ("--key", "model, state_dict, ema, …"),
                 ("--image-size", "as the file says"),
                 ("--precision", "float32"),
                 ("--lowering", "auto"),
