@@ -30,7 +30,15 @@ from slide_deploy.loading.containers import (
     value_at,
     without_counters,
 )
-from slide_deploy.loading.pickle_scan import is_torchscript, unsafe_global
+from slide_deploy.loading.limits import (
+    SAVE_PLAIN,
+    MeteredFile,
+    archive_entries,
+    check_archive,
+    check_names,
+    check_values,
+)
+from slide_deploy.loading.pickle_scan import unsafe_global
 from slide_deploy.loading.refused_kinds import is_quantized, quantized, refuse_other_kinds
 from slide_deploy.packaging.json_file import read_json_object
 from slide_deploy.utils.files import HUB_WEIGHTS, checkpoint_at
@@ -153,12 +161,14 @@ def _states(
     if isinstance(there, Mapping):
         states = states_in(there)
         for mapping in (there, *(inner for inner in there.values() if isinstance(inner, Mapping))):
+            check_names(path, mapping)
             refuse_other_kinds(path, mapping)
     for state in states.values():
+        check_names(path, state)
         refuse_other_kinds(path, state)
-    others = list(state_paths(content))
-    hint = f"pass --key {cut(others[0])}" if others else f"top-level keys are {_names(content)}"
     if not states:
+        others = next(state_paths(content), None)
+        hint = f"pass --key {cut(others)}" if others else f"top-level keys are {_names(content)}"
         where = f" at {cut(key)!r}" if key else ""
         raise CheckpointError(f"{path} holds no state dict{where}", hint)
     if not key:
@@ -169,24 +179,32 @@ def _states(
 
 
 def _names(content: Mapping[Any, Any]) -> str:
-    return first_names([repr(key) for key in content], 5) or "none"
+    names = [repr(key) if isinstance(key, str) else type(key).__name__ for key in content]
+    return first_names(names, 5) or "none"
 
 
 def _unpickle(path: Path) -> Any:
-    if is_torchscript(path):
+    try:
+        entries = archive_entries(path)
+    except Exception as error:  # zipfile also lets struct, Unicode and NotImplemented through
+        raise _not_a_checkpoint(path) from error
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise CheckpointError(
             f"{path} is a TorchScript archive, not a checkpoint",
             "give the .pth file that it was made from",
         )
+    check_archive(path, entries)
     try:
         with torch.serialization.safe_globals(_plain_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            if entries:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            with MeteredFile(path) as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _NAMED_GLOBAL.search(str(error))
         if wanted := named[1] if named else unsafe_global(path):
             raise UnsafeCheckpoint(
-                f"{path} asks for {cut(wanted)} when unpickled; nothing was run",
-                "save the plain state dict: torch.save(model.state_dict(), path)",
+                f"{path} asks for {cut(wanted)} when unpickled; nothing was run", SAVE_PLAIN
             ) from error
         raise _not_a_checkpoint(path) from error
     except MemoryError:
@@ -244,6 +262,7 @@ def _read_safetensors(path: Path) -> tuple[State, Mapping[str, str]]:
     try:
         with safe_open(path, "pt") as file:
             names = file.keys()
+            check_names(path, names)
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise _not_a_checkpoint(path) from error
@@ -266,7 +285,7 @@ def _check_weights(path: Path, state: State) -> None:
         if type(value) not in (Tensor, torch.nn.Parameter) or vars(value):
             raise CheckpointError(
                 f"{path}: {cut(name)} is a tensor of another class, or with attributes of its own",
-                "save the plain state dict: torch.save(model.state_dict(), path)",
+                SAVE_PLAIN,
             )
         if value.layout is not torch.strided or value.is_meta or value.dtype not in _DTYPES:
             kind = "without values" if value.is_meta else f"{value.dtype}, {value.layout}"
@@ -274,6 +293,8 @@ def _check_weights(path: Path, state: State) -> None:
                 f"{path}: {cut(name)} is {kind.replace('torch.', '')}, not a plain tensor",
                 "save dense weights of float16, bfloat16, float32 or float64",
             )
+    check_values(path, state)
+    for name, value in state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise CheckpointError(
                 f"{path}: {cut(name)} has NaN or infinite values",
