@@ -96,7 +96,8 @@ def _explain(error: BaseException, *, debug: bool) -> int:
     message, hint, code = _described(error, debug=debug)
     with suppress(OSError):
         if debug:
-            traceback.print_exception(error)
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                print(one_line(line), file=sys.stderr)
         if message:
             print(f"error: {one_line(message)}", file=sys.stderr)
         if hint:

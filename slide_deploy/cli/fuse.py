@@ -10,6 +10,7 @@ import typer
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_model
 from slide_deploy.errors import UsageError
+from slide_deploy.utils.text import one_line
 
 __all__ = ["fuse"]
 
@@ -35,6 +36,6 @@ def fuse(
     save_fused(loaded, output)
     count = len(shift_reports(loaded.module))
     typer.echo(
-        f"fused {count} Slide Attention modules into {output} "
+        f"fused {count} Slide Attention modules into {one_line(str(output))} "
         f"({size_text(output.stat().st_size)}), each equal to its training form within 1e-12"
     )
