@@ -48,7 +48,7 @@ schemas: setup ## Write the JSON Schemas of manifest.json and report.json from t
 	$(BIN)/python tests/schemas.py
 
 checkpoint-kinds: setup ## Write the table of docs/checkpoints.md from the tests' cases.
-	$(BIN)/python tests/checkpoint_cases.py
+	$(BIN)/python -m tests.checkpoint_cases
 
 mutation: setup ## Break artifacts on purpose, count what verify notices (10 to 20 minutes).
 	$(BIN)/python -m benchmarks.mutation --document docs/mutation.md

@@ -19,20 +19,11 @@ from torch import Tensor
 from slide_deploy import fuse, load
 from slide_deploy.errors import SlideDeployError
 from slide_deploy.loading.loader import Model
-from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig
+from slide_deploy.models.slide_swin import SlideSwin
+from tests.tiny import TINY
 
 PAGE = Path(__file__).parents[1] / "docs" / "checkpoints.md"
 MARK = "<!-- written by `make checkpoint-kinds` -->\n"
-CONFIG = SlideSwinConfig(
-    image_size=(16, 16),
-    embed_dim=4,
-    depths=(2, 2),
-    heads=(2, 2),
-    slide_stages=1,
-    window_size=2,
-    num_classes=3,
-    patch_size=2,
-)
 
 State = dict[str, Tensor]
 
@@ -54,7 +45,7 @@ class Case:
 @cache
 def drawn(seed: int) -> State:
     """Weights of a tiny Slide-Swin; seed 1 stands for averaged ones."""
-    state = SlideSwin(CONFIG).state_dict()
+    state = SlideSwin(TINY).state_dict()
     generator = torch.Generator().manual_seed(seed)
     return {
         key: torch.randn(value.shape, generator=generator)

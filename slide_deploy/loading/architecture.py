@@ -144,7 +144,10 @@ def load_weights(
     compared = family.derived if given_size else (*family.derived, *family.derived_from_size)
     for key, value in state.items():
         if key.endswith(compared) and not torch.equal(own[key], value.to(own[key].dtype)):
-            raise _misfit(where, key, value, own[key])
+            raise ArchitectureError(
+                f"{where}: {cut(key)} has other values than its architecture gives",
+                "pass --image-size HxW if the model was trained for another size",
+            )
     derived = (*family.derived, *family.derived_from_size)
     weights = {
         key: value.float() if value.is_floating_point() else value

@@ -92,14 +92,18 @@ def states_in(content: Mapping[Any, Any], depth: int = _DEEPEST) -> dict[str, St
     return found
 
 
-def state_paths(content: Mapping[Any, Any], depth: int = _DEEPEST, path: str = "") -> Iterator[str]:
-    """Where state dicts lie in a checkpoint, as `--key` takes it."""
-    for key, value in content.items():
-        if depth and isinstance(key, str) and isinstance(value, dict):
-            if _is_state(value) and any("." in name for name in value):
-                yield f"{path}{key}"
-            else:
-                yield from state_paths(value, depth - 1, f"{path}{key}.")
+def state_paths(content: Mapping[Any, Any]) -> Iterator[str]:
+    """Where state dicts lie in a checkpoint, as `--key` takes it; each mapping is visited once."""
+    seen = {id(content)}
+    waiting = [("", content)]
+    while waiting:
+        path, mapping = waiting.pop(0)
+        for key, value in mapping.items():
+            if isinstance(key, str) and isinstance(value, dict) and id(value) not in seen:
+                seen.add(id(value))
+                waiting.append((f"{path}{key}.", value))
+                if _is_state(value) and any("." in name for name in value):
+                    yield f"{path}{key}"
 
 
 def value_at(content: Mapping[Any, Any], key: str) -> Any:

@@ -24,7 +24,7 @@ SAVE_PLAIN = "save the plain state dict: torch.save(model.state_dict(), path)"
 
 # Far above what training scripts save: a thousand tensors take 0.2 MB of pickle.
 _LARGEST_PICKLE = 8 * 2**20  # bytes
-_MOST_READS = 2_000_000
+_MOST_READS = 1_000_000
 _MOST_RECORDS = 100_000
 _MOST_KEYS = 50_000
 _LONGEST_KEY = 1000  # characters
@@ -72,7 +72,7 @@ def check_values(path: Path, state: State) -> None:
     claimed, own = sum(v.numel() * v.element_size() for v in state.values()), path.stat().st_size
     if claimed > own + _BEYOND_ITS_SIZE:
         raise CheckpointError(
-            f"{path} has tensors of {claimed / 1e9:.1f} GB in a file of {own / 1e6:.1f} MB",
+            f"{path} has tensors of {claimed / 1e9:.1f} GB in a file of {own} bytes",
             "save them whole, not expanded: value.contiguous()",
         )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["unsafe_global"]
 
-_MOST_OPERATIONS = 1_000_000
+_MOST_OPERATIONS = 200_000
 
 _PLAIN = (
     *("torch.", "collections.OrderedDict", "numpy.", "_codecs.encode"),
