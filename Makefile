@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow test-users check bench schemas mutation clean
+.PHONY: setup demo test test-slow test-users check bench schemas checkpoint-kinds mutation clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## Show this list.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-17s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## Install the project and its tools into .venv.
 
@@ -46,6 +46,9 @@ bench: setup ## Measure the latency of every lowering and of Swin-T, and the cos
 
 schemas: setup ## Write the JSON Schemas of manifest.json and report.json from their records.
 	$(BIN)/python tests/schemas.py
+
+checkpoint-kinds: setup ## Write the table of docs/checkpoints.md from the tests' cases.
+	$(BIN)/python -m tests.checkpoint_cases
 
 mutation: setup ## Break artifacts on purpose and write docs/mutation.md (30 minutes).
 	$(BIN)/python -m benchmarks.mutation --document docs/mutation.md

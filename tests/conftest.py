@@ -17,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig
+from tests.tiny import TINY
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -33,17 +34,6 @@ settings.load_profile("tests")
 
 # The models here are so small that a second thread only waits for the first.
 torch.set_num_threads(1)
-
-TINY = SlideSwinConfig(
-    image_size=(16, 16),
-    embed_dim=4,
-    depths=(2, 2),
-    heads=(2, 2),
-    slide_stages=1,
-    window_size=2,
-    num_classes=3,
-    patch_size=2,
-)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,6 +19,7 @@ from slide_deploy.cli.targets import targets
 from slide_deploy.cli.tune import tune
 from slide_deploy.cli.verify import verify
 from slide_deploy.errors import SlideDeployError
+from slide_deploy.utils.text import one_line
 
 __all__ = ["app", "main"]
 
@@ -95,11 +96,12 @@ def _explain(error: BaseException, *, debug: bool) -> int:
     message, hint, code = _described(error, debug=debug)
     with suppress(OSError):
         if debug:
-            traceback.print_exception(error)
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                print(one_line(line), file=sys.stderr)
         if message:
-            print(f"error: {_one_line(message)}", file=sys.stderr)
+            print(f"error: {one_line(message)}", file=sys.stderr)
         if hint:
-            print(f"  → {_one_line(hint)}", file=sys.stderr)
+            print(f"  → {one_line(hint)}", file=sys.stderr)
     return code
 
 
@@ -124,9 +126,4 @@ def _bad_usage(error: Any) -> tuple[str, str, int]:
     if type(error).__name__ == "NoArgsIsHelpError":
         return "", "", _USAGE
     command = error.ctx.command_path if error.ctx else "slide-deploy"
-    return message[:1].lower() + message[1:], f"see {command} --help", _USAGE
-
-
-def _one_line(text: str) -> str:
-    """Replace control characters, which file names and keys of a checkpoint may contain."""
-    return "".join(sign if sign.isprintable() else "�" for sign in text)
+    return message[:1].lower() + message[1:], f"{command} --help lists what it takes", _USAGE

@@ -19,6 +19,8 @@ def export(
     factory: cli.Factory = None,
     inputs: cli.Inputs = None,
     weights: cli.WeightsOption = None,
+    prefix: cli.Prefix = None,
+    key: cli.Key = None,
     image_size: cli.ImageSize = None,
     features: cli.Features = False,
     precision: cli.PrecisionName = None,
@@ -57,7 +59,7 @@ def export(
     policy = make_policy(atol, rtol, thorough=thorough, trace=trace)
     with reporting.progress() as progress:
         progress(f"loading {model.name}")
-        loaded = load_model(model, weights, image_size, features, factory, inputs)
+        loaded = load_model(model, weights, image_size, features, factory, inputs, prefix, key)
         folder = output or Path(f"{loaded.name}-{'features-deploy' if features else 'deploy'}")
         from slide_deploy.pipeline import export_and_verify
 

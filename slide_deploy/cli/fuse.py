@@ -10,6 +10,7 @@ import typer
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_model
 from slide_deploy.errors import UsageError
+from slide_deploy.utils.text import one_line
 
 __all__ = ["fuse"]
 
@@ -20,12 +21,14 @@ def fuse(
         Path, cli.output_option("--output", "-o", help="A .safetensors file to write.")
     ],
     weights: cli.WeightsOption = None,
+    prefix: cli.Prefix = None,
+    key: cli.Key = None,
     image_size: cli.ImageSize = None,
 ) -> None:
     """Fuse the shift convolutions and write the weights to a file that every command accepts."""
     if output.suffix != ".safetensors":
-        raise UsageError(f"{output} does not end in .safetensors", "add the suffix to --output")
-    loaded = load_model(model, weights, image_size)
+        raise UsageError(f"{output} does not end in .safetensors", "add that suffix to --output")
+    loaded = load_model(model, weights, image_size, prefix=prefix, key=key)
     from slide_deploy.fusion.branches import shift_reports
     from slide_deploy.loading.loader import save_fused
     from slide_deploy.report.text import size_text
@@ -33,6 +36,6 @@ def fuse(
     save_fused(loaded, output)
     count = len(shift_reports(loaded.module))
     typer.echo(
-        f"fused {count} Slide Attention modules into {output} "
-        f"({size_text(output.stat().st_size)}); each equals its unfused module within 1e-12"
+        f"fused {count} Slide Attention modules into {one_line(str(output))} "
+        f"({size_text(output.stat().st_size)}), each equal to its training form within 1e-12"
     )

@@ -13,10 +13,14 @@ def inspect(
     factory: cli.Factory = None,
     inputs: cli.Inputs = None,
     weights: cli.WeightsOption = None,
+    prefix: cli.Prefix = None,
+    key: cli.Key = None,
     image_size: cli.ImageSize = None,
 ) -> None:
-    """Show the architecture, the cost and the learned shifts of a checkpoint."""
-    loaded = load_model(model, weights, image_size, factory=factory, inputs=inputs)
+    """Show what a checkpoint holds: architecture, cost, and what its shifts have learned."""
+    loaded = load_model(
+        model, weights, image_size, factory=factory, inputs=inputs, prefix=prefix, key=key
+    )
     from slide_deploy.loading.inspection import inspect as look
     from slide_deploy.report.terminal import inspection_table, make_console
 

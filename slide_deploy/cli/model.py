@@ -23,6 +23,8 @@ def load_model(
     features: bool = False,
     factory: str | None = None,
     inputs: list[str] | None = None,
+    prefix: str | None = None,
+    key: str | None = None,
 ) -> Model:
     """Load the model with the options of the command line."""
     if inputs and factory is None:
@@ -31,18 +33,20 @@ def load_model(
         )
     size = parse_size(image_size) if image_size is not None else None
     from slide_deploy import registry
-    from slide_deploy.utils.files import check_file
+    from slide_deploy.utils.files import checkpoint_at
 
-    check_file(path)
+    checkpoint_at(path)
     registry.require("reading a model", ("torch",), "torch")
     if factory is not None:
         from slide_deploy.loading.custom import load_foreign, parse_input
 
         specs = tuple(map(parse_input, inputs or ()))
-        return load_foreign(path, factory, specs, weights=weights, image_size=size)
+        return load_foreign(
+            path, factory, specs, weights=weights, image_size=size, prefix=prefix, key=key
+        )
     from slide_deploy.loading.loader import load
 
-    return load(path, weights=weights, image_size=size, features=features)
+    return load(path, weights=weights, image_size=size, features=features, prefix=prefix, key=key)
 
 
 def load_images(folder: Path | None, model: Model) -> tuple[np.ndarray, ...]:

@@ -14,10 +14,10 @@ from slide_deploy.errors import UsageError
 # fmt: off
 __all__ = [
     "Against", "Artifacts", "AsJson", "Atol", "Baseline", "Batch", "DeploymentTarget",
-    "Dynamic", "DynamicSize", "Factory", "Features", "Golden", "Half", "ImageSize", "Images",
-    "Inputs", "LoweringName", "ManifestSha256", "ModelFile", "Opset", "Output", "PrecisionName",
-    "Quiet", "Reports", "Rtol", "TargetOptions", "Targets", "Thorough", "Threads", "Trace",
-    "Verbose", "Weights", "WeightsOption", "chosen_precision", "parse_size", "parse_target_options",
+    "Dynamic", "DynamicSize", "Factory", "Features", "Half", "ImageSize", "Images", "Inputs", "Key",
+    "LoweringName", "ModelFile", "Opset", "Output", "PrecisionName", "Prefix", "Quiet", "Reports",
+    "Rtol", "TargetOptions", "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights",
+    "WeightsOption", "chosen_precision", "parse_size", "parse_target_options",
 ]
 # fmt: on
 
@@ -41,7 +41,10 @@ def complete_targets(incomplete: str) -> list[str]:
 
 
 ModelFile = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Checkpoint (.pth, .pt) or fused .safetensors file.")
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="Checkpoint (.pth, .pt, .safetensors) or Hugging Face folder."
+    ),
 ]
 Artifacts = Annotated[
     list[Path],
@@ -70,6 +73,22 @@ Inputs = Annotated[
 ]
 WeightsOption = Annotated[
     Weights | None, _model(help="Weights to use if the file has both.", show_default="ema")
+]
+Prefix = Annotated[
+    str | None,
+    _model(
+        metavar="NAME",
+        help="What the names of the weights begin with, such as backbone.",
+        show_default="found by the names",
+    ),
+]
+Key = Annotated[
+    str | None,
+    _model(
+        metavar="A.B",
+        help="Where in the file the weights are, such as nets.student.",
+        show_default="model, state_dict, ema, …",
+    ),
 ]
 ImageSize = Annotated[
     str | None,

@@ -14,6 +14,7 @@ import typer
 
 from slide_deploy.errors import UsageError
 from slide_deploy.types import Verdict
+from slide_deploy.utils.text import one_line
 
 if TYPE_CHECKING:
     from slide_deploy.verification.judge import VerificationPolicy
@@ -84,8 +85,10 @@ class Reporting:
 
         console = make_console(stderr=self.as_json)
         if not self.quiet:
-            for note in (*notes, *report.notes):
-                console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
+            for note in notes:
+                console.print(
+                    one_line(f"note: {note}"), style="yellow", highlight=False, markup=False
+                )
         if self.as_json:
             typer.echo(to_json(report), nl=False)
         elif not self.quiet:
@@ -99,8 +102,8 @@ class Reporting:
             )
             console.print(table)
         if folder and not self.quiet:
-            files = "Artifacts, manifest.json, golden vectors, report.json and .html are in"
-            console.print(f"{files} {folder}/", highlight=False, markup=False)
+            where = "Artifacts, manifest.json, golden vectors, report.json and .html are in"
+            console.print(one_line(f"{where} {folder}/"), highlight=False, markup=False)
 
 
 def make_policy(

@@ -13,6 +13,8 @@ def tune(
     model: cli.ModelFile,
     target: cli.Targets,
     weights: cli.WeightsOption = None,
+    prefix: cli.Prefix = None,
+    key: cli.Key = None,
     image_size: cli.ImageSize = None,
     batch: cli.Batch = 1,
     threads: cli.Threads = 2,
@@ -25,7 +27,7 @@ def tune(
     targets = registry.resolve_targets(target)
     with progress_reporter() as progress:
         progress(f"loading {model.name}")
-        loaded = load_model(model, weights, image_size)
+        loaded = load_model(model, weights, image_size, prefix=prefix, key=key)
         from slide_deploy.bench.tuning import tune as run
         from slide_deploy.report.tunings import tuning_table
 

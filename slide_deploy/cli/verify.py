@@ -21,6 +21,8 @@ def verify(
     factory: cli.Factory = None,
     inputs: cli.Inputs = None,
     weights: cli.WeightsOption = None,
+    prefix: cli.Prefix = None,
+    key: cli.Key = None,
     image_size: cli.ImageSize = None,
     features: cli.Features = False,
     atol: cli.Atol = None,
@@ -42,10 +44,11 @@ def verify(
     notes: tuple[str, ...] = ()
     with reporting.progress() as progress:
         if against is None:
-            if weights or image_size or features or images or trace or factory or inputs:
+            of_model = weights, prefix, key, image_size, features, factory, inputs
+            if any((*of_model, images, trace)):
                 raise UsageError(
-                    "--model, --input, --weights, --image-size, --features, --images and --trace "
-                    "need the checkpoint",
+                    "--model, --input, --weights, --prefix, --key, --image-size, --features, "
+                    "--images and --trace need the checkpoint",
                     "add --against model.pth",
                 )
             from slide_deploy.verification.recorded import verify_recorded
@@ -57,7 +60,9 @@ def verify(
             )
         else:
             progress(f"loading {against.name}")
-            loaded = load_model(against, weights, image_size, features, factory, inputs)
+            loaded = load_model(
+                against, weights, image_size, features, factory, inputs, prefix, key
+            )
             notes = loaded.notes
             from slide_deploy import pipeline
 

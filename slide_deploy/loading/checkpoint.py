@@ -18,23 +18,35 @@ import torch
 from torch import Tensor
 
 from slide_deploy.errors import CheckpointError, UnsafeCheckpoint
-from slide_deploy.loading.pickle_scan import is_torchscript, unsafe_global
-from slide_deploy.utils.files import check_file
+from slide_deploy.loading.containers import (
+    EMA,
+    MODEL,
+    State,
+    is_averaged,
+    plain,
+    state_paths,
+    states_in,
+    unwrapped,
+    value_at,
+    without_counters,
+)
+from slide_deploy.loading.limits import (
+    SAVE_PLAIN,
+    MeteredFile,
+    archive_entries,
+    check_archive,
+    check_names,
+    check_values,
+)
+from slide_deploy.loading.pickle_scan import unsafe_global
+from slide_deploy.loading.refused_kinds import is_quantized, quantized, refuse_other_kinds
+from slide_deploy.packaging.json_file import read_json_object
+from slide_deploy.utils.files import HUB_WEIGHTS, checkpoint_at
 from slide_deploy.utils.hashing import sha256_of
+from slide_deploy.utils.text import cut, first_names
 
-__all__ = ["Checkpoint", "Source", "State", "read_checkpoint"]
+__all__ = ["Checkpoint", "Source", "read_checkpoint"]
 
-State = dict[str, Tensor]
-
-EMA, MODEL = "ema", "model"
-_STATES = {
-    "state_dict_ema": EMA,
-    "model_ema": EMA,
-    "ema": EMA,
-    "model": MODEL,
-    "state_dict": MODEL,
-}
-_WRAPPERS = ("module.", "_orig_mod.")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.int32)
 _NAMED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -52,8 +64,9 @@ class Source:
 class Checkpoint:
     """The content of a file: one or two sets of weights, and a description of the architecture.
 
-    `states` has the keys "model" and/or "ema", with wrapper prefixes removed. `config` is the
-    training configuration as nested mappings. `metadata` is that of a safetensors file.
+    `states` has the keys "model" and/or "ema", wrapper prefixes removed. `config` is the
+    training configuration as nested mappings. `metadata` is a safetensors file's own. `notes`
+    tell what was chosen or left out.
     """
 
     path_name: str
@@ -62,6 +75,13 @@ class Checkpoint:
     states: Mapping[str, State]
     config: Mapping[str, Any] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The file's name without suffix; that of the folder for Hugging Face's fixed names."""
+        folder, _, file = self.path_name.rpartition("/")
+        return folder or Path(file).stem
 
     def choose(self, weights: str | None) -> tuple[Source, State]:
         """The selected weights; by default the averaged ones, if the file has them."""
@@ -75,54 +95,116 @@ class Checkpoint:
         return Source(self.path_name, self.sha256, chosen), self.states[chosen]
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read an official, EMA, DDP or bare checkpoint, or safetensors.
+def read_checkpoint(path: Path, key: str | None = None) -> Checkpoint:
+    """Read a checkpoint of any kind in docs/checkpoints.md.
 
-    Raises CheckpointError, or UnsafeCheckpoint if the pickle refers to a global that is not plain
-    data; the error names it, and no code has run.
+    `key` says where in the file the weights are, as `a.b`; without it they are looked for under
+    the usual names. Raises CheckpointError, or UnsafeCheckpoint where the pickle asks for a
+    global that is not plain data; the error names it and nothing of it has run.
     """
-    check_file(path)
+    path = checkpoint_at(path)
+    content: Mapping[Any, Any]
+    metadata: Mapping[str, str]
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    content = _unpickle(path)
+        content, metadata = _read_safetensors(path)
+    else:
+        content, metadata = _plain_mapping(path, _unpickle(path)), {}
+    states, notes = _states(path, content, key)
+    if metadata.get("weights") == EMA:  # of a file that `fuse` wrote
+        states = {EMA: states[MODEL]}
+    cleaned = {}
+    for name, state in states.items():
+        _check_weights(path, state)
+        own, counters = without_counters(state)
+        cleaned[name] = {name: value.detach() for name, value in unwrapped(own).items()}
+        notes += tuple(note for note in counters if note not in notes)
+    hub = path.name in HUB_WEIGHTS and (path.parent / "config.json").is_file()
+    config = _hub_config(path) if hub else content.get("config")
+    if "family" in metadata:
+        kind = "fused weights"
+    elif hub:
+        kind = "Hugging Face folder"
+    else:
+        kind = _kind(states, config, content)
+    return Checkpoint(
+        path_name=f"{path.resolve().parent.name}/{path.name}" if hub else path.name,
+        sha256=sha256_of(path),
+        kind=kind,
+        states=cleaned,
+        config=config if isinstance(config, Mapping) else None,
+        metadata=metadata,
+        notes=notes,
+    )
+
+
+def _plain_mapping(path: Path, content: Any) -> Mapping[Any, Any]:
+    try:
+        content = plain(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error.message}", error.hint) from error
+    except RecursionError as error:
+        raise _not_a_checkpoint(path) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{path} contains a {type(content).__name__}, not a state dict",
             "save model.state_dict(), not the model",
         )
-    states = _states(content)
+    return content
+
+
+def _states(
+    path: Path, content: Mapping[Any, Any], key: str | None
+) -> tuple[dict[str, State], tuple[str, ...]]:
+    """The sets of weights, at `key` where one is given, and a note that says so."""
+    there = value_at(content, key) if key else content
+    states: dict[str, State] = {}
+    if isinstance(there, Mapping):
+        states = states_in(there)
+        for mapping in (there, *(inner for inner in there.values() if isinstance(inner, Mapping))):
+            check_names(path, mapping)
+            refuse_other_kinds(path, mapping)
     for state in states.values():
-        _check_weights(path, state)
+        check_names(path, state)
+        refuse_other_kinds(path, state)
     if not states:
-        raise CheckpointError(
-            f"{path} contains no state dict", f"its top-level keys are {_first_keys(content)}"
-        )
-    config = content.get("config")
-    wrapped = any(key in _STATES for key in content)
-    return Checkpoint(
-        path_name=path.name,
-        sha256=sha256_of(path),
-        kind=_kind(states, config, wrapped),
-        states=states,
-        config=config if isinstance(config, Mapping) else None,
-    )
+        others = next(state_paths(content), None)
+        hint = f"pass --key {cut(others)}" if others else f"top-level keys are {_names(content)}"
+        where = f" at {cut(key)!r}" if key else ""
+        raise CheckpointError(f"{path} holds no state dict{where}", hint)
+    if not key:
+        return states, ()
+    if list(states) == [MODEL] and is_averaged(key):
+        states = {EMA: states[MODEL]}
+    return states, (f"the weights at {cut(key)!r} are taken",)
+
+
+def _names(content: Mapping[Any, Any]) -> str:
+    names = [repr(key) if isinstance(key, str) else type(key).__name__ for key in content]
+    return first_names(names, 5) or "none"
 
 
 def _unpickle(path: Path) -> Any:
-    if is_torchscript(path):
+    try:
+        entries = archive_entries(path)
+    except Exception as error:  # zipfile also lets struct, Unicode and NotImplemented through
+        raise _not_a_checkpoint(path) from error
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise CheckpointError(
             f"{path} is a TorchScript archive, not a checkpoint",
             "pass the .pth file that it was made from",
         )
+    check_archive(path, entries)
     try:
         with torch.serialization.safe_globals(_plain_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            if entries:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            with MeteredFile(path) as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _NAMED_GLOBAL.search(str(error))
         if wanted := named[1] if named else unsafe_global(path):
             raise UnsafeCheckpoint(
-                f"unpickling {path} would import {wanted}; nothing was run",
-                "save the plain state dict: torch.save(model.state_dict(), path)",
+                f"{path} asks for {cut(wanted)} when unpickled; nothing was run", SAVE_PLAIN
             ) from error
         raise _not_a_checkpoint(path) from error
     except MemoryError:
@@ -146,8 +228,12 @@ class _Discarded:
         pass
 
 
+def _discarded(*arguments: object) -> _Discarded:
+    return _Discarded()
+
+
 def _plain_globals() -> list[Any]:
-    """Globals that training scripts store and that only create plain data."""
+    """Names that training scripts store and that only make plain data, or are passed over."""
     import numpy as np
 
     scalar = np.float64(0).__reduce__()[0]
@@ -155,6 +241,12 @@ def _plain_globals() -> list[Any]:
     return [
         (OrderedDict, "yacs.config.CfgNode"),
         (_Discarded, "argparse.Namespace"),
+        # MMEngine's logs, arrays of random states, paths.
+        (_Discarded, "mmengine.logging.history_buffer.HistoryBuffer"),
+        (_Discarded, "numpy.ndarray"),
+        (_discarded, "numpy._core.multiarray._reconstruct"),
+        (_discarded, "numpy.core.multiarray._reconstruct"),
+        *((_discarded, f"pathlib{part}.PosixPath") for part in ("", "._local")),
         (scalar, "numpy._core.multiarray.scalar"),
         (scalar, "numpy.core.multiarray.scalar"),
         np.dtype,
@@ -162,73 +254,55 @@ def _plain_globals() -> list[Any]:
     ]
 
 
-def _read_safetensors(path: Path) -> Checkpoint:
+def _read_safetensors(path: Path) -> tuple[State, Mapping[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            check_names(path, names)
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise _not_a_checkpoint(path) from error
-    _check_weights(path, state)
-    weights = metadata.get("weights", MODEL)
-    return Checkpoint(
-        path_name=path.name,
-        sha256=sha256_of(path),
-        kind="fused weights" if "family" in metadata else "state dict",
-        states={weights if weights in (EMA, MODEL) else MODEL: _unwrapped(state)},
-        metadata=metadata,
-    )
 
 
-def _states(content: Mapping[str, Any]) -> dict[str, State]:
-    found = {
-        name: _unwrapped(content[key])
-        for key, name in reversed(_STATES.items())
-        if isinstance(content.get(key), Mapping) and _is_state(content[key])
-    }
-    if not found and _is_state(content):
-        found[MODEL] = _unwrapped(content)
-    return found
-
-
-def _is_state(content: Mapping[str, Any]) -> bool:
-    return bool(content) and all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
-    )
-
-
-def _unwrapped(state: Mapping[str, Tensor]) -> State:
-    for prefix in _WRAPPERS:
-        if all(key.startswith(prefix) for key in state):
-            return _unwrapped({key.removeprefix(prefix): value for key, value in state.items()})
-    return {key: value.detach() for key, value in state.items()}
+def _hub_config(path: Path) -> Mapping[str, Any]:
+    """The config.json beside the weights; timm's size of the image by our name for it."""
+    config = read_json_object(path.with_name("config.json"), "config")
+    if "quantization_config" in config:
+        raise quantized(path, "quantization_config in config.json")
+    trained = config.get("pretrained_cfg")
+    size = trained.get("input_size") if isinstance(trained, dict) else None
+    return {"image_size": size[1:], **config} if isinstance(size, list) else config
 
 
 def _check_weights(path: Path, state: State) -> None:
     for name, value in state.items():
+        if is_quantized(value):
+            raise quantized(path, name)
+        if type(value) not in (Tensor, torch.nn.Parameter) or vars(value):
+            raise CheckpointError(
+                f"{path}: {cut(name)} is a tensor of another class, or with attributes of its own",
+                SAVE_PLAIN,
+            )
         if value.layout is not torch.strided or value.is_meta or value.dtype not in _DTYPES:
             kind = "without values" if value.is_meta else f"{value.dtype}, {value.layout}"
             raise CheckpointError(
-                f"{path}: {name} is {kind.replace('torch.', '')}, not a plain tensor",
+                f"{path}: {cut(name)} is {kind.replace('torch.', '')}, not a plain tensor",
                 "save dense weights of float16, bfloat16, float32 or float64",
             )
+    check_values(path, state)
+    for name, value in state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise CheckpointError(
-                f"{path}: {name} has NaN or infinite values",
-                "if training diverged, use an earlier checkpoint",
+                f"{path}: {cut(name)} has NaN or infinite values",
+                "training diverged: use an earlier checkpoint",
             )
 
 
-def _kind(states: Mapping[str, State], config: object, wrapped: bool) -> str:
-    if EMA in states and MODEL in states:
+def _kind(states: Mapping[str, State], config: object, content: Mapping[Any, Any]) -> str:
+    if len(states) == 2:
         return "training checkpoint with averaged weights"
-    if wrapped:
+    if all(state.keys() != content.keys() for state in states.values()):
         return "training checkpoint" if config is not None else "wrapped state dict"
     return "state dict"
-
-
-def _first_keys(content: Mapping[Any, Any], count: int = 5) -> str:
-    names = [repr(key) for key in content][:count]
-    return ", ".join(names) + (", …" if len(content) > count else "")

@@ -24,7 +24,8 @@ from slide_deploy.errors import ArchitectureError, UsageError
 from slide_deploy.fusion.branches import fuse
 from slide_deploy.fusion.matching import match_attentions
 from slide_deploy.fusion.pairs import Match, fuse_by_structure
-from slide_deploy.loading.checkpoint import Checkpoint, Source, State, read_checkpoint
+from slide_deploy.loading.checkpoint import Checkpoint, Source, read_checkpoint
+from slide_deploy.loading.containers import State
 from slide_deploy.loading.custom_outputs import (
     FlatOutputs,
     is_flat,
@@ -32,6 +33,7 @@ from slide_deploy.loading.custom_outputs import (
     output_specs,
 )
 from slide_deploy.loading.loader import Model
+from slide_deploy.loading.prefix import below, prefix_of
 from slide_deploy.types import TensorSpec
 from slide_deploy.utils.text import first_line, first_names
 
@@ -56,26 +58,32 @@ def load_foreign(
     *,
     weights: str | None = None,
     image_size: tuple[int, int] | None = None,
+    prefix: str | None = None,
+    key: str | None = None,
 ) -> Model:
     """Call `factory` ("package.module:name") and load the weights of `path` into its module.
 
-    `inputs` are passed in order; without them the module gets one image of `image_size`. Raises
-    ArchitectureError if a key does not match, and UsageError if the factory cannot be found or
-    fails. The current folder is searched first.
+    `inputs` are passed in order; without them the module gets one image of `image_size`.
+    `weights`, `prefix` and `key` choose weights as in `load`. Every key must fit: raises
+    ArchitectureError where one does not, UsageError where the factory cannot be found or fails.
+    The current folder is searched for it first.
     """
-    checkpoint = read_checkpoint(Path(path))
+    checkpoint = read_checkpoint(Path(path), key)
     source, state = checkpoint.choose(weights)
     specs = tuple(inputs) or (_image(image_size),)
     module = _built(factory)
+    found = prefix or prefix_of(checkpoint, state, module.state_dict())
+    state, notes = below(checkpoint, state, found)
     _load_strictly(checkpoint, module, state, factory)
-    return wrap(
+    model = wrap(
         module,
         specs,
-        name=Path(checkpoint.path_name).stem,
+        name=checkpoint.name,
         source=source,
         kind=checkpoint.kind,
         factory=factory,
     )
+    return replace(model, notes=(*checkpoint.notes, *notes, *model.notes))
 
 
 def wrap(

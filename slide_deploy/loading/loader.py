@@ -7,17 +7,26 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from slide_deploy import __version__
 from slide_deploy.capture import Capture
-from slide_deploy.errors import ArchitectureError, CheckpointError, SlideDeployError, UsageError
+from slide_deploy.errors import ArchitectureError, SlideDeployError, UsageError
 from slide_deploy.fusion.branches import fuse, fused_skeleton
-from slide_deploy.loading.checkpoint import Checkpoint, Source, State, read_checkpoint
+from slide_deploy.loading.architecture import (
+    check_fit,
+    check_sizes,
+    load_weights,
+    shapes_of,
+    without_stage_norms,
+)
+from slide_deploy.loading.checkpoint import Checkpoint, Source, read_checkpoint
+from slide_deploy.loading.containers import State
+from slide_deploy.loading.prefix import below, family_of
 from slide_deploy.models.families import families, family_named
 from slide_deploy.models.family import Family, InferredConfig, block_names
 from slide_deploy.models.features import features_only, stage_specs, unused_weights
@@ -25,7 +34,7 @@ from slide_deploy.packaging.preprocessing import Preprocessing, of_training_conf
 from slide_deploy.types import TensorSpec
 from slide_deploy.utils.records import rebuild
 from slide_deploy.utils.staging import staged
-from slide_deploy.utils.text import first_line, first_names
+from slide_deploy.utils.text import first_line
 
 __all__ = ["Finish", "Merge", "Model", "load", "save_fused"]
 
@@ -77,46 +86,43 @@ def load(
     weights: str | None = None,
     image_size: tuple[int, int] | None = None,
     features: bool = False,
+    prefix: str | None = None,
+    key: str | None = None,
 ) -> Model:
-    """Load a checkpoint of any known format and family.
+    """Load a checkpoint of any known format and family, or a Hugging Face folder.
 
-    `weights` selects "ema" or "model" if a file has both (default: "ema"). `image_size` is (height,
-    width) in pixels, needed only if the file does not determine it. With `features` the outputs
-    are the feature maps of the stages, `stage1` and so on. Raises CheckpointError and its
-    subclasses; never executes code from the file.
+    `weights` chooses "ema" or "model" where a file has both (default: the averaged ones);
+    `image_size` is (height, width) in pixels, needed only where the file does not tell;
+    `features` asks for the stages' maps as outputs, `stage1` and so on. `prefix` is what the
+    names of the weights begin with (`backbone`), found by the names where there is only one;
+    `key` says where in the file the weights are (`nets.student`). docs/checkpoints.md lists
+    what is read. Raises CheckpointError and its kin; never executes code from the file.
     """
-    checkpoint = read_checkpoint(Path(path))
+    checkpoint = read_checkpoint(Path(path), key)
     source, state = checkpoint.choose(weights)
-    if "family" in checkpoint.metadata:
-        family = family_named(checkpoint.metadata["family"])
-    else:
-        family = _family_of(checkpoint, state)
-        state = {family.prefix + key: value for key, value in state.items()}
+    family, state, notes = _own_weights(checkpoint, state, prefix)
+    fused = any(name.endswith(".shift.weight") for name in state)
+    where = f"{checkpoint.path_name} ({checkpoint.kind})"
+    spare: frozenset[str] = frozenset()
     with _sizes_of(checkpoint):
-        inferred = (
-            _from_metadata(checkpoint, family, image_size)
-            if "family" in checkpoint.metadata
-            else family.recognise(state, checkpoint.config, image_size)
-        )
-        module = family.build(inferred.config).eval()
+        inferred = _inferred(checkpoint, family, state, image_size)
         inputs = (family.input_spec(inferred.config),)
         outputs = family.output_specs(inferred.config)
-    notes = inferred.notes
-
-    fused = any(key.endswith(".shift.weight") for key in state)
-    if fused:
-        module = fused_skeleton(module)
-        notes = (*notes, "the file contains only fused weights, so they are the reference")
-    others = {str(v.dtype).removeprefix("torch.") for v in state.values() if v.is_floating_point()}
-    if others := others - {"float32"}:
-        notes = (*notes, f"weights stored as {', '.join(sorted(others))} are used as float32")
-    spare: frozenset[str] = frozenset()
-    if features:
-        module = features_only(module, checkpoint.path_name)
-        outputs, spare = stage_specs(module, inputs), unused_weights(module, inputs)
-    _load_every_weight(checkpoint, family, module, state, spare, given_size=image_size is not None)
+        if image_size is None:
+            check_sizes(where, inputs)
+        build = partial(_built, family, inferred.config, where, fused=fused, features=features)
+        shapes = shapes_of(build, state)
+        if image_size is None:
+            check_sizes(where, inputs, shapes)
+        if features:
+            outputs, spare = stage_specs(shapes, inputs), unused_weights(shapes, inputs)
+            state, told = without_stage_norms(state, shapes)
+            notes += told
+        check_fit(where, family, shapes, state, spare, given_size=image_size is not None)
+        module = build()
+        load_weights(where, family, module, state, given_size=image_size is not None)
     return Model(
-        name=Path(checkpoint.path_name).stem,
+        name=checkpoint.name,
         source=source,
         kind=checkpoint.kind,
         family=family.name,
@@ -125,11 +131,39 @@ def load(
         inputs=inputs,
         outputs=outputs,
         fused=fused,
-        notes=notes,
+        notes=(*checkpoint.notes, *notes, *inferred.notes, *_assumptions(state, fused=fused)),
         features=features,
         block_names=family.block_names,
         preprocessing=_preprocessing_of(checkpoint, inputs[0]),
     )
+
+
+def _own_weights(
+    checkpoint: Checkpoint, state: State, prefix: str | None
+) -> tuple[Family, State, tuple[str, ...]]:
+    """The family, its weights by the names that its module has, and notes on what is left out."""
+    state, notes = below(checkpoint, state, prefix or "")
+    if "family" in checkpoint.metadata:
+        return family_named(checkpoint.metadata["family"]), state, notes
+    family, found = family_of(checkpoint, state)
+    state, told = below(checkpoint, state, found)
+    return family, {family.prefix + key: v for key, v in state.items()}, (*notes, *told)
+
+
+def _built(family: Family, config: Any, name: str, *, fused: bool, features: bool) -> nn.Module:
+    module = family.build(config).eval()
+    module = fused_skeleton(module) if fused else module
+    return features_only(module, name) if features else module
+
+
+def _assumptions(state: State, *, fused: bool) -> tuple[str, ...]:
+    notes: tuple[str, ...] = ()
+    if fused:
+        notes += ("the file holds fused weights only: they are the reference",)
+    others = {str(v.dtype).removeprefix("torch.") for v in state.values() if v.is_floating_point()}
+    if others := others - {"float32"}:
+        notes += (f"weights stored as {', '.join(sorted(others))} are used as float32",)
+    return notes
 
 
 def save_fused(model: Model, path: Path) -> None:
@@ -185,86 +219,17 @@ def _sizes_of(checkpoint: Checkpoint) -> Iterator[None]:
         ) from error
 
 
-def _family_of(checkpoint: Checkpoint, state: State) -> Family:
-    for family in families():
-        if family.recognises(state):
-            return family
-    pair = any(key.endswith("dep_conv.weight") for key in state) and any(
-        key.endswith("dep_conv1.weight") for key in state
-    )
-    if not pair:
-        raise CheckpointError(
-            f"{checkpoint.path_name} has no deformed-shift pair (dep_conv and dep_conv1)",
-            "pass a Slide-Transformer, or a fused model as a file written by `slide-deploy fuse`",
-        )
-    raise CheckpointError(
-        f"{checkpoint.path_name} has Slide Attention in a model of no known family",
-        f"known families: {', '.join(family.name for family in families())}",
-    )
-
-
-def _from_metadata(
-    checkpoint: Checkpoint, family: Family, image_size: tuple[int, int] | None
+def _inferred(
+    checkpoint: Checkpoint, family: Family, state: State, image_size: tuple[int, int] | None
 ) -> InferredConfig:
+    if "family" not in checkpoint.metadata:
+        return family.recognise(state, checkpoint.config, image_size)
     try:
         config: Any = rebuild(family.config_type, json.loads(checkpoint.metadata["config"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ArchitectureError(
-            f"{checkpoint.path_name}: its architecture metadata cannot be read ({error})",
+            f"{checkpoint.path_name}: its architecture metadata cannot be read "
+            f"({first_line(error)})",
             "write it again with `slide-deploy fuse`",
         ) from error
     return InferredConfig(replace(config, image_size=image_size) if image_size else config)
-
-
-def _load_every_weight(
-    checkpoint: Checkpoint,
-    family: Family,
-    module: nn.Module,
-    state: State,
-    spare: frozenset[str],
-    *,
-    given_size: bool,
-) -> None:
-    """Load strictly, except that `spare` weights may be missing. Buffers that the architecture
-    determines may be missing, too, but must agree if they are present."""
-    own = module.state_dict()
-    derived = (*family.derived, *family.derived_from_size)
-    where = f"{checkpoint.path_name} ({checkpoint.kind})"
-    needed = [key for key in own if key not in spare and not key.endswith(derived)]
-    if missing := [key for key in needed if key not in state]:
-        raise ArchitectureError(
-            f"{where} lacks {first_names(missing)}", "check that the state dict is complete"
-        )
-    extra = [key for key in state if key not in own and not key.endswith(derived)]
-    if extra:
-        raise ArchitectureError(
-            f"{where} has keys that its architecture does not have: {first_names(extra)}",
-            "check that the config belongs to these weights",
-        )
-    for key, value in state.items():
-        expected = own.get(key)
-        if given_size and key.endswith(family.derived_from_size):
-            continue  # the model is built for the given size
-        if (
-            expected is None
-            or expected.shape != value.shape
-            or (key.endswith(derived) and not torch.equal(expected, value.to(expected.dtype)))
-        ):
-            has = "nothing" if expected is None else tuple(expected.shape)
-            raise ArchitectureError(
-                f"{where}: {key} is {tuple(value.shape)}, but its architecture has {has}",
-                "pass --image-size HxW if the model was trained for another size or for images "
-                "that are not square",
-            )
-    weights = {
-        key: value.float() if value.is_floating_point() else value
-        for key, value in state.items()
-        if not key.endswith(derived)
-    }
-    for key, value in weights.items():
-        if not bool(torch.isfinite(value).all()):
-            raise CheckpointError(
-                f"{where}: {key} has values outside the range of float32",
-                "save the weights as float32",
-            )
-    module.load_state_dict(weights, strict=False)

@@ -6,14 +6,18 @@ import io
 import pickletools
 import zipfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-__all__ = ["is_torchscript", "unsafe_global"]
+__all__ = ["unsafe_global"]
+
+_MOST_OPERATIONS = 200_000
 
 _PLAIN = (
     *("torch.", "collections.OrderedDict", "numpy.", "_codecs.encode"),
-    *("yacs.config.CfgNode", "argparse.Namespace"),
+    *("yacs.config.CfgNode", "argparse.Namespace", "mmengine.logging.history_buffer."),
+    *("pathlib.PosixPath", "pathlib._local.PosixPath"),
 )
 
 
@@ -30,7 +34,7 @@ def unsafe_global(path: Path) -> str | None:
         else:
             data = path.read_bytes()
         recent: list[str] = []
-        for opcode, argument, _ in _opcodes(io.BytesIO(data)):
+        for opcode, argument, _ in islice(_opcodes(io.BytesIO(data)), _MOST_OPERATIONS):
             if opcode.name in ("GLOBAL", "INST"):
                 name = str(argument).replace(" ", ".")
             elif opcode.name == "STACK_GLOBAL":
@@ -51,12 +55,3 @@ def _opcodes(file: io.BytesIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any, in
     while file.read(1):
         file.seek(-1, io.SEEK_CUR)
         yield from pickletools.genops(file)
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether the file is an archive that `torch.jit.save` wrote."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except Exception:  # zipfile also raises struct, Unicode and NotImplemented errors
-        return False

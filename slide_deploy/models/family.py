@@ -51,11 +51,12 @@ def _unchanged(module: nn.Module) -> nn.Module:
 class Family:
     """One model family; a file in `models/` defines it as `FAMILY`.
 
-    `recognises` looks at a state dict's keys. `recognise` returns the sizes, from the training
-    configuration or else from keys and shapes; it raises AmbiguousModel, with the name of the
-    option, if they do not determine a size. `config_type` is a frozen dataclass of JSON values and
-    tuples, which is stored in the metadata of fused files. `prefix` precedes the checkpoint's names
-    in the module.
+    `recognises` looks at a state dict's keys. `recognise` gives the sizes, from the training
+    configuration where there is one and from keys and shapes where there is none; it raises
+    AmbiguousModel, naming the option, where neither tells. `config_type` is a frozen
+    dataclass of JSON values and tuples, so that it travels as a file's metadata. `prefix` is
+    what the module's own names have in front of the checkpoint's. `build` is also called on the
+    meta device, for names and shapes.
 
     `simplify` returns an equivalent copy of a fused model that is easier to export. It is called
     with models of every family, and returns unknown ones unchanged. `derived` are the names of

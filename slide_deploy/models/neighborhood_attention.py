@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slide_deploy.models.shapes import shapes_only
 from slide_deploy.models.windows import from_windows, to_windows
 
 __all__ = ["AxisTiles", "NeighborhoodAttention"]
@@ -88,6 +89,9 @@ class AxisTiles:
 def bias_index(rows: AxisTiles, columns: AxisTiles) -> Tensor:
     """Entry of the flattened `rpb` for each query and key of each tile, one past its end where
     hidden, shape (tiles · queries · keys)."""
+    if shapes_only():
+        count = [len(axis.starts) * axis.queries * axis.keys for axis in (rows, columns)]
+        return torch.empty(count[0] * count[1], dtype=torch.long)
     side = 2 * rows.kernel - 1
     # Axes: tile row, tile column, query row, query column, key row, key column.
     row = rows.relative()[:, None, :, None, :, None]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from slide_deploy.models.shapes import shapes_only
+
 __all__ = [
     "AttentionConfig",
     "FusedSlideAttention",
@@ -69,6 +71,8 @@ def shift_kernel(channels: int, kernel_size: int) -> Tensor:
     Output channel `c·k² + j` copies the neighbour at row `j // k`, column `j % k`.
     """
     taps = kernel_size * kernel_size
+    if shapes_only():
+        return torch.empty(channels * taps, 1, kernel_size, kernel_size)
     return torch.eye(taps).reshape(taps, 1, kernel_size, kernel_size).repeat(channels, 1, 1, 1)
 
 

@@ -30,6 +30,7 @@ from slide_deploy.models.config_inference import (
     head_classes,
     image_sizes,
     reading_keys,
+    with_given,
 )
 from slide_deploy.models.family import Family, InferredConfig
 from slide_deploy.models.folded_window_attention import folded
@@ -227,9 +228,9 @@ def _recognise(
     config: Mapping[str, Any] | None,
     image_size: tuple[int, int] | None,
 ) -> InferredConfig:
-    if config is not None:
+    if config is not None and "MODEL" in config:
         return InferredConfig(_from_training_config(config, image_size))
-    return _from_state(state, image_size)
+    return _from_state(state, config, image_size)
 
 
 def _from_training_config(
@@ -263,8 +264,12 @@ def _from_training_config(
         ) from error
 
 
-def _from_state(state: Mapping[str, Tensor], image_size: tuple[int, int] | None) -> InferredConfig:
-    """Sizes from key names and shapes alone."""
+def _from_state(
+    state: Mapping[str, Tensor],
+    given: Mapping[str, Any] | None,
+    image_size: tuple[int, int] | None,
+) -> InferredConfig:
+    """Sizes from key names and shapes, and from fields that the file's config gives by name."""
     with reading_keys("Slide-Swin"):
         embed_dim, in_channels, patch_size, _ = state["patch_embed.proj.weight"].shape
         depths = block_counts(state, r"layers\.(\d+)\.blocks\.(\d+)\.")
@@ -283,11 +288,11 @@ def _from_state(state: Mapping[str, Tensor], image_size: tuple[int, int] | None)
             for stage in range(len(depths))
         ]
     found, notes = _image_size(state, patch_size, depths, windows)
-    if image_size is not None:
-        notes = ()
-    why = "there is no window stage and no position embedding"
+    if image_size is not None or "image_size" in (given or {}):
+        found, notes = image_size, ()
+    why = "no window stage and no position embedding fixes it"
     config = SlideSwinConfig(
-        image_size=given_size(None, image_size or found, why),
+        image_size=given_size(given, found, why),
         embed_dim=embed_dim,
         depths=depths,
         heads=tuple(heads),
@@ -302,7 +307,9 @@ def _from_state(state: Mapping[str, Tensor], image_size: tuple[int, int] | None)
         ape="absolute_pos_embed" in state,
         patch_norm="patch_embed.norm.weight" in state,
     )
-    return InferredConfig(config, ("assumed: qk_scale d^-0.5", *notes))
+    if "qk_scale" not in (given or {}):
+        notes = ("no config in the file: qk_scale taken as d^-0.5", *notes)
+    return InferredConfig(with_given(config, given), notes)
 
 
 def _mlp_ratio(hidden: list[int], embed_dim: int) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from slide_deploy.models.shapes import shapes_only
 from slide_deploy.models.windows import from_windows, to_windows
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
 
 def relative_position_index(window: int) -> Tensor:
     """Row of the bias table for each pair of tokens of a window, shape (w², w²)."""
+    if shapes_only():
+        return torch.empty(window**2, window**2, dtype=torch.long)
     axis = torch.arange(window)
     rows, columns = torch.meshgrid(axis, axis, indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
@@ -32,7 +35,9 @@ def relative_position_index(window: int) -> Tensor:
 
 
 def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
-    """−100 between tokens that are neighbours only by the cyclic shift, (windows, w², w²)."""
+    """−100 between tokens that only the cyclic shift made neighbours, shape (windows, w², w²)."""
+    if shapes_only():
+        return torch.empty(height * width // window**2, window**2, window**2)
 
     def regions(size: int) -> Tensor:
         position = torch.arange(size)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from slide_deploy.report.text import clean
+from slide_deploy.utils.text import one_line
 
 __all__ = ["progress_reporter"]
 
@@ -32,14 +32,14 @@ def progress_reporter(*, quiet: bool = False) -> Iterator[Callable[[str], None]]
         columns = spinner, TextColumn("{task.description}", markup=False), elapsed
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("starting")
-            yield lambda step: progress.update(task, description=clean(step))
+            yield lambda step: progress.update(task, description=one_line(step))
 
 
 def _phases(console: Console) -> Callable[[str], None]:
     printed: set[str] = set()
 
     def show(step: str) -> None:
-        phase = clean(step.partition(": ")[0])
+        phase = one_line(step.partition(": ")[0])
         if phase not in printed:
             printed.add(phase)
             with suppress(OSError):  # stderr may be closed

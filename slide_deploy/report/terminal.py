@@ -24,6 +24,7 @@ from slide_deploy.report.text import (
     size_text,
 )
 from slide_deploy.types import Verdict
+from slide_deploy.utils.text import one_line
 from slide_deploy.verification.record import Check, Report
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ def report_table(
     """
     table = _checks_table(report, width)
     missing = [] if any(column.header == "file" for column in table.columns) else report.checks
-    files = [Text(f"{check.target}: {clean(check.path)}") for check in missing]
+    files = [Text(f"{check.target}: {one_line(check.path)}") for check in missing]
     rest = f"{saved}/report.json has all of them" if saved else "--verbose shows all of them"
     problems = [
-        Text.assemble((f"{check.target}: ", "bold"), clean(problem))
+        Text.assemble((f"{check.target}: ", "bold"), one_line(problem))
         for check in report.checks
         for problem in (
             *(check.problems if verbose else _shortened(check.problems, rest)),
@@ -97,7 +98,8 @@ def _checks_table(report: Report, width: int) -> Table:
             shown.add(name)
             room -= needed[name]
     table = Table(
-        title=Text(f"{report.model} against the {report.reference}"), title_justify="left"
+        title=Text(one_line(f"{report.model} against the {report.reference}")),
+        title_justify="left",
     )
     for name in _COLUMNS:
         if name in shown:
@@ -129,7 +131,10 @@ def _trace_table(check: Check) -> RenderableType:
         beyond = error.noise_ratio > NOISE_MULTIPLE
         length = max(1, min(30, round(4 * math.log10(max(error.noise_ratio, 1.0) * 2))))
         table.add_row(
-            Text(error.block, style="bold red" if error.block == check.first_bad_block else ""),
+            Text(
+                one_line(error.block),
+                style="bold red" if error.block == check.first_bad_block else "",
+            ),
             number(error.max_abs_error, ".1e") if error.found else "merged",
             number(error.noise_ratio, ".1f") if error.found else "–",
             Text("█" * length, style="red" if beyond else "green") if error.found else "",
@@ -140,7 +145,7 @@ def _trace_table(check: Check) -> RenderableType:
 def _row(check: Check) -> tuple[str | Text, ...]:
     return (
         check.target,
-        Text(clean(check.path)),
+        Text(one_line(check.path)),
         size_text(check.size_bytes) if check.size_bytes else "–",
         clean(check.precision),
         number(check.max_abs_error, ".1e"),
@@ -193,7 +198,7 @@ def inspection_table(found: Inspection) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold")
     facts.add_column()
-    facts.add_row("file", Text(f"{model.source.path_name} ({model.kind})"))
+    facts.add_row("file", Text(one_line(f"{model.source.path_name} ({model.kind})")))
     facts.add_row("sha256", model.source.sha256)
     facts.add_row("weights", _weights(model.source.weights))
     facts.add_row("family", model.family)
@@ -202,7 +207,7 @@ def inspection_table(found: Inspection) -> RenderableType:
     for spec in model.outputs:
         facts.add_row("output", f"{spec.name} {'x'.join(map(str, spec.shape))} {spec.dtype}")
     for name, value in _flat(found.config):
-        facts.add_row(name, Text(value))
+        facts.add_row(name, Text(one_line(value)))
     facts.add_row("parameters", f"{found.parameters / 1e6:.2f} M")
     facts.add_row("FLOPs", f"{found.flops / 1e9:.3g} G multiply-adds per image, fused")
 
@@ -212,7 +217,7 @@ def inspection_table(found: Inspection) -> RenderableType:
     for shift in found.shifts:
         sizes = shift.config
         shifts.add_row(
-            Text(shift.name),
+            Text(one_line(shift.name)),
             f"{sizes.heads} × {sizes.head_dim}",
             f"{sizes.kernel_size}x{sizes.kernel_size}",
             f"{shift.off_tap_share:.1%}",
@@ -221,7 +226,7 @@ def inspection_table(found: Inspection) -> RenderableType:
         "learned share: ‖fused kernel without its one-hot tap‖ / ‖fused kernel‖; "
         "0 % is a pure shift"
     )
-    notes = [Text(f"note: {note}", style="yellow") for note in model.notes]
+    notes = [Text(one_line(f"note: {note}"), style="yellow") for note in model.notes]
     return Group(facts, Text(), shifts, Text(legend, style="dim"), *notes)
 
 

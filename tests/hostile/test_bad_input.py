@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from markdown_it import MarkdownIt
 
 RunCli = Callable[..., Any]
 TinyFile = Callable[..., Path]
@@ -403,6 +405,51 @@ def test_the_name_of_an_output_folder_is_no_markup(
 ) -> None:
     export = ("export", lone_module, "--image-size", "6x7", "-t", "torchscript")
     assert run_cli(*export, "-o", "out[/x]").code == 0
+
+
+FORGED = "a\x1b[31m\nerror: forged\r\x9b2J<img src=x>.pth"
+
+
+def printed(result: Any) -> str:
+    """All that a command printed, after a look for what must not be there raw."""
+    text = str(result.out + result.err)
+    assert not set(text) & set("\x1b\r\x9b")
+    assert not any(line.startswith("error: forged") for line in text.splitlines())
+    return text
+
+
+@pytest.mark.parametrize("command", ["inspect", "fuse", "export", "verify"])
+def test_a_file_name_moves_no_cursor_and_forges_no_line(
+    run_cli: RunCli, in_tmp: Path, lone_module: Path, command: str
+) -> None:
+    name = FORGED
+    shutil.copy(lone_module, name)
+    size = ("--image-size", "6x7")
+    more = {
+        "inspect": (name, *size),
+        "fuse": (name, *size, "-o", f"{name}.safetensors"),
+        "export": (name, *size, "-t", "torchscript", "--report", "report.md"),
+        "verify": (f"{name}.onnx", "--against", name, *size),
+    }[command]
+    assert "forged" in printed(run_cli(command, *more))
+    if command == "export":
+        page = MarkdownIt("commonmark", {"html": True}).render(Path("report.md").read_text())
+        assert "img src=x" in page
+        assert "<img" not in page
+
+
+def test_a_traceback_moves_no_cursor(run_cli: RunCli, in_tmp: Path) -> None:
+    text = run_cli("inspect", FORGED, "--debug").err
+    assert "Traceback" in text
+    assert not set(text) & set("\x1b\r\x9b")
+
+
+def test_names_in_notes_move_no_cursor(
+    run_cli: RunCli, in_tmp: Path, tiny_file: TinyFile, make_model: Callable[..., Any]
+) -> None:
+    state = {f"net.{key}": value for key, value in make_model().state_dict().items()}
+    tiny_file("model.pth", model={**state, f"{FORGED}.weight": torch.ones(1)})
+    assert "left out" in printed(run_cli("inspect", "model.pth"))
 
 
 def test_a_key_cannot_forge_lines(

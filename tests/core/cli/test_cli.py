@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from slide_deploy import __version__
 
@@ -353,3 +354,30 @@ def test_a_quiet_export_prints_nothing(run_cli: RunCli, lone_module: Path, in_tm
     result = run_cli("export", lone_module, "--image-size", "6x7", "-t", "pt", "--quiet")
     assert (result.code, result.out, result.err) == (0, "", "")
     assert (in_tmp / "lone-deploy" / "report.json").is_file()
+
+
+@pytest.mark.parametrize("command", ["inspect", "fuse", "export", "verify", "tune"])
+def test_every_command_takes_prefix_and_key(
+    run_cli: RunCli, in_tmp: Path, tiny_file: Callable[..., Path], command: str
+) -> None:
+    """Both are refused for what the file lacks, so each has reached the loader."""
+    tiny_file("model.pth")
+    arguments = {
+        "inspect": ("model.pth",),
+        "fuse": ("model.pth", "-o", "fused.safetensors"),
+        "export": ("model.pth", "-t", "torchscript"),
+        "verify": ("a.onnx", "--against", "model.pth"),
+        "tune": ("model.pth", "-t", "torchscript"),
+    }[command]
+    run_cli(command, *arguments, "--prefix", "net").refused(2, "'net.'", "begin with patch_embed")
+    run_cli(command, *arguments, "--key", "a.b").refused(2, "'a.b'", "--key model")
+
+
+def test_a_note_tells_what_was_left_out(
+    run_cli: RunCli, in_tmp: Path, make_model: Callable[..., Any]
+) -> None:
+    state = {f"net.{key}": value for key, value in make_model().state_dict().items()}
+    torch.save({**state, "loss.weight": torch.ones(1)}, "model.pth")
+    shown = run_cli("inspect", "model.pth")
+    assert shown.code == 0, shown.err
+    assert shown.out.count("note: the weights under 'net.' are taken; left out: loss (1 key)") == 1

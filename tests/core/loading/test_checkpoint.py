@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from slide_deploy.errors import CheckpointError
-from slide_deploy.loading.checkpoint import check_file, read_checkpoint
+from slide_deploy.loading.checkpoint import read_checkpoint
+from slide_deploy.utils.files import checkpoint_at
 
 State = dict[str, torch.Tensor]
 Save = Callable[..., Path]
@@ -147,7 +148,7 @@ def test_the_hash_is_that_of_the_file(save: Save, state: State) -> None:
 
 def test_quick_checks_import_no_torch(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
-        check_file(tmp_path / "missing.pth")
+        checkpoint_at(tmp_path / "missing.pth")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import slide_deploy
-from slide_deploy.errors import ArchitectureError, SlideDeployError, UsageError
+from slide_deploy.errors import ArchitectureError, CheckpointError, SlideDeployError, UsageError
 from slide_deploy.loading.custom import load_foreign, parse_input, wrap
 from slide_deploy.loading.loader import save_fused
 from slide_deploy.types import TensorSpec
@@ -96,6 +96,23 @@ def test_weights_are_loaded_strictly(own: Path, change: Any, said: str) -> None:
     with pytest.raises(ArchitectureError) as raised:
         load_foreign(own, "theirs:Net", image_size=(8, 8))
     assert said in raised.value.message
+
+
+@pytest.mark.parametrize("prefix", [None, "net", "net."])
+def test_a_prefix_is_found_by_the_names_of_the_module(own: Path, prefix: str | None) -> None:
+    state = torch.load(own, weights_only=True)
+    prefixed = {f"net.{key}": value for key, value in state.items()}
+    torch.save({"state_dict": prefixed | {"loss.weight": torch.ones(1)}}, own)
+    model = load_foreign(own, "theirs:Net", image_size=(8, 8), prefix=prefix)
+    assert model.notes[0] == "the weights under 'net.' are taken; left out: loss (1 key)"
+    assert all(torch.equal(model.module.state_dict()[key], state[key]) for key in state)
+
+
+def test_several_prefixes_are_not_guessed_between(own: Path) -> None:
+    state = torch.load(own, weights_only=True)
+    torch.save({f"{net}.{key}": v for net in "ab" for key, v in state.items()}, own)
+    with pytest.raises(CheckpointError, match=r"several models: a\., b\."):
+        load_foreign(own, "theirs:Net", image_size=(8, 8))
 
 
 def test_inputs_are_asked_for(own: Path) -> None:
