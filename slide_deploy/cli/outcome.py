@@ -81,12 +81,13 @@ class Reporting:
         self, report: Report, notes: Sequence[str], folder: Path | None, *, trace: bool
     ) -> None:
         from slide_deploy.report.terminal import make_console, report_table
+        from slide_deploy.report.text import clean
         from slide_deploy.utils.records import to_json
 
         console = make_console(stderr=self.as_json)
         if not self.quiet:
             for note in (*notes, *report.notes):
-                console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
+                console.print(f"note: {clean(note)}", style="yellow", highlight=False, markup=False)
         if self.as_json:
             typer.echo(to_json(report), nl=False)
         elif not self.quiet:
