@@ -6,6 +6,7 @@ half the time (OpenVINO 2026.4, x86).
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,14 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     path.mkdir()
     stem = path.name.removesuffix(FOLDER)
     compress = options.precision == Precision.FLOAT16
-    openvino.save_model(model, path / f"{stem}.xml", compress_to_fp16=compress)
+    try:
+        openvino.save_model(model, path / f"{stem}.xml", compress_to_fp16=compress)
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        # All that OpenVINO tells of a file that it cannot write; it has removed its own by now.
+        reason = "no space left on device, or another failure to write"
+        raise OSError(errno.ENOSPC, reason) from error
 
 
 def _converted(capture: Capture) -> Any:

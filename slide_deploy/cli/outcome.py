@@ -85,7 +85,7 @@ class Reporting:
 
         console = make_console(stderr=self.as_json)
         if not self.quiet:
-            for note in notes:
+            for note in (*notes, *report.notes):
                 console.print(
                     one_line(f"note: {note}"), style="yellow", highlight=False, markup=False
                 )

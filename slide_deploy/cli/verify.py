@@ -40,17 +40,11 @@ def verify(
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before = read_baseline(baseline)
     policy = make_policy(atol, rtol, thorough=thorough, trace=trace)
-    _check_given(against, golden, manifest_sha256)
+    of_model = any((factory, inputs, weights, prefix, key, image_size, features, images, trace))
+    _check_given(against, golden, manifest_sha256, of_model=of_model)
     notes: tuple[str, ...] = ()
     with reporting.progress() as progress:
         if against is None:
-            of_model = weights, prefix, key, image_size, features, factory, inputs
-            if any((*of_model, images, trace)):
-                raise UsageError(
-                    "--model, --input, --weights, --prefix, --key, --image-size, --features, "
-                    "--images and --trace need the checkpoint",
-                    "add --against model.pth",
-                )
             from slide_deploy.verification.recorded import verify_recorded
 
             found = verify_recorded(
@@ -81,8 +75,17 @@ def verify(
     reporting.finish(found, notes, trace=trace)
 
 
-def _check_given(against: Path | None, golden: Path | None, manifest_sha256: str | None) -> None:
-    """UsageError unless the verdict has one thing to rest on, and a hash is one."""
+def _check_given(
+    against: Path | None, golden: Path | None, manifest_sha256: str | None, *, of_model: bool
+) -> None:
+    """UsageError unless the verdict has one thing to rest on, with options that belong to it;
+    `of_model` tells whether there are options that need the checkpoint."""
+    if against is None and of_model:
+        raise UsageError(
+            "--model, --input, --weights, --prefix, --key, --image-size, --features, --images and "
+            "--trace need the checkpoint",
+            "add --against model.pth",
+        )
     given = {"--against": against, "--golden": golden, "--manifest-sha256": manifest_sha256}
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:

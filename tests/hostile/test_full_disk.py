@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ SIZE = "16k"  # less than the smallest artifact
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty file system of a few kilobytes."""
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """An empty file system of a few kilobytes, or of the size that the test gives."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
+    size = getattr(request, "param", SIZE)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -85,3 +87,27 @@ def test_an_earlier_artifact_survives_a_full_disk(
     result = run_cli("export", lone_module, "--image-size", "6x7", "-t", "onnx", "-o", small_disk)
     result.refused(2, "no space left on device")
     assert listing(small_disk) == before
+
+
+@pytest.mark.parametrize("small_disk", ["72k"], indirect=True)
+def test_a_disk_with_room_for_a_part_of_an_openvino_model(
+    run_cli: RunCli, small_disk: Path, lone_module: Path
+) -> None:
+    output = small_disk / "out"
+    result = run_cli("export", lone_module, "--image-size", "6x7", "-t", "openvino", "-o", output)
+    result.refused(2, "no space left on device")
+    assert os.listdir(small_disk) == []
+
+
+# The first has no room for the probes, the second none for the outputs.
+@pytest.mark.parametrize("small_disk", [SIZE, "200k"], indirect=True)
+def test_verifying_with_a_full_temporary_folder(
+    run_cli: RunCli,
+    small_disk: Path,
+    artifact: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    result = run_cli("verify", artifact("torchscript"))
+    result.refused(2, "cannot write temporary files: no space left on device", "TMPDIR")
+    assert os.listdir(small_disk) == []

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,20 @@ def test_a_full_disk_under_standard_output_is_one_clear_line(arguments: list[str
 
 
 @posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_verify_on_a_terminal_without_unicode_and_on_a_full_disk() -> None:
+    artifact = Path(__file__).parents[2] / "fixtures" / "written-before" / "module.onnx"
+    run = partial(subprocess.run, [*COMMAND, "verify", artifact], stderr=subprocess.PIPE)
+    done = run(stdout=subprocess.PIPE, env=os.environ | NO_UNICODE[0], check=False)
+    assert (done.returncode, done.stdout.isascii()) == (0, True), done.stderr
+    with open("/dev/full", "w") as full:
+        done = run(stdout=full, check=False)
+    assert done.returncode == 70
+    assert b"error: cannot write to standard output: no space left" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@posix
 @pytest.mark.parametrize(
     ("redirection", "arguments", "code"),
     [(">&-", "targets", 0), ("2>&-", "inspect none.pth", 2), (">&- 2>&- <&-", "targets", 0)],
@@ -96,7 +112,7 @@ def test_an_error_that_nobody_can_read_keeps_its_exit_code() -> None:
 SLOW_EXPORT = """
 import signal, sys, time
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-from slide_deploy.artifacts import write
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def wait(*arguments):
     print("writing", flush=True)
     time.sleep(60)
@@ -126,6 +142,47 @@ def test_a_signal_leaves_no_staged_folder(name: str, lone_module: Path, tmp_path
     assert running.returncode == 128 + number
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+# Runners that never end; each leaves its number in a file.
+ENDLESS_CHECK = """
+import signal, sys, types
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from slide_deploy.verification import runner
+runner.sys = types.SimpleNamespace(executable=sys.argv.pop(1))
+from slide_deploy.cli import main
+main()
+"""
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_the_checks_that_run(name: str, lone_module: Path, tmp_path: Path) -> None:
+    endless, note, scratch = (tmp_path / part for part in ("endless", "note", "tmp"))
+    scratch.mkdir()
+    noted = f"echo $$ > {note}.part && mv {note}.part {note}"
+    endless.write_text(f"#!/bin/sh\n{noted}\nexec sleep 600\n")
+    endless.chmod(0o755)
+    arguments = ["export", lone_module, "--image-size", "6x7", "-t", "pt", "-o", tmp_path / "out"]
+    running = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS_CHECK, *map(str, (endless, *arguments))],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(scratch)},
+    )
+    while not note.exists():
+        assert running.poll() is None
+        time.sleep(0.05)
+    number = getattr(signal, name)
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    assert "Traceback" not in errors
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
+    assert not (tmp_path / "out").exists()
+    assert list(scratch.glob("slide-deploy-*")) == []
 
 
 @posix

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,12 @@ def test_hostile_text_can_be_written_in_every_format(hostile, tmp_path):
         write_report(hostile, tmp_path / f"r.{suffix}")
     # UTF-8 has no lone surrogates: they are written as question marks.
     assert to_json(read_report(tmp_path / "r.json")) == to_json(hostile)
+
+
+@pytest.mark.parametrize("name", ["r.html", "r.md", "r.json"])
+def test_notes_are_in_every_report_that_people_read(name, passed, tmp_path):
+    write_report(replace(passed, notes=("lone.onnx was not verified",)), tmp_path / name)
+    assert "lone.onnx was not verified" in (tmp_path / name).read_text(encoding="utf-8")
 
 
 def test_beside_artifacts_lie_json_and_a_page(passed, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -220,3 +221,44 @@ def test_remove(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "x")
     remove(tmp_path / "x")
     assert os.listdir(tmp_path) == []
+
+
+def test_what_is_superseded_goes_after_the_swap(tmp_path: Path) -> None:
+    write(tmp_path / "old", "file", "old")
+
+    def superseded(scratch: Path, output: Path) -> list[Path]:
+        assert os.listdir(scratch) == ["new"]
+        return [output / "old", output / "never-there"]
+
+    with staged_folder(tmp_path, superseded) as scratch:
+        write(scratch / "new", "file", "new")
+        assert (tmp_path / "old").exists()
+    assert os.listdir(tmp_path) == ["new"]
+
+
+def test_a_signal_does_not_come_between_two_swaps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swap = staging._swap_in
+
+    def signalled(scratch: Path, path: Path) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        swap(scratch, path)
+
+    def stop(number: int, frame: object) -> None:
+        raise InterruptedError
+
+    def export() -> None:
+        with staged_folder(tmp_path) as scratch:
+            write(scratch / "one", "file", "new")
+            write(scratch / "two", "file", "new")
+
+    monkeypatch.setattr(staging, "_swap_in", signalled)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(OutputError):
+            export()
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert sorted(os.listdir(tmp_path)) == ["one", "two"]
