@@ -53,7 +53,7 @@ from slide_deploy.utils.staging import staged_folder
 from slide_deploy.verification.baseline import regressions
 from slide_deploy.verification.check import check_artifact
 from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
-from slide_deploy.verification.record import Check, Report, overall
+from slide_deploy.verification.record import Check, Report, now, overall
 from slide_deploy.verification.recorded import record_problems
 
 __all__ = ["export", "export_and_verify", "reference_of", "verify"]
@@ -324,4 +324,5 @@ def _report(reference: Reference, checks: tuple[Check, ...], command: str) -> Re
         checks=checks,
         command=command,
         toolchain=toolchain(),
+        date=now(),
     )

@@ -15,7 +15,7 @@ from slide_deploy.types import silent
 from slide_deploy.utils.hashing import sha256_of
 from slide_deploy.verification.check import check_artifact
 from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
-from slide_deploy.verification.record import Check, Report, overall
+from slide_deploy.verification.record import Check, Report, now, overall
 
 __all__ = ["record_problems", "verify_recorded"]
 
@@ -50,6 +50,7 @@ def verify_recorded(
         checks=tuple(checks),
         command=command,
         toolchain=toolchain(),
+        date=now(),
     )
 
 
