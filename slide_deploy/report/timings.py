@@ -22,17 +22,27 @@ CHARTS = (".png", ".svg")
 
 
 def timings_table(found: Benchmark) -> RenderableType:
-    """One row per artifact; ratios are to the first, round by round."""
+    """One row per artifact and number of threads; ratios are to the first, round by round."""
     table = Table()
     table.add_column("artifact", overflow="fold")
     table.add_column("runtime")
-    for column in ("batch", "median", "p10 … p90", "images/s", "ratio", "peak memory", "size"):
+    for column in (
+        "batch",
+        "threads",
+        "median",
+        "p10 … p90",
+        "images/s",
+        "ratio",
+        "peak memory",
+        "size",
+    ):
         table.add_column(column, justify="right")
     for timing in found.timings:
         table.add_row(
             timing.name,
             f"{timing.runtime}, {timing.precision}",
             str(timing.batch),
+            str(timing.threads),
             f"{timing.median_ms:.2f} ms",
             f"{timing.p10_ms:.2f} … {timing.p90_ms:.2f}",
             f"{timing.throughput:.1f}",
@@ -41,10 +51,12 @@ def timings_table(found: Benchmark) -> RenderableType:
             size_text(timing.size_bytes),
         )
     how = (
-        f"{found.threads} threads, {found.rounds} rounds of {found.calls_per_round} calls in turn "
-        f"after {found.warmup} to warm up; ratio: to the first, median over rounds."
+        f"{found.processor}, {found.cores} cores. {found.rounds} rounds of "
+        f"{found.calls_per_round} calls in turn after {found.warmup} to warm up; ratio: to the "
+        "first, median over rounds."
     )
-    return Group(table, Text(how, style="dim"))
+    notes = [Text(f"note: {note}", style="yellow") for note in found.notes]
+    return Group(table, *notes, Text(how, style="dim"))
 
 
 def save_chart(found: Benchmark, path: Path, title: str = "") -> None:
@@ -61,11 +73,12 @@ def save_chart(found: Benchmark, path: Path, title: str = "") -> None:
     medians = [timing.median_ms for timing in timings]
     low = [timing.median_ms - timing.p10_ms for timing in timings]
     high = [timing.p90_ms - timing.median_ms for timing in timings]
-    bars = axes.barh([t.name for t in timings], medians, xerr=[low, high], color="#4c78a8")
+    labels = [f"{t.name}, {t.threads} thread{'' if t.threads == 1 else 's'}" for t in timings]
+    bars = axes.barh(labels, medians, xerr=[low, high], color="#4c78a8")
     axes.bar_label(
         bars, [f" {t.median_ms:.1f} ms  ×{t.ratio:.2f}" for t in timings], padding=6, fontsize=9
     )
-    axes.set_xlabel(f"milliseconds per call, {found.threads} threads (median, p10 … p90)")
+    axes.set_xlabel("milliseconds per call (median, p10 … p90)")
     axes.set_xlim(0, 1.35 * max(timing.p90_ms for timing in timings))
     axes.spines[["top", "right"]].set_visible(False)
     if title:
