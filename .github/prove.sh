@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What action.yml runs: slide-deploy on the action's inputs (as variables), its Markdown into the
-# job summary, its verdict into the outputs, its exit code as its own.
+# job summary, what failed as annotations, its verdict into the outputs, its exit code as its own.
 set -euo pipefail
 
 # However the script ends, later steps read a verdict.
@@ -11,7 +11,9 @@ tell_verdict() {
 trap tell_verdict EXIT
 
 summary="$RUNNER_TEMP/slide-deploy.md"
-rm -f "$summary"
+found="$RUNNER_TEMP/slide-deploy.json"
+log="$RUNNER_TEMP/slide-deploy.log"
+rm -f "$summary" "$found"
 mkdir -p "$OUTPUT" || exit 2
 
 arguments=()
@@ -27,7 +29,7 @@ else
 fi
 [ -z "$IMAGE_SIZE" ] || arguments+=(--image-size "$IMAGE_SIZE")
 [ -z "$BASELINE" ] || arguments+=(--baseline "$BASELINE")
-arguments+=(--report "$summary" --report "$OUTPUT/report.xml" --)
+arguments+=(--report "$summary" --report "$found" --report "$OUTPUT/report.xml" --)
 if [ -n "$ARTIFACTS" ]; then
   while IFS= read -r artifact; do
     [ -z "$artifact" ] || arguments+=("$artifact")
@@ -37,7 +39,9 @@ else
 fi
 
 code=0
-slide-deploy "${arguments[@]}" || code=$?
+# Standard error goes to the log of the job as well; the exit code is that of slide-deploy.
+{ slide-deploy "${arguments[@]}" 2>&1 >&3 | tee "$log" >&2; } 3>&1 || code=$?
+python "$(dirname "$0")/annotate.py" "$found" "$log" || true
 
 if [ -f "$summary" ]; then
   cat "$summary" >>"$GITHUB_STEP_SUMMARY"
