@@ -54,7 +54,8 @@ def bench(
             warmup=warmup,
             progress=progress,
         )
-    make_console().print(timings_table(found))
+    console = make_console()
+    console.print(timings_table(found, width=console.width))
     if chart:
         save_chart(found, chart)
     if json_file:
