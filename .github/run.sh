@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Run by action.yml: calls slide-deploy with the action's inputs (as variables), adds its Markdown to
-# the job summary and its verdict to the outputs, and exits with its exit code.
+# the job summary, annotations for failed artifacts and its verdict to the outputs, and exits with its
+# exit code.
 set -euo pipefail
 
 # Later steps need a verdict, however the script ends.
@@ -11,7 +12,9 @@ write_verdict() {
 trap write_verdict EXIT
 
 summary="$RUNNER_TEMP/slide-deploy.md"
-rm -f "$summary"
+found="$RUNNER_TEMP/slide-deploy.json"
+log="$RUNNER_TEMP/slide-deploy.log"
+rm -f "$summary" "$found"
 mkdir -p "$OUTPUT" || exit 2
 
 arguments=()
@@ -27,7 +30,7 @@ else
 fi
 [ -z "$IMAGE_SIZE" ] || arguments+=(--image-size "$IMAGE_SIZE")
 [ -z "$BASELINE" ] || arguments+=(--baseline "$BASELINE")
-arguments+=(--report "$summary" --report "$OUTPUT/report.xml" --)
+arguments+=(--report "$summary" --report "$found" --report "$OUTPUT/report.xml" --)
 if [ -n "$ARTIFACTS" ]; then
   while IFS= read -r artifact; do
     [ -z "$artifact" ] || arguments+=("$artifact")
@@ -37,7 +40,9 @@ else
 fi
 
 code=0
-slide-deploy "${arguments[@]}" || code=$?
+# Standard error goes to the log of the job as well; the exit code is that of slide-deploy.
+{ slide-deploy "${arguments[@]}" 2>&1 >&3 | tee "$log" >&2; } 3>&1 || code=$?
+python "$(dirname "$0")/annotate.py" "$found" "$log" || true
 
 if [ -f "$summary" ]; then
   cat "$summary" >>"$GITHUB_STEP_SUMMARY"

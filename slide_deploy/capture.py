@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from slide_deploy.types import SizeSteps, TensorSpec
 
-__all__ = ["Capture", "zeros"]
+__all__ = ["Capture", "HalfPrecision", "zeros"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Capture:
 
     def in_half(self) -> Capture:
         """The same model with float16 weights and arithmetic; inputs and outputs stay float32."""
-        return replace(self, module=_HalfPrecision(self.module).eval())
+        return replace(self, module=HalfPrecision(self.module).eval())
 
 
 def zeros(
@@ -104,7 +104,9 @@ def _example(spec: TensorSpec, examples: Mapping[str, int], generator: torch.Gen
     return torch.randint(0, 2, shape, generator=generator, dtype=getattr(torch, spec.dtype))
 
 
-class _HalfPrecision(nn.Module):
+class HalfPrecision(nn.Module):
+    """A model in float16 with float32 inputs and outputs. TorchScript files hold its name."""
+
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.model = copy.deepcopy(module).half()

@@ -60,7 +60,7 @@ from slide_deploy.verification.baseline import regressions
 from slide_deploy.verification.check import check_artifact
 from slide_deploy.verification.folder import listed_artifacts, record_problems
 from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
-from slide_deploy.verification.record import Check, Report, overall
+from slide_deploy.verification.record import Check, Report, now, overall
 
 __all__ = ["export", "export_and_verify", "reference_of", "verify"]
 
@@ -334,4 +334,5 @@ def _report(
         command=command,
         toolchain=toolchain(),
         notes=notes,
+        date=now(),
     )

@@ -6,12 +6,20 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from slide_deploy.artifacts.manifest import SourceRecord
+from slide_deploy.types import Precision, Verdict
+from slide_deploy.utils.records import to_json
+from slide_deploy.verification.record import Check, Report
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / ".github" / "run.sh"
+BIN = str(Path(sys.executable).parent)
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 
@@ -19,9 +27,13 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is no
 STAND_IN = """#!/usr/bin/env bash
 printf '%s\\n' "$@" >arguments
 while [ $# -gt 0 ]; do
-  if [ "$1" = --report ] && [ -n "$STAND_IN_REPORTS" ]; then echo "the report" >"$2"; shift; fi
+  if [ "$1" = --report ] && [ -n "$STAND_IN_REPORTS" ]; then
+    case "$2" in *.json) echo '{"checks": []}' >"$2" ;; *) echo "the report" >"$2" ;; esac
+    shift
+  fi
   shift
 done
+[ -z "$STAND_IN_ERROR" ] || echo "$STAND_IN_ERROR" >&2
 exit "$STAND_IN_EXIT"
 """
 
@@ -39,10 +51,11 @@ def act(tmp_path):
     def run(code: int = 0, **given: str) -> tuple[int, list[str], str, str]:
         files = {"GITHUB_STEP_SUMMARY": "summary", "GITHUB_OUTPUT": "outputs"}
         environment = {
-            "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join((str(tmp_path / "bin"), BIN, os.environ["PATH"])),
             "RUNNER_TEMP": str(tmp_path),
             "STAND_IN_EXIT": str(code),
             "STAND_IN_REPORTS": "yes",
+            "STAND_IN_ERROR": "",
             **{name: str(tmp_path / file) for name, file in files.items()},
             **inputs,
             **given,
@@ -82,6 +95,7 @@ def test_a_model_is_exported(act, tmp_path):
         *("export", "--output", "out", "--precision", "float16"),
         *("--target", "onnx", "--target", "coreml", "--image-size", "224"),
         *("--baseline", "old.json", "--report", str(tmp_path / "slide-deploy.md")),
+        *("--report", str(tmp_path / "slide-deploy.json")),
         *("--report", "out/report.xml", "--", "my model.pth"),
     ]
 
@@ -91,8 +105,49 @@ def test_artifacts_are_verified(act, tmp_path):
     assert arguments == [
         *("verify", "--against", "m.pth", "--report", "out/report.html"),
         *("--report", "out/report.json", "--report", str(tmp_path / "slide-deploy.md")),
+        *("--report", str(tmp_path / "slide-deploy.json")),
         *("--report", "out/report.xml", "--", "a b.onnx", "-c.mlpackage"),
     ]
+
+
+def annotations(tmp_path: Path, report: str | None, log: str) -> list[str]:
+    (tmp_path / "log").write_text(log)
+    if report is not None:
+        (tmp_path / "report.json").write_text(report)
+    command = [sys.executable, SCRIPT.with_name("annotate.py"), "report.json", "log"]
+    return subprocess.check_output(command, cwd=tmp_path, text=True).splitlines()
+
+
+def test_what_failed_becomes_annotations(tmp_path):
+    passed = Check("onnx", "m.onnx", Precision.FLOAT32, Verdict.PASS, ())
+    problems = ("it differs by 100 %\n::error::injected", "and more")
+    failed = replace(passed, verdict=Verdict.FAIL, problems=problems, path="a:b,c.onnx")
+    failed = replace(failed, first_bad_block="layers.0")
+    unrun = replace(passed, verdict=Verdict.NOT_RUN, problems=("no library",))
+    source = SourceRecord("m.pth", "0" * 64, "model")
+    report = Report(Verdict.FAIL, source, "m", "r", (passed, failed, unrun), "command", {})
+    told = (
+        "the first block whose error exceeds the noise is layers.0"
+        "%0Ait differs by 100 %25%0A::error::injected%0Aand more"
+    )
+    assert annotations(tmp_path, to_json(report), "loading\n") == [
+        f"::error title=onnx%3A a%3Ab%2Cc.onnx::{told}",
+        "::warning title=onnx%3A m.onnx::no library",
+    ]
+
+
+def test_an_error_of_the_program_becomes_an_annotation(tmp_path):
+    log = "loading m.pth\nerror: m.pth does not exist\n  → check the path\n"
+    expected = ["::error title=slide-deploy::m.pth does not exist"]
+    assert annotations(tmp_path, None, log) == expected
+
+
+def test_the_script_annotates_and_keeps_the_exit_code(act, capfd):
+    returned, *_ = act(2, MODEL="m.pth", STAND_IN_REPORTS="", STAND_IN_ERROR="error: no model")
+    printed = capfd.readouterr()
+    assert returned == 2
+    assert printed.out == "::error title=slide-deploy::no model\n"
+    assert printed.err == "error: no model\n"
 
 
 def test_neither_model_nor_artifacts_is_bad_usage(act):

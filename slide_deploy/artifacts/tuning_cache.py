@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -22,6 +21,7 @@ from slide_deploy.artifacts.manifest import toolchain
 from slide_deploy.lowering.replacement import attentions
 from slide_deploy.lowering.selection import shape_key
 from slide_deploy.types import Options, TensorSpec
+from slide_deploy.utils.machine import processor_name
 from slide_deploy.utils.staging import staged
 
 __all__ = ["load_tuning", "save_tuning"]
@@ -75,7 +75,7 @@ def _key(
     return {
         "target": target,
         "versions": {name: versions.get(name, "") for name in sorted(set(wanted))},
-        "processor": _processor(),
+        "processor": processor_name(),
         "batch": options.batch,
         "precision": str(options.precision),
         "shapes": sorted(
@@ -83,15 +83,6 @@ def _key(
             for attention, size in attentions(module, inputs).values()
         ),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        model = platform.processor()
-    return f"{platform.machine()} {model}"
 
 
 def _cache_file(

@@ -1,8 +1,8 @@
 """A process that loads one artifact and measures its latency on request.
 
-Run as `python -m slide_deploy.bench.latency_worker TARGET ARTIFACT THREADS`. It prints a JSON line
-about the artifact. Then it answers each line "N" on its input by a JSON list of N latencies in
-milliseconds, and "end" by its peak memory in bytes.
+Run as `python -m slide_deploy.bench.latency_worker TARGET ARTIFACT THREADS BATCH`. It prints a JSON
+line about the artifact; then each line "N" on its input is answered by a JSON list of N latencies
+in milliseconds, and "end" by its peak memory in bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ PAUSE_SECONDS = 0.1
 
 
 def main() -> None:
-    target, artifact, threads = sys.argv[1:]
-    # Before any import, because BLAS and OpenMP read them when they are loaded.
+    target, artifact, threads, batch = sys.argv[1:]
+    # Read by BLAS and OpenMP when they load, so before anything imports them.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import numpy as np
@@ -37,12 +37,15 @@ def main() -> None:
     generator = np.random.default_rng(0)
     feeds = {
         spec.name: generator.standard_normal(
-            [1 if isinstance(size, str) else size for size in spec.shape]
+            [
+                size if isinstance(size, int) else 1 if axis else int(batch)
+                for axis, size in enumerate(spec.shape)
+            ]
         ).astype(spec.dtype)
         for spec in session.inputs
     }
-    batch = next(iter(feeds.values())).shape[0]
-    _say({"runtime": session.runtime, "precision": session.precision, "batch": batch})
+    size = next(iter(feeds.values())).shape[0]
+    _say({"runtime": session.runtime, "precision": session.precision, "batch": size})
     for line in sys.stdin:
         if line.strip() == "end":
             break

@@ -14,9 +14,19 @@ __all__ = ["bench"]
 
 def bench(
     artifact: Annotated[
-        list[Path], typer.Argument(metavar="ARTIFACT...", help="Artifacts to time.")
+        list[Path],
+        typer.Argument(
+            metavar="ARTIFACT...", help="Artifacts to time, or a folder that export wrote."
+        ),
     ],
-    threads: cli.Threads = 2,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Threads of each runtime; repeatable.", show_default="2"),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Batch size of artifacts whose batch is free.", show_default="1"),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds over all artifacts.")] = 10,
     calls: Annotated[int, typer.Option(min=1, help="Calls per artifact and round.")] = 5,
     warmup: Annotated[int, typer.Option(min=0, help="Untimed calls before the first round.")] = 5,
@@ -36,9 +46,16 @@ def bench(
 
     with progress_reporter() as progress:
         found = run(
-            artifact, threads=threads, rounds=rounds, calls=calls, warmup=warmup, progress=progress
+            artifact,
+            threads=threads or 2,
+            batch=batch,
+            rounds=rounds,
+            calls=calls,
+            warmup=warmup,
+            progress=progress,
         )
-    make_console().print(timings_table(found))
+    console = make_console()
+    console.print(timings_table(found, width=console.width))
     if chart:
         save_chart(found, chart)
     if json_file:

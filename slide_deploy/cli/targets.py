@@ -10,4 +10,5 @@ def targets() -> None:
     from slide_deploy.report.targets import targets_table
     from slide_deploy.report.terminal import make_console
 
-    make_console().print(targets_table())
+    console = make_console()
+    console.print(targets_table(width=console.width))

@@ -39,7 +39,7 @@ from slide_deploy.utils.text import first_line, first_names
 
 __all__ = ["FAMILY_NAME", "CustomConfig", "load_foreign", "parse_input", "wrap"]
 
-FAMILY_NAME = "foreign"
+FAMILY_NAME = "custom"
 DTYPES = ("float32", "int32", "int64")
 
 

@@ -17,8 +17,8 @@ __all__ = ["FlatOutputs", "is_flat", "named_tensors", "output_specs"]
 class FlatOutputs(nn.Module):
     """A module that returns the output tensors of `model` as a plain tuple, or a single tensor."""
 
-    # A name that no other module has, so that it can be removed from messages.
-    PLACE = "whole_module_of_the_user"
+    # Weights in artifacts carry this name; messages leave it out.
+    PLACE = "wrapped_model"
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

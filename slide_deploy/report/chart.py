@@ -31,19 +31,38 @@ FLOOR = 1e-3  # smaller values are drawn here
 
 @dataclass(frozen=True)
 class Scale:
-    """The title of the axis, the label of the line at 1, and texts for a gate and a value."""
+    """What the axis shows: its title, the name of the line at 1, how a gate and a value read, and
+    its ticks between two values, each with its label."""
 
     axis: str
     unit: str
     show: Callable[[float], str]
     tell: Callable[[float], str]
+    ticks: Callable[[float, float], list[tuple[float, str]]]
 
 
 def _noise_text(value: float) -> str:
     return f"{ratio_text(value) if math.isfinite(value) else 'not finite'} × noise"
 
 
-NOISE = Scale("error ÷ the model’s own noise", "noise", lambda gate: f"{gate:g}×", _noise_text)
+def _ticks(low: float, high: float) -> list[tuple[float, str]]:
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps: tuple[int, ...] = (1, 2, 5) if high / low < 1e3 else (1,)
+    every = 1 if len(decades) <= 12 else 2
+    found = [float(f"{s * 10.0**d:.3g}") for d in decades if d % every == 0 for s in steps]
+    return [(tick, _tick_text(tick)) for tick in found if low <= tick <= high]
+
+
+def _tick_text(tick: float) -> str:
+    """Powers of ten beyond what reads at a glance are written as such."""
+    if 1e-3 <= tick <= 1e3:
+        return f"{tick:g}"
+    return "10" + str(round(math.log10(tick))).translate(_SUPERSCRIPT)
+
+
+NOISE = Scale(
+    "error ÷ the model’s own noise", "noise", lambda gate: f"{gate:g}×", _noise_text, _ticks
+)
 
 
 @dataclass(frozen=True)
@@ -91,9 +110,9 @@ def dot_plot(
     if gate is not None:
         edge = axis.x(gate)
         _add(svg, "rect", "beyond", x=edge, y=TOP, width=WIDTH - edge, height=bottom - TOP)
-    for tick in _ticks(axis.low, axis.high):
+    for tick, label in scale.ticks(axis.low, axis.high):
         _vertical(svg, "grid", axis.x(tick), bottom)
-        _text(svg, "tick", axis.x(tick), bottom + 18, _tick_text(tick), "middle")
+        _text(svg, "tick", axis.x(tick), bottom + 18, label, "middle")
     middle = (axis.left + WIDTH - RIGHT) / 2
     _text(svg, "tick", middle, bottom + 36, scale.axis, "middle")
     _rows(svg, rows, axis, set(marked))
@@ -167,21 +186,6 @@ def _axis(series: Sequence[Series], gate: float | None, longest: int) -> _Axis:
     shown = [max(v, FLOOR) for v in values] + [1.0] + ([gate] if gate else [])
     left = min(14 + CHARACTER * longest + 14, WIDTH * 0.5)
     return _Axis(min(shown) / 1.7, max(shown) * 1.7, round(left))
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps: tuple[int, ...] = (1, 2, 5) if high / low < 1e3 else (1,)
-    every = 1 if len(decades) <= 12 else 2
-    found = [s * 10.0**d for d in decades if d % every == 0 for s in steps]
-    return [float(f"{tick:.3g}") for tick in found if low <= tick <= high]
-
-
-def _tick_text(tick: float) -> str:
-    """A number; very small and very large ones as powers of ten."""
-    if 1e-3 <= tick <= 1e3:
-        return f"{tick:g}"
-    return "10" + str(round(math.log10(tick))).translate(_SUPERSCRIPT)
 
 
 def _vertical(svg: ET.Element, kind: str, x: float, bottom: float) -> None:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from slide_deploy.parity.comparison import Comparison
 from slide_deploy.parity.gates import GateKind
@@ -34,12 +34,12 @@ def render(report: Report) -> str:
     )
     environment.filters |= {
         "breakable": _breakable,
+        "comparison": text.comparison_text,
         "gate": text.gate_text,
         "gates": text.gates_text,
         "number": text.number,
         "operators": text.operators_text,
         "opinion": text.opinion_text,
-        "ratio": text.ratio_text,
         "size": text.size_text,
         "top1": text.top1_text,
     }
@@ -51,6 +51,7 @@ def render(report: Report) -> str:
     page = environment.from_string(source).render(
         report=report,
         headline=text.headline(report),
+        date=text.date_text(report),
         word=text.VERDICT_WORD,
         meaning=text.FIDELITY_MEANING,
         items=items,
@@ -91,16 +92,29 @@ def _finalize(value: Any) -> Any:
 
 
 def _breakable(name: str) -> Markup:
-    """A file name with line breaks after separators, which no escaped entity contains."""
-    return Markup(re.sub(r"([_.-])", r"\1<wbr>", str(escape(text.clean(name)))))
+    """A name that breaks between its words: after punctuation, and before a capital letter."""
+    parts = re.split(r"(?<=[_.:-])(?=[^_.:-])|(?<=[a-z])(?=[A-Z])", text.clean(name))
+    return Markup("<wbr>").join(parts)
 
 
-# A factor of ten in the root mean square error is 20 dB.
+def _decibels(ratio: float) -> float:
+    """20 dB are a factor of ten in the root mean square error."""
+    return 20 * math.log10(ratio)
+
+
+def _decibel_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    first, last = _decibels(low), _decibels(high)
+    step = next(s for s in (2, 5, 10, 20, 50, 100, 200, 500, 1000) if (last - first) / s <= 10)
+    steps = range(math.ceil(first / step), math.floor(last / step) + 1)
+    return [(_ratio(number * step), f"{number * step}".replace("-", "−")) for number in steps]
+
+
 DECIBELS = Scale(
-    "root mean square error ÷ that of PyTorch at the same precision",
+    "loss of signal-to-noise ratio against PyTorch at the same precision, in dB",
     "0 dB",
-    lambda gate: f"{20 * math.log10(gate):.3g} dB",
-    lambda value: f"{20 * math.log10(value):.1f} dB" if 0 < value < math.inf else "not finite",
+    lambda gate: f"{_decibels(gate):.3g} dB",
+    lambda value: f"{_decibels(value):.1f} dB" if 0 < value < math.inf else "not finite",
+    _decibel_ticks,
 )
 
 

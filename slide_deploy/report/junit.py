@@ -10,7 +10,6 @@ from slide_deploy.report.text import (
     headline,
     number,
     opinion_text,
-    ratio_text,
     top1_text,
 )
 from slide_deploy.types import Verdict
@@ -27,10 +26,12 @@ def render(report: Report) -> str:
         "failures": str(verdicts.count(Verdict.FAIL)),
         "errors": "0",
         "skipped": str(verdicts.count(Verdict.NOT_RUN)),
+        "time": _seconds(*report.checks),
     }
     root = ET.Element("testsuites", counts)
     name = clean(f"slide-deploy {report.model}")
-    suite = ET.SubElement(root, "testsuite", {"name": name, **counts})
+    when = {"timestamp": clean(report.date)} if report.date else {}
+    suite = ET.SubElement(root, "testsuite", {"name": name, **counts, **when})
     properties = ET.SubElement(suite, "properties")
     facts = {
         "reference": report.reference,
@@ -51,10 +52,12 @@ def render(report: Report) -> str:
 
 
 def _case(check: Check) -> ET.Element:
-    name = f"{check.path} ({check.precision})"
-    case = ET.Element(
-        "testcase", {"classname": f"slide_deploy.{check.target}", "name": clean(name)}
-    )
+    about = {
+        "classname": f"slide_deploy.{check.target}",
+        "name": clean(f"{check.path} ({check.precision})"),
+        "time": _seconds(check),
+    }
+    case = ET.Element("testcase", about)
     if check.verdict is not Verdict.PASS:
         kind = "failure" if check.verdict is Verdict.FAIL else "skipped"
         problems = [*check.problems]
@@ -69,6 +72,10 @@ def _case(check: Check) -> ET.Element:
     return case
 
 
+def _seconds(*checks: Check) -> str:
+    return f"{sum(check.seconds or 0.0 for check in checks):.3f}"
+
+
 def _details(check: Check) -> str:
     if not check.runtime:
         return "The artifact was not run."
@@ -76,7 +83,7 @@ def _details(check: Check) -> str:
     lines = [
         f"ran on {check.runtime} ({check.fidelity}) in {check.ran_precision}",
         *gates_text(check),
-        f"max error {error}, {ratio_text(check.noise_ratio)} × noise, SNR {snr}",
+        f"max error {error}, SNR {snr}",
         f"top-1: {top1_text(check)}",
         f"second implementation: {opinion_text(check)}",
         f"sha256 {check.sha256}, {check.size_bytes} bytes",

@@ -10,6 +10,8 @@ from slide_deploy.report.text import (
     FIDELITY_MEANING,
     VERDICT_WORD,
     clean,
+    comparison_text,
+    date_text,
     gate_text,
     gates_text,
     headline,
@@ -36,8 +38,8 @@ def render(report: Report) -> str:
         _text(headline(report)),
         "",
         *(line for note in report.notes for line in (f"Note: {_text(note)}.", "")),
-        *_table(report),
         *_problems(report),
+        *_table(report),
     ]
     for check in report.checks:
         if check.comparisons:
@@ -71,10 +73,9 @@ def _problems(report: Report) -> Iterator[str]:
     found = [check for check in report.checks if check.problems or check.first_bad_block]
     if not found:
         return
-    yield ""
     yield "### Problems"
+    yield ""
     for check in found:
-        yield ""
         yield f"**{_text(check.target)}**, {_text(check.path)}:"
         yield ""
         if check.first_bad_block is not None:
@@ -82,6 +83,7 @@ def _problems(report: Report) -> Iterator[str]:
             yield f"- the first block whose error exceeds the noise is {block}"
         for problem in check.problems:
             yield f"- {_text(problem)}"
+        yield ""
 
 
 def _details(check: Check) -> Iterator[str]:
@@ -99,7 +101,7 @@ def _details(check: Check) -> Iterator[str]:
     if opinion := opinion_text(check):
         yield f"Second implementation: {_text(opinion)}."
     yield ""
-    yield "| probe | output | max error | noise | × noise | SNR | top-1 | near-ties | |"
+    yield "| probe | output | max error | noise | measured ≤ limit | SNR | top-1 | near-ties | |"
     yield "|---|---|--:|--:|--:|--:|--:|--:|---|"
     for c in check.comparisons:
         yield _row(
@@ -107,7 +109,7 @@ def _details(check: Check) -> Iterator[str]:
             _text(c.output),
             number(c.max_abs_error, ".1e"),
             number(c.noise_floor, ".1e"),
-            ratio_text(c.noise_ratio),
+            comparison_text(check, c),
             number(c.snr_db, ".0f", " dB"),
             f"{c.top1_agreed}/{c.top1_decided}" if c.top1_decided else "–",
             str(c.near_ties) if c.near_ties else "–",
@@ -144,6 +146,8 @@ def _provenance(report: Report) -> Iterator[str]:
     yield ""
     versions = ", ".join(f"{_text(n)} {_text(v)}" for n, v in report.toolchain.items())
     yield f"Versions: {versions}."
+    if date := date_text(report):
+        yield f"Date: {_text(date)}."
     if report.command:
         yield ""
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))

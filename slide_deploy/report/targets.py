@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from slide_deploy import registry
+from slide_deploy.report.fitting import fitted_table
 
 __all__ = ["targets_table"]
 
 
-def targets_table() -> RenderableType:
-    """One row per target, and the commands that install missing packages."""
-    table = Table()
-    for column in ("target", "also", "writes", "export here", "run here", "missing"):
-        table.add_column(column)
+_COLUMNS = ("target", "also", "writes", "export here", "run here", "missing")
+_WANTED = ("writes", "also")
+_KEPT = ("target", "export here", "run here", "missing")
+
+
+def targets_table(width: int = 160) -> RenderableType:
+    """One row per target: export, run, and the install command for what is missing.
+
+    Columns that `width` leaves no room for are left out.
+    """
+    rows = []
     commands: dict[str, None] = {}
     for name in registry.target_names():
         exporter, runtime = registry.exporter(name), registry.runtime(name)
@@ -24,7 +30,7 @@ def targets_table() -> RenderableType:
         missing = tuple(dict.fromkeys(cannot_export + cannot_run))
         if missing:
             commands[f"pip install 'slide-deploy[{exporter.extra}]'"] = None
-        table.add_row(
+        row = (
             name,
             ", ".join(exporter.aliases) or "–",
             exporter.file_name("NAME"),
@@ -32,7 +38,9 @@ def targets_table() -> RenderableType:
             _mark("no" if cannot_run else runtime.fidelity().value),
             ", ".join(missing) or "–",
         )
-    return Group(table, *(Text(f"to install: {command}") for command in commands))
+        rows.append(row)
+    table = fitted_table(_COLUMNS, rows, width, kept=_KEPT, wanted=_WANTED, left=_COLUMNS)
+    return Group(table, *(Text(f"to add: {command}") for command in commands))
 
 
 def _mark(word: str) -> Text:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from slide_deploy.parity.comparison import NOISE_MULTIPLE
+from slide_deploy.report.fitting import fitted_table
 from slide_deploy.report.text import (
     VERDICT_WORD,
     clean,
@@ -84,29 +84,11 @@ _LEFT = ("target", "file", "runtime", "verdict")
 
 
 def _checks_table(report: Report, width: int) -> Table:
-    """A table with as many columns as fit without breaking a word."""
+    title = Text(f"{report.model} against the {report.reference}")
     rows = [_row(check) for check in report.checks]
-    content = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True)) if rows else {}
-    needed = {
-        name: 3 + max(cell_len(str(cell)) for cell in (name, *content.get(name, ())))
-        for name in _COLUMNS
-    }
-    room = width - 1 - sum(needed[name] for name in _KEPT)
-    shown = set(_KEPT)
-    for name in _WANTED:
-        if needed[name] <= room:
-            shown.add(name)
-            room -= needed[name]
-    table = Table(
-        title=Text(one_line(f"{report.model} against the {report.reference}")),
-        title_justify="left",
+    return fitted_table(
+        *(_COLUMNS, rows, width), kept=_KEPT, wanted=_WANTED, left=_LEFT, title=title
     )
-    for name in _COLUMNS:
-        if name in shown:
-            table.add_column(name, justify="left" if name in _LEFT else "right")
-    for row in rows:
-        table.add_row(*(c for name, c in zip(_COLUMNS, row, strict=True) if name in shown))
-    return table
 
 
 def _shortened(problems: tuple[str, ...], rest: str, most: int = 4) -> tuple[str, ...]:

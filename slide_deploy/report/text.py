@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from dataclasses import replace
+from datetime import datetime
 
-from slide_deploy.parity.gates import MEANING, GateKind, GateResult
+from slide_deploy.parity.comparison import Comparison
+from slide_deploy.parity.gates import EACH_COMPARISON, MEANING, GateKind, GateResult
 from slide_deploy.types import Fidelity, Verdict
 from slide_deploy.verification.record import Check, Report
 
@@ -14,6 +17,8 @@ __all__ = [
     "FIDELITY_MEANING",
     "VERDICT_WORD",
     "clean",
+    "comparison_text",
+    "date_text",
     "gate_text",
     "gates_text",
     "headline",
@@ -55,6 +60,14 @@ def ratio_text(value: float | None) -> str:
     """An error as a multiple of the noise, with fewer digits the larger it is."""
     size = abs(value or 0.0)
     return number(value, ".1f" if size < 100 else ".0f" if size < 10_000 else ".2e")
+
+
+def date_text(report: Report) -> str:
+    """When the run ended, to the minute, such as 2026-11-25 22:33 UTC; empty in older reports."""
+    try:
+        return f"{datetime.fromisoformat(report.date):%Y-%m-%d %H:%M %Z}".rstrip()
+    except ValueError:
+        return report.date
 
 
 def size_text(size: int) -> str:
@@ -120,6 +133,16 @@ def gates_text(check: Check) -> list[str]:
         f"{MEANING[result.kind]}: {_against_limit(result)} ({_place(result)}{result.basis})"
         for result in check.gates
     ]
+
+
+def comparison_text(check: Check, comparison: Comparison) -> str:
+    """The figure that one output on one probe was judged by, and its limit."""
+    gate = next((result for result in check.gates if result.kind in EACH_COMPARISON), None)
+    if gate is None:  # written before reports had gates
+        return f"{ratio_text(comparison.noise_ratio)} × noise"
+    known = comparison.noise_ratio if gate.kind is GateKind.MAX_ERROR else math.nan
+    measured = comparison.measured.get(gate.kind, known)
+    return _against_limit(replace(gate, measured=measured, passed=measured <= gate.limit))
 
 
 def _place(result: GateResult) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from slide_deploy.errors import MissingLibrary, UsageError
+from slide_deploy.report.fitting import fitted_table
 from slide_deploy.report.text import size_text
 from slide_deploy.utils.staging import staged
 
@@ -21,18 +21,24 @@ __all__ = ["save_chart", "timings_table"]
 CHARTS = (".png", ".svg")
 
 
-def timings_table(found: Benchmark) -> RenderableType:
-    """One row per artifact; ratios are relative to the first."""
-    table = Table()
-    table.add_column("artifact", overflow="fold")
-    table.add_column("runtime")
-    for column in ("batch", "median", "p10 … p90", "images/s", "ratio", "peak memory", "size"):
-        table.add_column(column, justify="right")
-    for timing in found.timings:
-        table.add_row(
+_COLUMNS = (
+    *("artifact", "batch", "threads", "median", "p10 … p90", "images/s", "ratio", "peak memory"),
+    "size",
+)
+_KEPT = ("artifact", "threads", "median", "ratio")
+_WANTED = ("batch", "images/s", "p10 … p90", "peak memory", "size")
+
+
+def timings_table(found: Benchmark, width: int = 160) -> RenderableType:
+    """One row per artifact and number of threads; ratios are to the first, round by round.
+
+    Columns that `width` leaves no room for are left out.
+    """
+    rows = [
+        (
             timing.name,
-            f"{timing.runtime}, {timing.precision}",
             str(timing.batch),
+            str(timing.threads),
             f"{timing.median_ms:.2f} ms",
             f"{timing.p10_ms:.2f} … {timing.p90_ms:.2f}",
             f"{timing.throughput:.1f}",
@@ -40,12 +46,17 @@ def timings_table(found: Benchmark) -> RenderableType:
             size_text(timing.peak_memory_bytes) if timing.peak_memory_bytes else "–",
             size_text(timing.size_bytes),
         )
-    method = (
-        f"{found.threads} threads, {found.warmup} warm-up calls, then {found.rounds} rounds of "
-        f"{found.calls_per_round} calls per artifact. Ratio: to the first artifact, median over "
-        "rounds."
+        for timing in found.timings
+    ]
+    table = fitted_table(_COLUMNS, rows, width, kept=_KEPT, wanted=_WANTED, left=("artifact",))
+    ran = dict.fromkeys(f"{t.name}: {t.runtime}, {t.precision}" for t in found.timings)
+    how = (
+        f"{found.processor}, {found.cores} cores. {found.rounds} rounds of "
+        f"{found.calls_per_round} calls in turn after {found.warmup} to warm up; ratio: to the "
+        "first, median over rounds."
     )
-    return Group(table, Text(method, style="dim"))
+    notes = [Text(f"note: {note}", style="yellow") for note in found.notes]
+    return Group(table, *notes, *(Text(line, style="dim") for line in (*ran, how)))
 
 
 def save_chart(found: Benchmark, path: Path, title: str = "") -> None:
@@ -62,11 +73,12 @@ def save_chart(found: Benchmark, path: Path, title: str = "") -> None:
     medians = [timing.median_ms for timing in timings]
     low = [timing.median_ms - timing.p10_ms for timing in timings]
     high = [timing.p90_ms - timing.median_ms for timing in timings]
-    bars = axes.barh([t.name for t in timings], medians, xerr=[low, high], color="#4c78a8")
+    labels = [f"{t.name}, {t.threads} thread{'' if t.threads == 1 else 's'}" for t in timings]
+    bars = axes.barh(labels, medians, xerr=[low, high], color="#4c78a8")
     axes.bar_label(
         bars, [f" {t.median_ms:.1f} ms  ×{t.ratio:.2f}" for t in timings], padding=6, fontsize=9
     )
-    axes.set_xlabel(f"milliseconds per call, {found.threads} threads (median, p10 … p90)")
+    axes.set_xlabel("milliseconds per call (median, p10 … p90)")
     axes.set_xlim(0, 1.35 * max(timing.p90_ms for timing in timings))
     axes.spines[["top", "right"]].set_visible(False)
     if title:

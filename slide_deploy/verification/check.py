@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +47,20 @@ def check_artifact(
     progress: Progress,
     known: tuple[str, ...] = (),
 ) -> Check:
-    """Check an artifact; `record` is its manifest entry, `known` are problems found before."""
+    """One artifact's verdict; `record` is its manifest entry, `known` problems found before."""
+    begin = time.perf_counter()
+    check = _check(path, reference, record, policy, progress, known)
+    return replace(check, seconds=round(time.perf_counter() - begin, 3))
+
+
+def _check(
+    path: Path,
+    reference: Reference,
+    record: Artifact | None,
+    policy: VerificationPolicy,
+    progress: Progress,
+    known: tuple[str, ...],
+) -> Check:
     runtime = registry.recognise(path)
     precision = record.precision if record else Precision.FLOAT32
     unrun = Check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
@@ -14,7 +15,7 @@ from slide_deploy.parity.gates import GateResult
 from slide_deploy.types import Fidelity, LayerLowering, Verdict
 from slide_deploy.utils.records import Count, Figure, OptionalSha256, read_json, write_json
 
-__all__ = ["FILE_NAME", "Check", "Opinion", "Report", "overall", "read_report"]
+__all__ = ["FILE_NAME", "Check", "Opinion", "Report", "now", "overall", "read_report"]
 
 FILE_NAME = "report.json"
 SCHEMA_VERSION: Final = 1
@@ -43,7 +44,8 @@ class Check:
     `pooled_noise_ratio` and `repeated_noise_ratio` are the pooled and the systematic error divided
     by the noise. `trace` is the error at each block, if it was requested or the check failed;
     `first_bad_block` is the first block whose error exceeds the noise. `details` is the traceback
-    or standard error of a converter or runner that failed.
+    or standard error of a converter or runner that failed. `seconds` is how
+    long the verification took.
     """
 
     target: str
@@ -77,13 +79,16 @@ class Check:
     device: str = ""
     other_precision: tuple[str, ...] = ()
     details: str = ""
+    seconds: Figure | None = None
 
 
 @dataclass(frozen=True)
 class Report:
     """All checks of one run, what they were compared with, and the command to run them again.
 
-    `notes` say what was not verified, or rests on less than usual."""
+    `notes` say what was not verified, or rests on less than usual. `date` is when the run ended, in
+    ISO 8601 with the time zone; empty in older reports.
+    """
 
     verdict: Verdict
     source: SourceRecord
@@ -94,6 +99,7 @@ class Report:
     toolchain: Mapping[str, str]
     schema_version: Literal[1] = SCHEMA_VERSION
     notes: tuple[str, ...] = ()
+    date: str = ""
 
     def save(self, folder: Path) -> None:
         write_json(self, folder / FILE_NAME)
@@ -102,6 +108,11 @@ class Report:
 def read_report(path: Path) -> Report:
     """Read a report.json; ArtifactError if the content is not valid."""
     return read_json(Report, path, SCHEMA_VERSION)
+
+
+def now() -> str:
+    """The date of a report that is made now."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def overall(checks: tuple[Check, ...]) -> Verdict:

@@ -17,7 +17,7 @@ from slide_deploy.utils.hashing import sha256_of
 from slide_deploy.verification.check import check_artifact
 from slide_deploy.verification.folder import existing, listed_artifacts, record_problems
 from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
-from slide_deploy.verification.record import Report, overall
+from slide_deploy.verification.record import Report, now, overall
 
 __all__ = ["verify_recorded"]
 
@@ -65,6 +65,7 @@ def verify_recorded(
         command=command,
         toolchain=toolchain(),
         notes=notes,
+        date=now(),
     )
 
 

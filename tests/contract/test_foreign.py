@@ -57,7 +57,7 @@ def trained(module: torch.nn.Module, scrambled: Any) -> Path:
 def pairs() -> list[str]:
     manifest = find_manifest(Path("out"))
     assert manifest
-    assert manifest.model["family"] == "foreign"
+    assert manifest.model["family"] == "custom"
     return list(manifest.model["config"]["shift_pairs"])
 
 

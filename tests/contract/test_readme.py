@@ -1,7 +1,8 @@
-"""The output in README.md is the output of the command."""
+"""The README shows the output of a real run, and its commands can be pasted."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,3 +29,9 @@ def test_the_readme_shows_a_real_run(run_cli: Callable[..., Any], in_tmp: Path) 
     assert [row.keys() for row in shown] == [row.keys() for row in printed]
     for column in EXACT:
         assert [row[column] for row in shown] == [row[column] for row in printed], column
+
+
+def test_no_page_installs_from_an_index_what_is_on_none() -> None:
+    pages = (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+    command = re.compile("pip install ['\"]?slide-deploy")
+    assert [page.name for page in pages if command.search(page.read_text(encoding="utf-8"))] == []

@@ -147,6 +147,23 @@ def test_light_and_dark_are_two_pages_for_the_eye(browse, tmp_path):
     assert shades["dark"] < 40
 
 
+def test_on_a_phone_verdicts_are_seen_at_once_and_what_scrolls_has_a_shadow(browse, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    folder = Path(os.environ.get("SLIDE_DEPLOY_SCREENSHOTS", tmp_path))
+    picture, page = folder / "report-phone.png", tmp_path / "page.html"
+    page.write_text(render(sample_report()), encoding="utf-8")
+    # A window cannot be as narrow as a phone; a frame in it can.
+    frame = f'<iframe src="{page.as_uri()}" width="390" height="844" style="border:0"></iframe>'
+    browse(f"--screenshot={picture}", "--window-size=500,844", source=frame)
+    with image.open(picture) as shot:
+        red, green, blue = np.asarray(shot.convert("RGB")).astype(int)[:, :390].transpose(2, 0, 1)
+    pink = (red > 240) & (red - green > 12) & (abs(green - blue) < 12)
+    assert pink[:250].sum() > 20_000  # the banner
+    assert pink[500:].sum() > 500  # "FAILED" in the table of artifacts
+    edge = red[500:, 368:382]  # where the table's frame ends
+    assert ((np.diff(edge, axis=1) <= 0).all(axis=1) & (edge[:, 0] - edge[:, -1] > 20)).sum() > 50
+
+
 def test_nothing_sticks_out_of_a_narrow_window(browse, tmp_path):
     # Seen in the picture, as the page runs no scripts: the margin at the right stays empty.
     image = pytest.importorskip("PIL.Image")

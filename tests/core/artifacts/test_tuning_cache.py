@@ -49,11 +49,11 @@ def test_other_shapes_find_nothing(kept) -> None:
     assert load_tuning(one, (TensorSpec("x", (1, 8, 9, 4)),), "onnx", OPTIONS) == {}
 
 
-@pytest.mark.parametrize("changed", ["_processor", "toolchain"])
+@pytest.mark.parametrize("changed", ["processor_name", "toolchain"])
 def test_another_processor_or_runtime_version_finds_nothing(
     kept, changed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = "another" if changed == "_processor" else {"onnxruntime": "0.1"}
+    other = "another" if changed == "processor_name" else {"onnxruntime": "0.1"}
     monkeypatch.setattr(remembering, changed, lambda: other)
     assert load_tuning(kept[0], IMAGE, "onnx", OPTIONS) == {}
 

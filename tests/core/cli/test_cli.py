@@ -299,7 +299,7 @@ def fails_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], Non
     """fails_with(error): `targets` raises it."""
 
     def arrange(error: BaseException) -> None:
-        def fail() -> None:
+        def fail(width: int) -> None:
             raise error
 
         monkeypatch.setattr("slide_deploy.report.targets.targets_table", fail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_a_factory_and_weights_make_a_model(own: Path, factory: str) -> None:
     assert torch.equal(model.module.state_dict()["conv.weight"], stored["conv.weight"])
     assert model.inputs == (TensorSpec("image", (1, 3, 8, 6)),)
     assert model.outputs == (TensorSpec("output", (1, 4, 6, 4)),)
-    assert (model.name, model.family) == ("w", "foreign")
+    assert (model.name, model.family) == ("w", "custom")
     assert model.source.path_name == "w.pth"
     assert model.notes == ("no Slide Attention found: exported unchanged",)
 
@@ -223,6 +224,15 @@ def test_fused_weights_of_no_family_are_not_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_files_hold_no_internal_names(tmp_path: Path) -> None:
+    model = wrap(Returns(lambda a, b: {"map": a, "scores": b}), IMAGE, name="mine")
+    options = slide_deploy.Options(precision="float16")
+    slide_deploy.export(model, "all", tmp_path, options)
+    internal = re.compile(rb"slide_deploy[./]\w+([./]\w+)*[./]_[a-zA-Z]|of_the_user|foreign")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path.name for path in files if internal.search(path.read_bytes())] == []
+
+
 class TwoInputs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -267,7 +277,7 @@ def test_the_command_line_exports_and_inspects_a_model_of_ones_own(own: Path, ru
     assert "no Slide Attention found" in done.out
     seen = run_cli("inspect", *given)
     assert seen.code == 0, seen.err
-    assert "foreign" in seen.out
+    assert "custom" in seen.out
     again = run_cli("verify", "out/w.torchscript", "--against", *given)
     assert again.code == 0, again.err
 

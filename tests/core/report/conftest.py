@@ -53,6 +53,7 @@ def passing(target: str, path: str, ratio: float = 1.5) -> Check:
         operators={f"{target}::Add": 3, f"{target}::MatMul": 2},
         probes=PROBES,
         comparisons=tuple(comparison(probe, ratio) for probe in PROBES),
+        seconds=1.25,
     )
 
 
@@ -63,6 +64,7 @@ def failing(target: str, path: str) -> Check:
         verdict=Verdict.FAIL,
         problems=(f"probe normal, output logits: {problem}",),
         comparisons=(comparison("normal", 8.75e6, problem), comparison("zeros", 1.0)),
+        seconds=2.5,
         second_opinion=Opinion("another 4.5", Verdict.FAIL, 3.5, 8.75e6, -5.0, (problem,)),
         trace=(
             BlockError("layers.0.blocks.0.attn", 4e-7, 4e-7, 1.0, True),
@@ -109,6 +111,7 @@ def report_of(*checks: Check) -> Report:
         checks=checks,
         command="slide-deploy export -t all model.pth",
         toolchain={"python": "3.11.7", "slide-deploy": "0.1.0"},
+        date="2026-11-25T22:33:44+00:00",
     )
 
 

@@ -118,6 +118,9 @@ def test_float16_has_a_chart_in_decibels_against_its_own_limit(sample):
     assert "onnx, normal: 2.5 dB" in source
     assert "2.5 ≤ 10 dB" in text
     assert "gate 10×" not in text
+    assert "3333" not in source
+    assert text.count("2.5 ≤ 10 dB") == 4  # in the table, among the gates, and on both probes
+    assert {">0<", ">2<", ">10<"} <= set(re.findall(">[−0-9]+<", source))
     assert "mil::add sum_3" in text
 
 
@@ -140,6 +143,29 @@ def test_values_that_a_log_axis_cannot_hold_are_drawn_at_its_edges(sample):
 
 def test_a_chart_of_no_rows_is_still_one():
     assert dot_plot("empty", [], [], gate=None).startswith("<svg")
+
+
+def test_the_axis_is_in_decibels_however_large_the_loss(sample):
+    for loss in (-50.0, 0.0, 30.0, 400.0, 5000.0):
+        source = render(sample.report(sample.float16("onnx", "a.onnx", loss)))
+        assert 4 <= len(re.findall('class="grid"', source)) <= 11
+
+
+def test_the_verdict_of_an_artifact_stands_beside_its_target(failed):
+    headers = re.findall('<th scope="col"[^>]*>([^<]*)', render(failed))
+    assert headers[:3] == ["Target", "Verdict", "File"]
+
+
+def test_operators_break_at_their_words(sample):
+    check = replace(sample.passing("onnx", "a.onnx"), operators={"ai.onnx::LayerNormalization": 1})
+    page = render(sample.report(check))
+    assert "ai.<wbr>onnx::<wbr>Layer<wbr>Normalization" in page
+    assert "overflow-wrap: anywhere" not in page.partition(".ops")[2].partition("}")[0]
+
+
+def test_the_page_tells_the_date(passed):
+    assert "2026-11-25 22:33 UTC" in Page(render(passed)).text
+    assert " · " not in Page(render(replace(passed, date=""))).text
 
 
 def test_file_names_break_at_their_words_and_show_no_markup(passed):

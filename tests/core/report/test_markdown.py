@@ -21,6 +21,23 @@ def test_the_verdict_comes_first_and_details_are_folded(failed):
     assert "slide-deploy export -t all model.pth" in text
 
 
+def test_the_first_bad_block_is_named_before_the_table(failed):
+    text = render(failed)
+    assert (
+        text.index("layers.1.blocks.0.mlp") < text.index("8750000 times") < text.index("| target")
+    )
+
+
+def test_each_row_shows_what_it_was_judged_by(sample):
+    text = render(sample.report(sample.float16("onnx", "a.onnx")))
+    assert "| normal | logits | 1.3e-03 | 4.0e-07 | 2.5 ≤ 10 dB | 128 dB |" in text
+    assert "3333" not in text
+
+
+def test_it_tells_the_date(passed):
+    assert "Date: 2026-11-25 22:33 UTC." in render(passed)
+
+
 def test_a_pass_has_no_problems_section(passed):
     text = render(passed)
     assert text.startswith("## ✅ model: passed\n")

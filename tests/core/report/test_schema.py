@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 
@@ -96,5 +97,9 @@ def test_what_export_writes_holds_to_it(tmp_path):
     slide_deploy.export_and_verify(model, ["torchscript"], tmp_path, progress=lambda _: None)
     validate((tmp_path / "report.json").read_text(encoding="utf-8"), REPORT)
     validate((tmp_path / "manifest.json").read_text(encoding="utf-8"), MANIFEST)
-    assert read_report(tmp_path / "report.json").verdict == "pass"
+    report = read_report(tmp_path / "report.json")
+    assert report.verdict == "pass"
+    age = datetime.now(UTC) - datetime.fromisoformat(report.date)
+    assert age < timedelta(minutes=10)
+    assert all(check.seconds and check.seconds > 0 for check in report.checks)
     assert "<title>micro_ema: passed" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -24,6 +24,19 @@ def test_ratio_text(value, shown):
     assert text.ratio_text(value) == shown
 
 
+@pytest.mark.parametrize(
+    ("date", "shown"),
+    [("2026-11-25T22:33:44+00:00", "2026-11-25 22:33 UTC"), ("", ""), ("today", "today")],
+)
+def test_date_text(passed, date, shown):
+    assert text.date_text(replace(passed, date=date)) == shown
+
+
+def test_a_comparison_of_a_report_without_gates_is_told_in_noise(sample):
+    check = replace(sample.passing("onnx", "a.onnx"), gates=())
+    assert text.comparison_text(check, check.comparisons[0]) == "1.5 × noise"
+
+
 def test_clean_leaves_nothing_that_utf8_or_xml_cannot_hold():
     everything = "".join(map(chr, range(0x110000)))
     kept = text.clean(everything)
