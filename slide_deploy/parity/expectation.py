@@ -119,7 +119,8 @@ def _one(arrays: Mapping[str, np.ndarray], index: int) -> Expectation:
     for name, figures in named("noise").items():
         floor, rms, error, snr, *systematic = map(float, figures)  # earlier versions wrote four
         rendered = (None, None) if np.isnan(error) else (error, snr)
-        noise[name] = Noise(floor, rms, *rendered, *systematic, operators=operators.get(name, {}))
+        recurring = systematic[0] if systematic else 0.0
+        noise[name] = Noise(floor, rms, *rendered, recurring, operators.get(name, {}))
     references = named("reference")
     if not references or references.keys() != noise.keys():
         raise ValueError("references and noise do not name the same outputs")

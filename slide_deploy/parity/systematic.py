@@ -35,8 +35,8 @@ def recurring_power(errors: Sequence[np.ndarray]) -> float:
     if not np.isfinite(flat).all():
         return float("inf")
     copies, values = flat.shape
-    together = float(np.square(flat.sum(axis=0)).sum() - np.square(flat).sum())
-    return together / (copies * (copies - 1) * values)
+    together = np.square(flat.sum(axis=0)).sum() - np.square(flat).sum()
+    return float(together / (copies * (copies - 1) * values))
 
 
 def systematic_ratios(

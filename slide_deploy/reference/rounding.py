@@ -49,7 +49,7 @@ class RandomRounding(TorchDispatchMode):
     u = 2⁻²⁴ and ξ uniform in ±1, as if it had been rounded once more in a random direction."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         generator = torch.Generator().manual_seed(seed)
         # Drawing anew for each of a model's million results would take longer than the model.
         self.factors = 1 + UNIT_ROUNDOFF * (2 * torch.rand(2 * TABLE, generator=generator) - 1)
@@ -76,7 +76,7 @@ class OperatorErrors(TorchDispatchMode):
     smooth over its argument as a runtime's polynomial. `met` tells whether any of them ran."""
 
     def __init__(self, function: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.function = function
         self.met = False
 
