@@ -118,9 +118,15 @@ def _one(arrays: Mapping[str, np.ndarray], index: int) -> Expectation:
     noise = {}
     for name, figures in named("noise").items():
         floor, rms, error, snr, *systematic = map(float, figures)  # earlier versions wrote four
-        rendered = (None, None) if np.isnan(error) else (error, snr)
-        recurring = systematic[0] if systematic else 0.0
-        noise[name] = Noise(floor, rms, *rendered, recurring, operators.get(name, {}))
+        own = not np.isnan(error)
+        noise[name] = Noise(
+            floor=floor,
+            rms=rms,
+            scheme_error=error if own else None,
+            scheme_snr_db=snr if own else None,
+            systematic=systematic[0] if systematic else 0.0,
+            operators=operators.get(name, {}),
+        )
     references = named("reference")
     if not references or references.keys() != noise.keys():
         raise ValueError("references and noise do not name the same outputs")
