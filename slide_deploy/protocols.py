@@ -98,6 +98,8 @@ class Runtime:
     `recognises` tells from the path alone. `standard_domains` are the operator domains
     that the vendor's runtime implements itself: anything else is a custom kernel.
     `open_second` opens the artifact in an independent implementation, `second_opinion`.
+    `loses_nan` are the operators that may answer NaN with a number; None where the runtime promises
+    nothing of NaN, which is then not judged.
     """
 
     target: str
@@ -109,3 +111,4 @@ class Runtime:
     standard_domains: frozenset[str]
     second_opinion: str = ""
     open_second: Callable[[Path], Session] | None = None
+    loses_nan: frozenset[str] | None = None
