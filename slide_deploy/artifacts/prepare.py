@@ -62,7 +62,10 @@ def preparer(
         if lowerings not in captures:
             sizes = free.steps if free else {}
             capture = Capture(module, inputs, outputs, metadata, sizes)
-            captures[lowerings] = replace(capture, module=model.finish(capture))
+            capture = replace(capture, module=model.finish(capture))
+            if free:
+                capture.check_sizes()
+            captures[lowerings] = capture
         return PreparedModel(captures[lowerings], layers)
 
     return prepare

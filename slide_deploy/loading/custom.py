@@ -10,6 +10,7 @@ import copy
 import hashlib
 import importlib
 import operator
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from slide_deploy.loading.custom_outputs import (
     output_specs,
 )
 from slide_deploy.loading.loader import Model
+from slide_deploy.loading.value_ranges import embedding_rows, with_value_ranges
 from slide_deploy.types import TensorSpec
 from slide_deploy.utils.text import first_line, first_names
 
@@ -90,9 +92,9 @@ def wrap(
 ) -> Model:
     """Any module as a Model; the module itself stays as it is, and is the reference.
 
-    `inputs` are those of one image: each has the batch of 1 as its first dimension. Outputs
-    are found by running the module once. Raises UsageError where it does not run on `inputs`,
-    or gives anything but float32 tensors with a batch.
+    `inputs` are those of one image: each has the batch of 1 as its first dimension. Outputs, and
+    the integers that an embedding takes, are found by running the module once. Raises UsageError
+    where it does not run on `inputs`, or gives anything but float32 tensors with a batch.
     """
     specs = tuple(inputs)
     _check_inputs(specs)
@@ -100,7 +102,9 @@ def wrap(
     if next(own.parameters(), None) is None:
         raise UsageError(f"{name} has no weights", "there is nothing to export: give a model")
     example = Capture(own, specs, (), {}).example
-    value = _run(own, example, specs)
+    with embedding_rows(own, example) as rows:
+        value = _run(own, example, specs)
+    specs, ranges = with_value_ranges(specs, rows)
     named = list(named_tensors(value, ""))
     nested = not isinstance(value, Tensor) and not is_flat(value)
     if nested:
@@ -118,22 +122,28 @@ def wrap(
         inputs=specs,
         outputs=outputs,
         fused=False,
-        notes=told or ("no Slide Attention found: exported as it is",),
+        notes=(*(told or ("no Slide Attention found: exported as it is",)), *ranges),
         merge=partial(_merged, example=example),
         finish=partial(_finished, nested=nested),
     )
 
 
 def parse_input(text: str) -> TensorSpec:
-    """ "name:1x3x224x224[:dtype]" as a spec; UsageError where it cannot be read so."""
-    name, _, rest = text.partition(":")
-    shape, _, dtype = rest.partition(":")
+    """ "name:1x3x224x224[:dtype[:low..high]]" as a spec; UsageError where it cannot be read so."""
+    name, shape, dtype, span = (*text.split(":", 3), "", "", "")[:4]
     sizes = shape.lower().split("x")
-    if not name.isidentifier() or not all(s.isascii() and s.isdigit() for s in sizes):
+    ends = re.fullmatch(r"(-?\d{1,18})\.\.(-?\d{1,18})", span, re.ASCII)
+    if (
+        not name.isidentifier()
+        or not all(s.isascii() and s.isdigit() for s in sizes)
+        or (text.count(":") > 2 and not ends)
+    ):
         raise UsageError(
-            f"--input expects name:shape[:dtype], got {text[:60]!r}", "such as image:1x3x224x224"
+            f"--input expects name:shape[:dtype[:low..high]], got {text[:60]!r}",
+            "such as image:1x3x224x224, or ids:1x8:int64:0..99 for integers from 0 to 99",
         )
-    spec = TensorSpec(name, tuple(map(int, sizes)), dtype or "float32")
+    value_range = (int(ends[1]), int(ends[2])) if ends else None
+    spec = TensorSpec(name, tuple(map(int, sizes)), dtype or "float32", value_range)
     _check_inputs((spec,))
     return spec
 
@@ -190,6 +200,12 @@ def _check_inputs(inputs: tuple[TensorSpec, ...]) -> None:
         if spec.dtype not in DTYPES:
             raise UsageError(
                 f"input {spec.name} cannot be {spec.dtype}", f"known: {', '.join(DTYPES)}"
+            )
+        low, high = spec.value_range or (0, 1)
+        if low > high or (spec.value_range and spec.dtype == "float32"):
+            raise UsageError(
+                f"input {spec.name} ({spec.dtype}) has no range {low}..{high}",
+                "give the smallest and the largest integer, such as ids:1x8:int64:0..99",
             )
 
 
