@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,12 +33,13 @@ from slide_deploy.artifacts.prepare import (
 )
 from slide_deploy.artifacts.write import require, save_golden, save_manifest, write_artifact
 from slide_deploy.errors import CheckpointError, ConversionError, MissingLibrary, SlideDeployError
-from slide_deploy.loading.dynamic_size import sized
 from slide_deploy.loading.loader import Model
+from slide_deploy.loading.probes import drawn_probes, is_judged, recorded_probes
 from slide_deploy.packaging.preprocessing import prepare
 from slide_deploy.parity.expectation import Expectation
-from slide_deploy.parity.probes import Probe, image_probes, make_probes
-from slide_deploy.reference import block_references, expectations
+from slide_deploy.parity.fresh_probes import nan_probe, new_seed
+from slide_deploy.parity.probes import Probe
+from slide_deploy.reference import block_references, expectations, run_module, without_luck
 from slide_deploy.report.formats import save_reports
 from slide_deploy.types import (
     DynamicAxes,
@@ -59,9 +60,6 @@ from slide_deploy.verification.recorded import record_problems
 __all__ = ["export", "export_and_verify", "reference_of", "verify"]
 
 DEFAULTS, CALIBRATED = Options(), VerificationPolicy()
-
-# A batch that is neither 1 nor what models are traced with.
-OTHER_BATCH = 3
 
 Prepare = Callable[[str], PreparedModel]
 
@@ -104,14 +102,16 @@ def verify(
     images: Sequence[np.ndarray] = (),
     progress: Progress = silent,
     command: str = "",
+    seed: int | None = None,
 ) -> Report:
     """Hold artifacts on disk against `model`, the unfused reference, each in a fresh process.
 
     The manifest beside an artifact, where there is one, must agree with file and model. A
     folder that export wrote stands for all of its artifacts. `images` (each (C, H, W)) become
-    probes of their own.
+    probes of their own. `seed` repeats the fresh probes of an earlier report.
     """
-    reference = reference_of(model, progress, tuple(images))
+    seed = new_seed() if seed is None else seed
+    reference = reference_of(model, progress, tuple(images), seed=seed)
     given = [artifacts] if isinstance(artifacts, (str, Path)) else artifacts
     checks = []
     for path in (found for place in given for found in _artifacts_at(Path(place))):
@@ -135,26 +135,29 @@ def export_and_verify(
     baseline: Report | None = None,
     progress: Progress = silent,
     command: str = "",
+    seed: int | None = None,
 ) -> Report:
     """Export and verify, writing artifacts, `manifest.json`, golden vectors and reports.
 
     Takes targets as `export` does, and raises UsageError as it does. One target's trouble does
     not stop the others: it becomes a failed check, or one that did not run. What is worse than
     in `baseline`, an earlier report, fails too. Artifacts are verified where they were staged,
-    then take their places together.
+    then take their places together. `seed` repeats the fresh probes of an earlier report.
     """
     output = Path(output)
     wanted = options_by_target(registry.resolve_targets(targets), options)
     options = next(iter(wanted.values()))  # what targets share is the same in all
     size_of = size_of_model(model)
     prepare = preparer(model, options, size_of)
-    reference = reference_of(model, progress, tuple(images), size_of=size_of)
+    seed = new_seed() if seed is None else seed
+    reference = reference_of(model, progress, tuple(images), size_of=size_of, seed=seed)
     artifacts: list[Artifact] = []
     checks: list[Check | Future[Check]] = []
     with staged_folder(output) as scratch:
         # Converters use one core: the reference and the artifacts already written the other.
         with _sharing_cores(), ThreadPoolExecutor(max_workers=2) as background:
-            background.submit(reference.expect, options.dynamic_axes, options.precision)
+            for run in (reference.expect, reference.fresh):
+                background.submit(run, options.dynamic_axes, options.precision)
             for target, own in wanted.items():
                 progress(f"exporting {registry.exporter(target).title}")
                 try:
@@ -200,10 +203,12 @@ def reference_of(
     images: tuple[np.ndarray, ...] = (),
     *,
     size_of: SizeOf | None = None,
+    seed: int | None = None,
 ) -> Reference:
     """The reference that artifacts of a model are compared with.
 
-    The model runs once per dynamic axes and precision, when they are first asked for.
+    The model runs once per dynamic axes and precision, when they are first asked for. Fresh
+    probes are drawn from `seed`; None leaves them out.
     """
     kind = "fused" if model.fused else "unfused"
     size_of = size_of or size_of_model(model)
@@ -221,18 +226,29 @@ def reference_of(
 
     def expect(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
         with one_at_a_time:
-            return run(axes, precision)
+            return run(axes, precision, None)
+
+    def fresh(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
+        if seed is None:
+            return ()
+        recorded = expect(axes, precision)
+        with one_at_a_time:
+            found = run(axes, precision, seed)
+        return without_luck((*recorded, *found))[len(recorded) :]
 
     @cache
-    def run(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
-        return expectations(
+    def run(axes: DynamicAxes, precision: str, drawn: int | None) -> tuple[Expectation, ...]:
+        found = expectations(
             model.module,
             model.outputs,
-            _probes(model, axes, images, size_of),
+            recorded_probes(model, axes, images, size_of)
+            if drawn is None
+            else drawn_probes(model, axes, drawn, size_of),
             precision=precision,
             on_probe=lambda name: progress(f"running the reference: {name}"),
             prepare=prepared,
         )
+        return tuple(filter(is_judged, found))
 
     return Reference(
         name=model.name,
@@ -243,28 +259,22 @@ def reference_of(
         blocks=lambda inputs, precision: block_references(
             model.module, model.block_names(model.module), prepared(inputs), precision
         ),
+        fresh=fresh,
+        nan=cache(lambda axes: _with_nan(model, recorded_probes(model, axes, (), size_of)[0])),
+        seed=seed,
     )
 
 
-def _probes(
-    model: Model, axes: DynamicAxes, images: tuple[np.ndarray, ...], size_of: SizeOf
-) -> tuple[Probe, ...]:
-    batch = axes.batch if isinstance(axes.batch, int) else 1
-    probes = make_probes(tuple(with_batch(spec, batch) for spec in model.inputs))
-
-    def again(inputs: Iterable[TensorSpec], name: str, why: str) -> Probe:
-        first = make_probes(tuple(inputs))[0]
-        return replace(first, name=f"{first.name}, {name}", why=why)
-
-    if not isinstance(axes.batch, int):
-        others = (with_batch(spec, OTHER_BATCH) for spec in model.inputs)
-        probes += (again(others, f"batch of {OTHER_BATCH}", "a free batch is really free"),)
-    if axes.any_size:
-        size = size_of().other
-        others = (with_batch(sized(spec, size), batch) for spec in model.inputs)
-        why = "free height and width are really free"
-        probes += (again(others, "x".join(map(str, size)), why),)
-    return (*probes, *image_probes(model.inputs, images, batch))
+def _with_nan(model: Model, probe: Probe) -> Expectation | None:
+    """What the model, in float32, makes of a probe with a NaN; None where it takes none."""
+    if (asked := nan_probe(probe)) is None:
+        return None
+    try:
+        inputs = prepare(model.preprocessing, asked.inputs)
+        outputs = run_module(model.module, model.outputs, inputs)
+    except Exception:  # the user's own forward may refuse it
+        return None
+    return Expectation(asked.name, asked.why, asked.inputs, outputs, {})
 
 
 def _write(
@@ -282,6 +292,12 @@ def _record(
         expected = reference.expect(dynamic_axes_of(artifacts[0].inputs), artifacts[0].precision)
         artifacts = save_golden(artifacts, expected, scratch, model.name)
     return save_manifest(model, artifacts, scratch, output)
+
+
+def _repeating(command: str, seed: int | None) -> str:
+    """The command that draws the same probes."""
+    told = seed is None or not command or "--seed" in command
+    return command if told else f"{command} --seed {seed}"
 
 
 def _artifacts_at(path: Path) -> list[Path]:
@@ -322,6 +338,7 @@ def _report(reference: Reference, checks: tuple[Check, ...], command: str) -> Re
         model=reference.name,
         reference=reference.reference,
         checks=checks,
-        command=command,
+        command=_repeating(command, reference.seed),
         toolchain=toolchain(),
+        seed=reference.seed,
     )

@@ -19,7 +19,7 @@ from slide_deploy.parity.probes import Probe
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import Precision, TensorSpec
 
-__all__ = ["block_references", "expectations", "run_module"]
+__all__ = ["block_references", "expectations", "run_module", "without_luck"]
 
 Prepare = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
@@ -58,10 +58,10 @@ def expectations(
             for name, reference in references.items()
         }
         found.append(Expectation(probe.name, probe.why, probe.inputs, references, noise))
-    return _without_luck(tuple(found))
+    return without_luck(tuple(found))
 
 
-def _without_luck(found: tuple[Expectation, ...]) -> tuple[Expectation, ...]:
+def without_luck(found: tuple[Expectation, ...]) -> tuple[Expectation, ...]:
     """Raise noise that is far below the typical one of an output with few values."""
 
     def steady(name: str, reference: np.ndarray, noise: Noise) -> Noise:

@@ -18,11 +18,13 @@ def verify(
     weights: cli.WeightsOption = None,
     image_size: cli.ImageSize = None,
     features: cli.Features = False,
+    precision: cli.ExpectedPrecision = None,
     atol: cli.Atol = None,
     rtol: cli.Rtol = None,
     thorough: cli.Thorough = False,
     trace: cli.Trace = False,
     images: cli.Images = None,
+    seed: cli.Seed = None,
     baseline: cli.Baseline = None,
     report: cli.Reports = None,
     as_json: cli.AsJson = False,
@@ -32,14 +34,15 @@ def verify(
     """Prove artifacts on disk against their checkpoint, or against recorded golden vectors."""
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before = read_baseline(baseline)
-    policy = make_policy(atol, rtol, thorough=thorough, trace=trace)
+    policy = make_policy(atol, rtol, precision, thorough=thorough, trace=trace)
     notes: tuple[str, ...] = ()
     with reporting.progress() as progress:
         if against is None:
-            if weights or image_size or features or images or trace or factory or inputs:
+            given = (weights, image_size, features, images, trace, factory, inputs)
+            if any(given) or seed is not None:
                 raise UsageError(
-                    "--model, --input, --weights, --image-size, --features, --images and --trace "
-                    "need the checkpoint",
+                    "--model, --input, --weights, --image-size, --features, --images, --seed and "
+                    "--trace need the checkpoint",
                     "add --against model.pth",
                 )
             from slide_deploy.verification.recorded import verify_recorded
@@ -58,6 +61,7 @@ def verify(
                 images=load_images(images, loaded),
                 progress=progress,
                 command=command_line(),
+                seed=seed,
             )
     if before is not None:
         from slide_deploy.verification.baseline import regressions

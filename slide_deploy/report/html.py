@@ -51,6 +51,7 @@ def render(report: Report) -> str:
     page = environment.from_string(source).render(
         report=report,
         headline=words.headline(report),
+        probes=words.probes_text(report),
         word=words.VERDICT_WORD,
         meaning=words.FIDELITY_MEANING,
         items=items,

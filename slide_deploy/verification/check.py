@@ -28,6 +28,7 @@ from slide_deploy.verification.judge import (
     comparison_problems,
     judge,
 )
+from slide_deploy.verification.not_a_number import nan_problems
 from slide_deploy.verification.record import Check, Opinion
 from slide_deploy.verification.runner import RunResult, read_artifact, trace_artifact
 
@@ -47,7 +48,7 @@ def check_artifact(
 ) -> Check:
     """One artifact's verdict; `record` is its manifest entry, `known` problems found before."""
     runtime = registry.recognise(path)
-    precision = record.precision if record else Precision.FLOAT32
+    precision = policy.precision or (record.precision if record else Precision.FLOAT32)
     unrun = Check(
         target=runtime.target,
         path=path.name,
@@ -62,10 +63,14 @@ def check_artifact(
     except MissingLibrary as error:
         return replace(unrun, verdict=Verdict.NOT_RUN, problems=(str(error),))
     try:
-        axes, precision = _identify(path, runtime, record, progress)
+        precision = scheme_named(precision).name
+        axes = _identify(path, runtime, record, precision, progress)
         unrun = replace(unrun, precision=precision)
-        expected = reference.expect(axes, precision)
-        feeds = {expectation.probe: dict(expectation.inputs) for expectation in expected}
+        recorded = reference.expect(axes, precision)
+        expected = (*recorded, *reference.fresh(axes, precision))
+        nan = None if runtime.loses_nan is None else reference.nan(axes)
+        asked = (*expected, nan) if nan else expected
+        feeds = {expectation.probe: dict(expectation.inputs) for expectation in asked}
         progress(f"verifying {path.name}: running it")
         result = read_artifact(runtime.target, path, feeds)
     except (ArtifactError, UsageError) as error:
@@ -78,9 +83,11 @@ def check_artifact(
     judgement = judge(result, expected, reference, axes, precision, policy)
     check = _judged(unrun, result, expected, judgement, policy)
     check = replace(check, lowering=record.lowering if record else ())
+    lost, notes = nan_problems(nan, result, runtime.loses_nan)
+    check = replace(check, problems=(*check.problems, *lost), notes=notes)
     if runtime.second_opinion and (policy.thorough or size_of(path) < SMALL_ARTIFACT):
         progress(f"verifying {path.name}: running it on {runtime.second_opinion}")
-        check = _with_second_opinion(check, runtime, path, expected, policy)
+        check = _with_second_opinion(check, runtime, path, recorded, policy)
     if reference.blocks and (policy.trace or judgement.numbers_differ):
         progress(f"verifying {path.name}: tracing its blocks")
         worst = max(judgement.comparisons, key=lambda c: c.noise_ratio)
@@ -91,15 +98,25 @@ def check_artifact(
 
 
 def _identify(
-    path: Path, runtime: Runtime, record: Artifact | None, progress: Progress
-) -> tuple[DynamicAxes, str]:
-    """Dynamic axes and precision, from the manifest or from the file itself."""
+    path: Path, runtime: Runtime, record: Artifact | None, precision: str, progress: Progress
+) -> DynamicAxes:
+    """Dynamic axes, from the manifest or from the file itself.
+
+    The gates are those of `precision`, never of what the file holds: ArtifactError where it was
+    made at another one.
+    """
     if record is not None:
-        axes = axes_of(record.inputs, "the manifest's record")
-        return axes, scheme_named(record.precision).name
-    progress(f"verifying {path.name}: reading its inputs")
-    bare = read_artifact(runtime.target, path, {})
-    return axes_of(bare.inputs, path.name), scheme_of(bare.weight_type).name
+        made, axes = scheme_named(record.precision), axes_of(record.inputs, "the manifest's record")
+    else:
+        progress(f"verifying {path.name}: reading its inputs")
+        bare = read_artifact(runtime.target, path, {})
+        made, axes = scheme_of(bare.weight_type), axes_of(bare.inputs, path.name)
+    if made.name != precision:
+        raise ArtifactError(
+            f"{path.name} is {made.name}, but {precision} was asked for",
+            f"pass --precision {made.short_name} if that is what you exported",
+        )
+    return axes
 
 
 def _judged(

@@ -20,6 +20,7 @@ from slide_deploy.parity.comparison import (
 )
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.gates import Gate, GateKind, GateResult
+from slide_deploy.parity.probes import PIXELS
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import DynamicAxes, TensorSpec
 from slide_deploy.verification.interface import interface_problems
@@ -44,7 +45,8 @@ Progress = Callable[[str], None]
 class Reference:
     """What artifacts are compared with. `specs` gives inputs and outputs of an artifact with such
     dynamic axes, `expect` the expectations for it at a precision; `reference` says in words what
-    they are. `blocks` gives the model's blocks on one input, where there is a model."""
+    they are. Where there is a model, `fresh` gives expectations for probes drawn from `seed`, `nan`
+    what the model makes of a NaN, and `blocks` the model's blocks on one input."""
 
     name: str
     source: SourceRecord
@@ -52,14 +54,19 @@ class Reference:
     specs: Callable[[DynamicAxes], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]
     expect: Callable[[DynamicAxes, str], tuple[Expectation, ...]]
     blocks: Callable[[Inputs, str], tuple[BlockReference, ...]] | None = None
+    fresh: Callable[[DynamicAxes, str], tuple[Expectation, ...]] = lambda axes, precision: ()
+    nan: Callable[[DynamicAxes], Expectation | None] = lambda axes: None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
 class VerificationPolicy:
-    """How to judge: a user's own tolerance, a second opinion on artifacts of any size, and
-    the error over the blocks also where nothing failed."""
+    """How to judge: a user's own tolerance, the precision that artifacts must have (None: the
+    manifest's, without one float32), a second opinion on artifacts of any size, and the error over
+    the blocks also where nothing failed."""
 
     tolerance: Tolerance | None = None
+    precision: str | None = None
     thorough: bool = False
     trace: bool = False
 
@@ -93,7 +100,8 @@ def judge(
     """Hold what an artifact did against what it must do."""
     gates = policy.gates(precision)
     comparisons = compare_all(expected, result, precision, policy)
-    pooled = pooled_ratios(expected, result.outputs)
+    # What raw pixels do to a model is so rough that it would hide the other probes.
+    pooled = pooled_ratios(tuple(e for e in expected if e.probe != PIXELS), result.outputs)
     systematic = systematic_ratios(expected, result.outputs)
     differing = (
         *comparison_problems(comparisons),

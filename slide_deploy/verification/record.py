@@ -43,7 +43,8 @@ class Check:
     `pooled_noise_ratio` is error / noise over all probes, `repeated_noise_ratio` that of the
     systematic error (both root mean square). `trace` is the error over the blocks, where it was
     asked for or the check failed; `first_bad_block` is the first block whose error exceeds the
-    noise. `details` is the traceback or standard error of a converter or runner that failed.
+    noise. `notes` say what was not judged, and why. `details` is the traceback or standard error
+    of a converter or runner that failed.
     """
 
     target: str
@@ -77,11 +78,15 @@ class Check:
     device: str = ""
     other_precision: tuple[str, ...] = ()
     details: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of one run, what they were compared with, and the command to run them again."""
+    """All checks of one run, what they were compared with, and the command to run them again.
+
+    `seed` is what the fresh probes were drawn from; None where all probes were known before.
+    """
 
     verdict: Verdict
     source: SourceRecord
@@ -90,6 +95,7 @@ class Report:
     checks: tuple[Check, ...]
     command: str
     toolchain: Mapping[str, str]
+    seed: Count | None = None
     schema_version: Literal[1] = SCHEMA_VERSION
 
     def save(self, folder: Path) -> None:
