@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
-import torch
 
 from slide_deploy import registry
 from slide_deploy.artifacts.manifest import (
@@ -50,6 +47,7 @@ from slide_deploy.types import (
     silent,
     with_batch,
 )
+from slide_deploy.utils.cores import sharing_cores
 from slide_deploy.utils.staging import staged_folder
 from slide_deploy.verification.baseline import regressions
 from slide_deploy.verification.check import check_artifact
@@ -155,7 +153,7 @@ def export_and_verify(
     checks: list[Check | Future[Check]] = []
     with staged_folder(output) as scratch:
         # Converters use one core: the reference and the artifacts already written the other.
-        with _sharing_cores(), ThreadPoolExecutor(max_workers=2) as background:
+        with sharing_cores(), ThreadPoolExecutor(max_workers=2) as background:
             for run in (reference.expect, reference.fresh):
                 background.submit(run, options.dynamic_axes, options.precision)
             for target, own in wanted.items():
@@ -178,23 +176,6 @@ def export_and_verify(
             report = regressions(report, baseline)
         save_reports(report, scratch)
     return report
-
-
-@contextmanager
-def _sharing_cores() -> Iterator[None]:
-    """Let the reference run beside converters, which hold Python's lock for seconds.
-
-    It asks for the lock at each of a thousand small operators: waiting the usual 5 ms for each
-    made it four times as slow, and so did a second torch thread without a core of its own.
-    """
-    threads, interval = torch.get_num_threads(), sys.getswitchinterval()
-    torch.set_num_threads(max(1, threads // 2))
-    sys.setswitchinterval(1e-4)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        sys.setswitchinterval(interval)
 
 
 def reference_of(
@@ -221,34 +202,15 @@ def reference_of(
         )
         return inputs, outputs
 
-    one_at_a_time = Lock()
-    prepared = partial(prepare, model.preprocessing)
-
-    def expect(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
-        with one_at_a_time:
-            return run(axes, precision, None)
+    lock = Lock()
+    expect = _running(model, progress, lock, lambda a: recorded_probes(model, a, images, size_of))
+    draw = _running(model, progress, lock, lambda a: drawn_probes(model, a, seed or 0, size_of))
 
     def fresh(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
         if seed is None:
             return ()
         recorded = expect(axes, precision)
-        with one_at_a_time:
-            found = run(axes, precision, seed)
-        return without_luck((*recorded, *found))[len(recorded) :]
-
-    @cache
-    def run(axes: DynamicAxes, precision: str, drawn: int | None) -> tuple[Expectation, ...]:
-        found = expectations(
-            model.module,
-            model.outputs,
-            recorded_probes(model, axes, images, size_of)
-            if drawn is None
-            else drawn_probes(model, axes, drawn, size_of),
-            precision=precision,
-            on_probe=lambda name: progress(f"running the reference: {name}"),
-            prepare=prepared,
-        )
-        return tuple(filter(is_judged, found))
+        return without_luck((*recorded, *draw(axes, precision)))[len(recorded) :]
 
     return Reference(
         name=model.name,
@@ -257,12 +219,39 @@ def reference_of(
         specs=specs,
         expect=expect,
         blocks=lambda inputs, precision: block_references(
-            model.module, model.block_names(model.module), prepared(inputs), precision
+            model.module,
+            model.block_names(model.module),
+            prepare(model.preprocessing, inputs),
+            precision,
         ),
         fresh=fresh,
         nan=cache(lambda axes: _with_nan(model, recorded_probes(model, axes, (), size_of)[0])),
         seed=seed,
     )
+
+
+def _running(
+    model: Model, progress: Progress, lock: Lock, probes: Callable[[DynamicAxes], tuple[Probe, ...]]
+) -> Callable[[DynamicAxes, str], tuple[Expectation, ...]]:
+    """What the model makes of `probes`: it runs when first asked, one at a time."""
+
+    @cache
+    def run(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
+        found = expectations(
+            model.module,
+            model.outputs,
+            probes(axes),
+            precision=precision,
+            on_probe=lambda name: progress(f"running the reference: {name}"),
+            prepare=partial(prepare, model.preprocessing),
+        )
+        return tuple(filter(is_judged, found))
+
+    def run_alone(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
+        with lock:
+            return run(axes, precision)
+
+    return run_alone
 
 
 def _with_nan(model: Model, probe: Probe) -> Expectation | None:

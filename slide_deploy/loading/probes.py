@@ -58,7 +58,8 @@ def is_judged(expected: Expectation) -> bool:
     """Whether a probe says something of an artifact: raw pixels do where rounding leaves three
     digits of what the model makes of them."""
     return expected.probe != PIXELS or all(
-        noise.rms <= 1e-3 * float(np.sqrt(np.square(expected.references[name]).mean()))
+        np.isfinite(noise.rms)
+        and noise.rms <= 1e-3 * float(np.sqrt(np.square(expected.references[name]).mean()))
         and (noise.scheme_snr_db is None or noise.scheme_snr_db > 20)
         for name, noise in expected.noise.items()
     )
