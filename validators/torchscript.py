@@ -35,7 +35,10 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     about = json.loads(extra[ABOUT])
     inputs, outputs = (tuple(map(_spec, about[side])) for side in ("inputs", "outputs"))
 
-    modes = iter((torch.no_grad, torch.enable_grad))
+    graph = module.inlined_graph
+    violations = tuple(dict.fromkeys(_violations(module, graph)))
+    # What is refused by name needs no other sign.
+    modes = iter(() if violations else (torch.no_grad, torch.enable_grad))
 
     def run(feeds: Arrays) -> dict[str, np.ndarray]:
         made = _run(module, inputs, outputs, feeds, torch.inference_mode)
@@ -45,7 +48,6 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
                 raise ArtifactError(f"{path.name} answers otherwise in {mode.__name__} mode")
         return made
 
-    graph = module.inlined_graph
     half = _mostly_half(module, graph)
     return Session(
         inputs=inputs,
@@ -55,7 +57,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         runtime=f"torch {torch.__version__.split('+')[0]} TorchScript",
         values=lambda feeds: _values(graph, [feeds[spec.name] for spec in inputs]),
         precision="float16" if half else "float32",
-        violations=tuple(dict.fromkeys(_violations(module, graph))),
+        violations=violations,
         weight_type="float16" if half else "float32",
         compute_type="float16" if half else "float32",
         device="CPU",
@@ -70,7 +72,7 @@ def _run(
     with mode():
         values = module(*(torch.from_numpy(feeds[spec.name]) for spec in inputs))
     values = (values,) if isinstance(values, torch.Tensor) else values
-    return {spec.name: value.numpy() for spec, value in zip(outputs, values, strict=True)}
+    return {s.name: value.detach().numpy() for s, value in zip(outputs, values, strict=True)}
 
 
 def _mostly_half(module: Any, graph: Any) -> bool:

@@ -289,12 +289,24 @@ class Gradients(Around):
         return self.honest(x)
 
 
+class Leaf(Around):
+    """One that tells the mode by what no list of operators holds."""
+
+    def __init__(self, honest: Any) -> None:
+        super().__init__(honest)
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.honest(x) * float((x * self.weight).is_leaf)
+
+
 @pytest.mark.parametrize(
     ("attack", "told"),
     [
         (Training, "it was saved in training mode"),
         (Counting, "aten::add_ changes what the file stores: it keeps state"),
-        (Gradients, "lone.torchscript answers otherwise in enable_grad mode"),
+        (Gradients, "aten::is_grad_enabled makes the answer depend on a mode"),
+        (Leaf, "lone.torchscript answers otherwise in enable_grad mode"),
     ],
 )
 def test_torchscript_with_state_or_modes_fails_by_name(

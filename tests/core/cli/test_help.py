@@ -75,7 +75,7 @@ def test_each_default_is_shown(
 
 
 def test_no_markup_is_left_or_eaten(help_of: Callable[[str], str]) -> None:
-    assert "NAME:SHAPE[:DTYPE]" in help_of("export")
+    assert "NAME:SHAPE[:DTYPE[:LOW..HIGH]]" in help_of("export")
     assert all("\\[" not in help_of(command) for command in COMMANDS)
 
 
