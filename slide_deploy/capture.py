@@ -87,15 +87,6 @@ class Capture:
                 ) from error
             raise
 
-    def check_sizes(self) -> None:
-        """Raise UsageError, before any conversion, where `program` would find a size fixed."""
-        try:
-            _ = self.program
-        except UsageError:
-            raise
-        except Exception:
-            return  # some exporters trace what torch.export cannot read
-
     @cached_property
     def traced(self) -> Any:
         """The TorchScript trace of the module, a `torch.jit.ScriptModule`."""

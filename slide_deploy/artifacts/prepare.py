@@ -62,10 +62,7 @@ def preparer(
         if lowerings not in captures:
             sizes = free.steps if free else {}
             capture = Capture(module, inputs, outputs, metadata, sizes)
-            capture = replace(capture, module=model.finish(capture))
-            if free:
-                capture.check_sizes()
-            captures[lowerings] = capture
+            captures[lowerings] = replace(capture, module=model.finish(capture))
         return PreparedModel(captures[lowerings], layers)
 
     return prepare
