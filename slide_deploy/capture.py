@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,9 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from slide_deploy.errors import UsageError
 from slide_deploy.types import SizeSteps, TensorSpec
 
 __all__ = ["Capture", "HalfPrecision", "zeros"]
+
+# What torch.export says of a free dimension, by our name, whose value decides what is computed.
+FIXED = re.compile(
+    r"Constraints violated \((?:\d+\*)?(\w+?)(?:_steps)?[,)].*?constant \((\d+)\)", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -65,11 +72,20 @@ class Capture:
 
     @cached_property
     def program(self) -> ExportedProgram:
-        """The core ATen graph of the module."""
-        with torch.no_grad():
-            return torch.export.export(
-                self.module, self.example, dynamic_shapes=self.dynamic_shapes
-            )
+        """The core ATen graph of the module; UsageError where it needs one value of a dimension
+        that shall be free."""
+        try:
+            with torch.no_grad():
+                return torch.export.export(
+                    self.module, self.example, dynamic_shapes=self.dynamic_shapes
+                )
+        except Exception as error:  # torch tells its kinds apart by text alone
+            if fixed := FIXED.search(str(error)):
+                raise UsageError(
+                    f"{fixed[1]} cannot be free: the model has a case of its own for {fixed[2]}",
+                    "leave --dynamic and --dynamic-size out, and export once for each size",
+                ) from error
+            raise
 
     @cached_property
     def traced(self) -> Any:
@@ -101,7 +117,11 @@ def _example(spec: TensorSpec, examples: Mapping[str, int], generator: torch.Gen
     shape = [examples.get(size, 2) if isinstance(size, str) else size for size in spec.shape]
     if spec.dtype == "float32":
         return torch.randn(shape, generator=generator)
-    return torch.randint(0, 2, shape, generator=generator, dtype=getattr(torch, spec.dtype))
+    low, high = spec.value_range or (0, 1)
+    dtype = getattr(torch, spec.dtype)
+    values = torch.randint(low, high + 1, shape, generator=generator, dtype=dtype)
+    values.view(-1)[-1] = high  # a range that the model does not take shows
+    return values
 
 
 class HalfPrecision(nn.Module):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
-import torch
 from torch import nn
 
 from slide_deploy import registry
@@ -34,16 +31,19 @@ from slide_deploy.artifacts.write import (
     write_artifact,
 )
 from slide_deploy.errors import ConversionError, MissingLibrary, SlideDeployError
-from slide_deploy.loading.dynamic_size import sized
 from slide_deploy.loading.loader import Model
+from slide_deploy.loading.probes import drawn_probes, is_judged, recorded_probes
 from slide_deploy.lowering.selection import AUTO, lower_for
 from slide_deploy.models.families import simplified
 from slide_deploy.packaging.preprocessing import prepare
 from slide_deploy.parity.expectation import Expectation
-from slide_deploy.parity.probes import Probe, image_probes, make_probes
+from slide_deploy.parity.fresh_probes import nan_probe, new_seed
+from slide_deploy.parity.probes import Probe
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.reference.blocks import block_references
 from slide_deploy.reference.expectations import expectations
+from slide_deploy.reference.noise import without_luck
+from slide_deploy.reference.run import run_module
 from slide_deploy.report.formats import save_reports
 from slide_deploy.types import (
     DynamicAxes,
@@ -54,6 +54,7 @@ from slide_deploy.types import (
     silent,
     with_batch,
 )
+from slide_deploy.utils.cores import sharing_cores
 from slide_deploy.utils.staging import staged_folder
 from slide_deploy.verification.background import background
 from slide_deploy.verification.baseline import regressions
@@ -65,9 +66,6 @@ from slide_deploy.verification.record import Check, Report, now, overall
 __all__ = ["export", "export_and_verify", "reference_of", "verify"]
 
 DEFAULTS, CALIBRATED = Options(), VerificationPolicy()
-
-# A batch size other than 1 and than that of tracing.
-OTHER_BATCH = 3
 
 Prepare = Callable[[str], PreparedModel]
 
@@ -110,13 +108,16 @@ def verify(
     images: Sequence[np.ndarray] = (),
     progress: Progress = silent,
     command: str = "",
+    seed: int | None = None,
 ) -> Report:
     """Compare artifacts on disk with `model`, each in a fresh process.
 
     If there is a manifest beside an artifact, it must agree with file and model. An output folder
     of an export stands for all of its artifacts. `images`, each (C, H, W), are additional probes.
+    `seed` repeats the fresh probes of an earlier report.
     """
-    reference = reference_of(model, progress, tuple(images))
+    seed = new_seed() if seed is None else seed
+    reference = reference_of(model, progress, tuple(images), seed=seed)
     given = [artifacts] if isinstance(artifacts, (str, Path)) else artifacts
     found, notes = listed_artifacts(tuple(map(Path, given)))
     checks = []
@@ -141,25 +142,29 @@ def export_and_verify(
     baseline: Report | None = None,
     progress: Progress = silent,
     command: str = "",
+    seed: int | None = None,
 ) -> Report:
     """Export and verify, writing artifacts, `manifest.json`, golden vectors and reports.
 
     `targets` and UsageError are as in `export`. An error in one target does not stop the others:
     its check fails or is `not_run`. Artifacts that are worse than in `baseline`, an earlier report,
-    fail too. Artifacts are verified in a scratch folder, then moved into place together.
+    fail too. Artifacts are verified in a scratch folder, then moved into place together. `seed`
+    repeats the fresh probes of an earlier report.
     """
     output = Path(output)
     wanted = options_by_target(registry.resolve_targets(targets), options)
     options = next(iter(wanted.values()))  # the common options are the same for all targets
     size_of = size_of_model(model)
     prepare = preparer(model, options, size_of)
+    seed = new_seed() if seed is None else seed
     artifacts: list[Artifact] = []
     checks: list[Check | Future[Check]] = []
     with staged_folder(output, superseded_golden) as scratch:
         # Converters use one core: the reference and the artifacts already written the other.
-        with _sharing_cores(), background(progress) as (submit, step):
-            reference = reference_of(model, step, tuple(images), size_of=size_of)
-            submit(reference.expect, options.dynamic_axes, options.precision)
+        with sharing_cores(), background(progress) as (submit, step):
+            reference = reference_of(model, step, tuple(images), size_of=size_of, seed=seed)
+            for run in (reference.expect, reference.fresh):
+                submit(run, options.dynamic_axes, options.precision)
             for target, own in wanted.items():
                 progress(f"exporting {registry.exporter(target).title}")
                 try:
@@ -181,33 +186,18 @@ def export_and_verify(
     return report
 
 
-@contextmanager
-def _sharing_cores() -> Iterator[None]:
-    """Let the reference run at the same time as converters, which hold Python's lock for seconds.
-
-    The reference acquires the lock for each of a thousand small operators. The default switch
-    interval of 5 ms made it four times slower, and so did a second torch thread without a core.
-    """
-    threads, interval = torch.get_num_threads(), sys.getswitchinterval()
-    torch.set_num_threads(max(1, threads // 2))
-    sys.setswitchinterval(1e-4)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        sys.setswitchinterval(interval)
-
-
 def reference_of(
     model: Model,
     progress: Progress = silent,
     images: tuple[np.ndarray, ...] = (),
     *,
     size_of: SizeOf | None = None,
+    seed: int | None = None,
 ) -> Reference:
     """The reference that artifacts of a model are compared with.
 
-    The model runs once for each combination of dynamic axes and precision, on first use.
+    The model runs once for each combination of dynamic axes and precision, on first use. Fresh
+    probes are drawn from `seed`; None leaves them out.
     """
     kind = "fused" if model.fused else "unfused"
     size_of = size_of or size_of_model(model)
@@ -220,24 +210,15 @@ def reference_of(
         )
         return inputs, outputs
 
-    one_at_a_time = Lock()
-    prepared = partial(prepare, model.preprocessing)
+    lock = Lock()
+    expect = _running(model, progress, lock, lambda a: recorded_probes(model, a, images, size_of))
+    draw = _running(model, progress, lock, lambda a: drawn_probes(model, a, seed or 0, size_of))
 
-    def expect(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
-        with one_at_a_time:
-            return run(axes, precision)
-
-    @cache
-    def run(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
-        return expectations(
-            model.module,
-            model.outputs,
-            _probes(model, axes, images, size_of),
-            precision=precision,
-            equals=_equals(model, axes, precision),
-            on_probe=lambda name: progress(f"running the reference: {name}"),
-            prepare=prepared,
-        )
+    def fresh(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
+        if seed is None:
+            return ()
+        recorded = expect(axes, precision)
+        return without_luck((*recorded, *draw(axes, precision)))[len(recorded) :]
 
     return Reference(
         name=model.name,
@@ -246,9 +227,40 @@ def reference_of(
         specs=specs,
         expect=expect,
         blocks=lambda inputs, precision: block_references(
-            model.module, model.block_names(model.module), prepared(inputs), precision
+            model.module,
+            model.block_names(model.module),
+            prepare(model.preprocessing, inputs),
+            precision,
         ),
+        fresh=fresh,
+        nan=cache(lambda axes: _with_nan(model, recorded_probes(model, axes, (), size_of)[0])),
+        seed=seed,
     )
+
+
+def _running(
+    model: Model, progress: Progress, lock: Lock, probes: Callable[[DynamicAxes], tuple[Probe, ...]]
+) -> Callable[[DynamicAxes, str], tuple[Expectation, ...]]:
+    """What the model makes of `probes`: it runs when first asked, one at a time."""
+
+    @cache
+    def run(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
+        found = expectations(
+            model.module,
+            model.outputs,
+            probes(axes),
+            precision=precision,
+            equals=_equals(model, axes, precision),
+            on_probe=lambda name: progress(f"running the reference: {name}"),
+            prepare=partial(prepare, model.preprocessing),
+        )
+        return tuple(filter(is_judged, found))
+
+    def run_alone(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
+        with lock:
+            return run(axes, precision)
+
+    return run_alone
 
 
 def _equals(model: Model, axes: DynamicAxes, precision: str) -> list[nn.Module]:
@@ -266,25 +278,16 @@ def _equals(model: Model, axes: DynamicAxes, precision: str) -> list[nn.Module]:
     return [*lowered.values(), fused]
 
 
-def _probes(
-    model: Model, axes: DynamicAxes, images: tuple[np.ndarray, ...], size_of: SizeOf
-) -> tuple[Probe, ...]:
-    batch = axes.batch if isinstance(axes.batch, int) else 1
-    probes = make_probes(tuple(with_batch(spec, batch) for spec in model.inputs))
-
-    def again(inputs: Iterable[TensorSpec], name: str, why: str) -> Probe:
-        first = make_probes(tuple(inputs))[0]
-        return replace(first, name=f"{first.name}, {name}", why=why)
-
-    if not isinstance(axes.batch, int):
-        others = (with_batch(spec, OTHER_BATCH) for spec in model.inputs)
-        probes += (again(others, f"batch of {OTHER_BATCH}", "the batch size is free"),)
-    if axes.any_size:
-        size = size_of().other
-        others = (with_batch(sized(spec, size), batch) for spec in model.inputs)
-        why = "height and width are free"
-        probes += (again(others, "x".join(map(str, size)), why),)
-    return (*probes, *image_probes(model.inputs, images, batch))
+def _with_nan(model: Model, probe: Probe) -> Expectation | None:
+    """What the model, in float32, makes of a probe with a NaN; None where it takes none."""
+    if (asked := nan_probe(probe)) is None:
+        return None
+    try:
+        inputs = prepare(model.preprocessing, asked.inputs)
+        outputs = run_module(model.module, model.outputs, inputs)
+    except Exception:  # the user's own forward may refuse it
+        return None
+    return Expectation(asked.name, asked.why, asked.inputs, outputs, {})
 
 
 def _write(
@@ -301,6 +304,12 @@ def _record(
     expected = reference.expect(dynamic_axes_of(artifacts[0].inputs), artifacts[0].precision)
     artifacts = record_golden(model, artifacts, expected, scratch)
     return save_manifest(model, artifacts, scratch, output)
+
+
+def _repeating(command: str, seed: int | None) -> str:
+    """The command that draws the same probes."""
+    told = seed is None or not command or "--seed" in command
+    return command if told else f"{command} --seed {seed}"
 
 
 def _source_problems(path: Path, manifest: Manifest, reference: Reference) -> list[str]:
@@ -331,8 +340,9 @@ def _report(
         model=reference.name,
         reference=reference.reference,
         checks=checks,
-        command=command,
+        command=_repeating(command, reference.seed),
         toolchain=toolchain(),
         notes=notes,
         date=now(),
+        seed=reference.seed,
     )

@@ -102,6 +102,8 @@ class Runtime:
     `open_second` opens the artifact in an independent implementation, `second_opinion`.
     `operator_errors` are absolute errors of functions that the runtime approximates, such as `erf`
     (see reference.rounding), measured on the function alone.
+    `loses_nan` are the operators that may answer NaN with a number; None where the runtime promises
+    nothing of NaN, which is then not judged.
     """
 
     target: str
@@ -114,3 +116,4 @@ class Runtime:
     second_opinion: str = ""
     open_second: Callable[[Path], Session] | None = None
     operator_errors: Mapping[str, float] = field(default_factory=dict)
+    loses_nan: frozenset[str] | None = None

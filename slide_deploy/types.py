@@ -52,11 +52,15 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, shape and dtype of an input or output; a free dimension is a string ("batch")."""
+    """Name, shape and dtype of an input or output; a free dimension is a string ("batch").
+
+    `value_range` are the smallest and largest value that an integer input takes, where known.
+    """
 
     name: str
     shape: tuple[int | str, ...]
     dtype: str = "float32"
+    value_range: tuple[int, int] | None = None
 
 
 def with_batch(spec: TensorSpec, batch: int | str) -> TensorSpec:

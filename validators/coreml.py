@@ -5,7 +5,9 @@ The interpreter needs scipy and protobuf, so the functions that use it import it
 
 from __future__ import annotations
 
+import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,19 +39,23 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     program = _mil.read_package(path)
     values = (*program.arguments, *(v for op in program.operations for v in op.outputs))
     made = {value.name: value.type for value in values}
-    computed = _precision(program)
-    native = fidelity() is Fidelity.NATIVE
+    computed, stored = _precision(program, weights=False), _precision(program, weights=True)
+    kinds, native = _mil.histogram(program), fidelity() is Fidelity.NATIVE
     return Session(
         inputs=tuple(_spec(feature, None) for feature in program.inputs),
         outputs=tuple(_spec(feature, made[feature.name].shape) for feature in program.outputs),
         run=_system(path) if native else lambda feeds: _mil.evaluate(program, feeds, note=_refuse),
-        operators={f"mil::{name}": count for name, count in _mil.histogram(program).items()},
+        operators={f"mil::{kind}": count for kind, count in kinds.items()},
         runtime="Core ML, CPU only" if native else "the MIL interpreter",
         precision=computed,
         values=lambda feeds: _values(program, feeds),
-        violations=(*_mil.violations(program), *_image_inputs(program)),
-        # Operands have one type, so weights have the type of the arithmetic.
-        weight_type=computed,
+        violations=(
+            *_mil.violations(program),
+            *_image_inputs(program),
+            *(f"{state.name} keeps state between runs" for state in program.states),
+            *(f"{kind} draws random numbers" for kind in kinds if kind.startswith("random_")),
+        ),
+        weight_type=stored,
         compute_type=computed,
         device="CPU",
         other_precision=_other_precision(program, computed),
@@ -69,12 +75,21 @@ def _values(program: _mil.Program, feeds: Arrays) -> Iterator[np.ndarray]:
     yield from (value for value in kept if value.dtype.kind == "f")
 
 
-def _precision(program: _mil.Program) -> str:
-    """The type to which results are rounded, as declared in the program."""
-    computed = {
-        value.type.dtype for op in program.operations if op.type != "const" for value in op.outputs
-    }
-    return "float16" if "fp16" in computed else "float32"
+def _precision(program: _mil.Program, *, weights: bool) -> str:
+    """What most weights are stored in, or most results rounded to, as the program declares it.
+
+    A cast, or a weight that nothing uses, decides nothing.
+    """
+    sizes = Counter[str]()
+    for op in program.operations:
+        if op.is_constant == weights and op.type != "cast":
+            for value in op.outputs:
+                sizes[value.type.dtype] += _length(value) if weights else 1
+    return "float16" if sizes["fp16"] > sizes["fp32"] else "float32"
+
+
+def _length(value: _mil.Value) -> int:
+    return math.prod(size or 1 for size in value.type.shape or ())
 
 
 def _other_precision(program: _mil.Program, computed: str) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +35,64 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     def run(feeds: Arrays) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
-    half = any(t.data_type == onnx.TensorProto.FLOAT16 for t in proto.graph.initializer)
+    half = _mostly_half(proto.graph.initializer)
     return Session(
         inputs=tuple(map(_spec, session.get_inputs())),
         outputs=tuple(map(_spec, session.get_outputs())),
         run=run,
-        operators=Counter(_operators(proto.graph)),
+        operators=Counter(map(_operator, _nodes(proto.graph))),
         runtime=f"onnxruntime {onnxruntime.__version__} {session.get_providers()[0]}",
         precision="float16, float32 where the CPU has no float16 kernel" if half else "float32",
         values=lambda feeds: _values(path, feeds),
-        violations=tuple(f"model-local function {f.name}" for f in proto.functions),
+        violations=tuple(dict.fromkeys(_violations(proto))),
         weight_type="float16" if half else "float32",
         compute_type="float16" if half else "float32",
         device="CPU",
         metadata={entry.key: entry.value for entry in proto.metadata_props},
     )
+
+
+RANDOM = {
+    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+    *("Multinomial", "Bernoulli"),
+}
+CONTROL_FLOW = {"If", "Loop", "Scan"}
+
+# Of onnxruntime's kernels (measured with 1.31): what compares values passes over NaN.
+LOSES_NAN = frozenset(
+    f"ai.onnx::{kind}"
+    for kind in ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "TopK", "ArgMax", "ArgMin")
+)
+
+
+def _violations(proto: Any) -> Iterator[str]:
+    """What no exporter writes, and what a few runs could miss."""
+    import onnx
+
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    yield from (f"model-local function {function.name}" for function in proto.functions)
+    for value in proto.graph.input:
+        if value.name in constants:
+            yield f"the weight {value.name} is also an input: a caller can replace it"
+    for node in _nodes(proto.graph):
+        if node.op_type in RANDOM:
+            yield f"{node.op_type} draws random numbers"
+        elif node.op_type in CONTROL_FLOW:
+            yield f"{node.op_type} may compute something else for other inputs"
+        elif node.op_type == "Dropout" and any(node.input[2:]):
+            training = constants.get(node.input[2])
+            if training is None or onnx.numpy_helper.to_array(training).any():
+                yield "Dropout is in training mode"
+
+
+def _mostly_half(tensors: Iterable[Any]) -> bool:
+    """Whether most floating-point weights are float16; one that nothing uses decides nothing."""
+    import onnx
+
+    sizes = Counter[int]()
+    for tensor in tensors:
+        sizes[tensor.data_type] += math.prod(tensor.dims)
+    return sizes[onnx.TensorProto.FLOAT16] > sizes[onnx.TensorProto.FLOAT]
 
 
 def _values(path: Path, feeds: Arrays) -> Iterator[np.ndarray]:
@@ -84,19 +128,24 @@ def open_second(path: Path) -> Session:
         inputs=(),
         outputs=(),
         run=run,
-        operators=Counter(_operators(proto.graph)),
+        operators=Counter(map(_operator, _nodes(proto.graph))),
         runtime=f"ONNX reference evaluator {onnx.__version__}",
         precision="as the graph says",
         values=lambda feeds: iter(()),
     )
 
 
-def _operators(graph: Any) -> Iterator[str]:
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Every node, those of inner graphs too."""
     for node in graph.node:
-        yield f"{node.domain or 'ai.onnx'}::{node.op_type}"
+        yield node
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _operators(attribute.g)
+                yield from _nodes(attribute.g)
+
+
+def _operator(node: Any) -> str:
+    return f"{node.domain or 'ai.onnx'}::{node.op_type}"
 
 
 def _spec(value: Any) -> TensorSpec:
@@ -116,4 +165,5 @@ RUNTIME = Runtime(
     second_opinion="ONNX's reference evaluator",
     open_second=open_second,
     operator_errors={"sigmoid": 1.5e-7, "softplus": 1e-7, "tanh": 3e-7},  # measured, version 1.31
+    loses_nan=LOSES_NAN,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,12 +51,13 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         for node in model.get_ops()
         if node.get_type_name() not in plumbing
     )
-    stored = {
-        node.get_element_type().get_type_name()
-        for node in model.get_ops()
-        if node.get_type_name() == "Constant"
-    }
+    stored = Counter[str]()
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant":
+            stored[node.get_element_type().get_type_name()] += math.prod(node.get_shape())
+    half = stored["f16"] > stored["f32"]  # one that nothing uses decides nothing
     ran = compiled.get_property(properties.hint.inference_precision).to_dtype().name
+    files = {descriptions[0].name, descriptions[0].with_suffix(".bin").name}
     return Session(
         inputs=tuple(map(_spec, model.inputs)),
         outputs=outputs,
@@ -63,9 +65,13 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         operators=operators,
         runtime=f"OpenVINO {openvino.__version__.split('-')[0]} CPU",
         values=lambda feeds: _values(descriptions[0], feeds),
-        precision=f"{ran}, weights stored as float16" if "f16" in stored else ran,
-        weight_type="float16" if "f16" in stored else "float32",
+        precision=f"{ran}, weights stored as float16" if half else ran,
+        weight_type="float16" if half else "float32",
         compute_type=ran,
+        violations=(
+            *(f"{f.name} is no part of the model" for f in path.iterdir() if f.name not in files),
+            *(f"{kind} {UNSURE[kind]}" for kind in map(_kind, operators) if kind in UNSURE),
+        ),
         device="CPU",
         metadata=_metadata(model),
     )
@@ -75,6 +81,18 @@ def _metadata(model: Any) -> dict[str, str]:
     info = model.get_rt_info()
     own = info["slide_deploy"] if model.has_rt_info(["slide_deploy"]) else {}
     return {key: value.astype(str) for key, value in own.items()}
+
+
+# What a few runs could miss.
+UNSURE = {
+    **dict.fromkeys(("RandomUniform", "Multinomial"), "draws random numbers"),
+    **dict.fromkeys(("ReadValue", "Assign"), "keeps state between runs"),
+    **dict.fromkeys(("If", "Loop"), "may compute something else for other inputs"),
+}
+
+
+def _kind(operator: str) -> str:
+    return operator.rpartition("::")[2]
 
 
 def _values(description: Path, feeds: Arrays) -> Iterator[np.ndarray]:

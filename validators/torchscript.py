@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ __all__ = ["RUNTIME"]
 
 ABOUT = "slide_deploy.json"
 
+Specs = tuple[TensorSpec, ...]
+
 
 def open_session(path: Path, *, threads: int = 1) -> Session:
     """Load the archive; input and output specs come from its extra file."""
@@ -25,7 +27,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
 
     torch.set_num_threads(threads)
     extra = {ABOUT: ""}
-    module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra).eval()
+    module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
     if not extra[ABOUT]:
         raise ArtifactError(
             f"{path} has no names of inputs and outputs", "export it again with slide-deploy"
@@ -33,32 +35,136 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     about = json.loads(extra[ABOUT])
     inputs, outputs = (tuple(map(_spec, about[side])) for side in ("inputs", "outputs"))
 
-    def run(feeds: Arrays) -> dict[str, np.ndarray]:
-        with torch.inference_mode():
-            values = module(*(torch.from_numpy(feeds[spec.name]) for spec in inputs))
-        values = (values,) if isinstance(values, torch.Tensor) else values
-        return {spec.name: value.numpy() for spec, value in zip(outputs, values, strict=True)}
-
     graph = module.inlined_graph
-    constants = [
-        node for node in graph.findAllNodes("prim::Constant") if node.hasAttribute("value")
-    ]
-    half = any(
-        node.kindOf("value") == "t" and node.t("value").dtype == torch.float16 for node in constants
-    )
+    violations = tuple(dict.fromkeys(_violations(module, graph)))
+    # What is refused by name needs no other sign.
+    modes = iter(() if violations else (torch.no_grad, torch.enable_grad))
+
+    def run(feeds: Arrays) -> dict[str, np.ndarray]:
+        made = _run(module, inputs, outputs, feeds, torch.inference_mode)
+        for mode in modes:  # in the first run
+            again = _run(module, inputs, outputs, feeds, mode)
+            if not all(np.array_equal(made[n], again[n], equal_nan=True) for n in made):
+                raise ArtifactError(f"{path.name} answers otherwise in {mode.__name__} mode")
+        return made
+
+    half = _mostly_half(module, graph)
     return Session(
         inputs=inputs,
         outputs=outputs,
         run=run,
-        operators=Counter(_operators(graph)),
+        operators=Counter(node.kind() for node in _nodes(graph)),
         runtime=f"torch {torch.__version__.split('+')[0]} TorchScript",
         values=lambda feeds: _values(graph, [feeds[spec.name] for spec in inputs]),
         precision="float16" if half else "float32",
+        violations=violations,
         weight_type="float16" if half else "float32",
         compute_type="float16" if half else "float32",
         device="CPU",
         metadata=about.get("metadata", {}),
     )
+
+
+def _run(
+    module: Any, inputs: Specs, outputs: Specs, feeds: Arrays, mode: Callable[[], Any]
+) -> dict[str, np.ndarray]:
+    import torch
+
+    with mode():
+        values = module(*(torch.from_numpy(feeds[spec.name]) for spec in inputs))
+    values = (values,) if isinstance(values, torch.Tensor) else values
+    return {s.name: value.detach().numpy() for s, value in zip(outputs, values, strict=True)}
+
+
+def _mostly_half(module: Any, graph: Any) -> bool:
+    """Whether most floating-point weights are float16; one that nothing uses decides nothing."""
+    import torch
+
+    sizes = Counter[Any]()
+    for node in graph.findAllNodes("prim::Constant"):
+        if node.hasAttribute("value") and node.kindOf("value") == "t":
+            sizes[node.t("value").dtype] += node.t("value").numel()
+    for weight in module.parameters():
+        sizes[weight.dtype] += weight.numel()
+    return sizes[torch.float16] > sizes[torch.float32]
+
+
+# Operators that tell how torch is set, which no input shows.
+MODES = {
+    *("aten::is_grad_enabled", "aten::is_autocast_enabled", "aten::is_inference"),
+    *("aten::requires_grad", "prim::requires_grad"),
+}
+VIEWS = {
+    *("alias", "chunk", "contiguous", "detach", "expand", "flatten", "narrow", "permute"),
+    *("reshape", "select", "slice", "split", "squeeze", "t", "to", "transpose", "unbind"),
+    *("unflatten", "unsqueeze", "view"),
+}
+SIZES = ("prim::Constant", "aten::size", "aten::dim", "aten::len", "prim::dtype", "prim::device")
+
+
+def _violations(module: Any, graph: Any) -> Iterator[str]:
+    """What may give another answer to the same input: modes, state, chance."""
+    if any(getattr(part, "training", False) for part in module.modules()):
+        yield "it was saved in training mode"
+    for node in _nodes(graph):
+        kind = node.kind()
+        if kind == "prim::SetAttr":
+            yield f"prim::SetAttr writes the attribute {node.s('name')}: it keeps state"
+        elif "!" in node.schema() and _is_stored(node.inputsAt(0)):
+            yield f"{kind} changes what the file stores: it keeps state"
+        elif kind in MODES:
+            yield f"{kind} makes the answer depend on a mode"
+        elif _is_random(node):
+            yield f"{kind} draws random numbers"
+        elif kind in ("prim::If", "prim::Loop") and not all(map(_is_size, _conditions(node))):
+            yield f"{kind} depends on more than the sizes of inputs"
+
+
+def _is_stored(value: Any) -> bool:
+    """Whether it is part of the file, or a view of such a part."""
+    node = value.node()
+    while node.kind() == "prim::ListUnpack" or node.kind().removeprefix("aten::") in VIEWS:
+        node = node.inputsAt(0).node()
+    return node.kind() in ("prim::Constant", "prim::GetAttr")
+
+
+def _is_random(node: Any) -> bool:
+    """Whether the operator draws numbers, and is not told by a constant to do without."""
+    import torch
+
+    packet = getattr(torch.ops.aten, node.kind().removeprefix("aten::"), None)
+    seeded = torch.Tag.nondeterministic_seeded
+    if packet is None or not any(seeded in getattr(packet, o).tags for o in packet.overloads()):
+        return False
+    named = [argument.name for argument in torch._C.parse_schema(node.schema()).arguments]
+    given = dict(zip(named, node.inputs(), strict=True))
+    switches = [given[n].toIValue() for n in ("train", "training", "dropout_p") if n in given]
+    return not any(value is not None and not value for value in switches)
+
+
+def _conditions(node: Any) -> Iterator[Any]:
+    """What decides which block runs, or how often."""
+    if node.kind() == "prim::If":
+        yield node.inputsAt(0)
+        return
+    yield from (node.inputsAt(0), node.inputsAt(1))
+    for block in node.blocks():
+        yield block.returnNode().inputsAt(0)
+
+
+def _is_size(value: Any) -> bool:
+    """Whether it is computed of constants and of the sizes of tensors alone."""
+    waiting, seen = [value.node()], set()
+    while waiting:
+        node = waiting.pop()
+        if node.kind() in SIZES or node in seen:
+            continue
+        seen.add(node)
+        operands = [operand.node() for operand in node.inputs()]
+        if not operands:  # an input, or a mode
+            return False
+        waiting += operands
+    return True
 
 
 def _values(graph: Any, arrays: list[np.ndarray]) -> Iterator[np.ndarray]:
@@ -86,12 +192,13 @@ def _values(graph: Any, arrays: list[np.ndarray]) -> Iterator[np.ndarray]:
     yield from (value.numpy() for value in results if value.is_floating_point())
 
 
-def _operators(block: Any) -> Iterator[str]:
+def _nodes(block: Any) -> Iterator[Any]:
+    """Every node but the constants, those of inner blocks too."""
     for node in block.nodes():
         if node.kind() != "prim::Constant":
-            yield node.kind()
+            yield node
         for inner in node.blocks():
-            yield from _operators(inner)
+            yield from _nodes(inner)
 
 
 def _spec(entry: dict[str, Any]) -> TensorSpec:
@@ -106,4 +213,5 @@ RUNTIME = Runtime(
     packages=("torch",),
     extra="torchscript",
     standard_domains=frozenset({"aten", "prim"}),
+    loses_nan=frozenset(),
 )

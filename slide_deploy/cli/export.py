@@ -37,6 +37,7 @@ def export(
     thorough: cli.Thorough = False,
     trace: cli.Trace = False,
     images: cli.Images = None,
+    seed: cli.Seed = None,
     baseline: cli.Baseline = None,
     report: cli.Reports = None,
     as_json: cli.AsJson = False,
@@ -70,6 +71,7 @@ def export(
             baseline=before,
             progress=progress,
             command=command_line(),
+            seed=seed,
         )
     reporting.finish(found, (*loaded.notes, *notes), folder, trace=trace)
 

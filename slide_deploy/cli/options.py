@@ -14,10 +14,12 @@ from slide_deploy.errors import UsageError
 # fmt: off
 __all__ = [
     "Against", "Artifacts", "AsJson", "Atol", "Baseline", "Batch", "DeploymentTarget",
-    "Dynamic", "DynamicSize", "Factory", "Features", "Half", "ImageSize", "Images", "Inputs", "Key",
-    "LoweringName", "ModelFile", "Opset", "Output", "PrecisionName", "Prefix", "Quiet", "Reports",
-    "Rtol", "TargetOptions", "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights",
-    "WeightsOption", "chosen_precision", "parse_size", "parse_target_options",
+    "Dynamic", "DynamicSize", "ExpectedPrecision", "Factory", "Features", "Half", "ImageSize",
+    "Images", "Inputs", "Key", "LoweringName", "ModelFile", "Opset", "Output", "PrecisionName",
+    "Prefix", "Quiet",
+    "Reports", "Rtol", "Seed", "TargetOptions", "Targets", "Thorough", "Threads", "Trace",
+    "Verbose", "Weights", "WeightsOption", "chosen_precision", "parse_size",
+    "parse_target_options",
 ]
 # fmt: on
 
@@ -66,8 +68,9 @@ Inputs = Annotated[
     list[str] | None,
     _model(
         "--input",
-        metavar="NAME:SHAPE[:DTYPE]",
-        help="Input of the custom model, such as image:1x3x224x224; repeatable, in order.",
+        metavar="NAME:SHAPE[:DTYPE[:LOW..HIGH]]",
+        help="Input of the custom model, such as image:1x3x224x224 or ids:1x8:int64:0..99; "
+        "repeatable, in order.",
         show_default="image:1x3xHxW from --image-size",
     ),
 ]
@@ -160,6 +163,15 @@ PrecisionName = Annotated[
         show_default="float32",
     ),
 ]
+ExpectedPrecision = Annotated[
+    str | None,
+    _numerics(
+        "--precision",
+        metavar="NAME",
+        help="Precision that the artifacts must have: float32 (fp32) or float16 (fp16, half).",
+        show_default="as the manifest says, without one float32",
+    ),
+]
 Half = Annotated[bool, _numerics("--half", help="Same as --precision float16.")]
 LoweringName = Annotated[
     str,
@@ -212,6 +224,12 @@ Images = Annotated[
     Path | None,
     _verification(
         help="Folder of images to verify with: .npy (CHW, normalised as in training), .png or .jpg."
+    ),
+]
+Seed = Annotated[
+    int | None,
+    _verification(
+        min=0, help="Seed of the fresh probes, as a report names it.", show_default="a new one"
     ),
 ]
 Baseline = Annotated[

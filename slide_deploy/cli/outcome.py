@@ -107,16 +107,24 @@ class Reporting:
 
 
 def make_policy(
-    atol: float | None, rtol: float | None, *, thorough: bool, trace: bool
+    atol: float | None,
+    rtol: float | None,
+    precision: str | None = None,
+    *,
+    thorough: bool,
+    trace: bool,
 ) -> VerificationPolicy:
-    """The policy selected by the options; UsageError for a negative tolerance."""
+    """The policy selected by the options; UsageError for a negative tolerance, UnknownName for a
+    precision that does not exist."""
     from slide_deploy.parity.comparison import Tolerance
+    from slide_deploy.quantization.catalog import scheme_named
     from slide_deploy.verification.judge import VerificationPolicy
 
     if min(atol or 0.0, rtol or 0.0) < 0:
         raise UsageError("a tolerance cannot be negative", "use 0 or more, such as 1e-4")
     own = None if atol is None and rtol is None else Tolerance(atol or 0.0, rtol or 0.0)
-    return VerificationPolicy(tolerance=own, thorough=thorough, trace=trace)
+    asked = scheme_named(precision).name if precision else None
+    return VerificationPolicy(tolerance=own, precision=asked, thorough=thorough, trace=trace)
 
 
 def read_baseline(path: Path | None) -> Report | None:

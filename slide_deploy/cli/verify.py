@@ -25,11 +25,13 @@ def verify(
     key: cli.Key = None,
     image_size: cli.ImageSize = None,
     features: cli.Features = False,
+    precision: cli.ExpectedPrecision = None,
     atol: cli.Atol = None,
     rtol: cli.Rtol = None,
     thorough: cli.Thorough = False,
     trace: cli.Trace = False,
     images: cli.Images = None,
+    seed: cli.Seed = None,
     baseline: cli.Baseline = None,
     report: cli.Reports = None,
     as_json: cli.AsJson = False,
@@ -39,9 +41,9 @@ def verify(
     """Verify artifacts on disk against their checkpoint or their golden vectors."""
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before = read_baseline(baseline)
-    policy = make_policy(atol, rtol, thorough=thorough, trace=trace)
+    policy = make_policy(atol, rtol, precision, thorough=thorough, trace=trace)
     of_model = any((factory, inputs, weights, prefix, key, image_size, features, images, trace))
-    _check_given(against, golden, manifest_sha256, of_model=of_model)
+    _check_given(against, golden, manifest_sha256, of_model=of_model or seed is not None)
     notes: tuple[str, ...] = ()
     with reporting.progress() as progress:
         if against is None:
@@ -67,6 +69,7 @@ def verify(
                 images=load_images(images, loaded),
                 progress=progress,
                 command=command_line(),
+                seed=seed,
             )
     if before is not None:
         from slide_deploy.verification.baseline import regressions

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import importlib
 import operator
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from slide_deploy.loading.custom_outputs import (
 )
 from slide_deploy.loading.loader import Model
 from slide_deploy.loading.prefix import below, prefix_of
+from slide_deploy.loading.value_ranges import embedding_rows, with_value_ranges
 from slide_deploy.types import TensorSpec
 from slide_deploy.utils.text import first_line, first_names
 
@@ -97,9 +99,9 @@ def wrap(
 ) -> Model:
     """Wrap any module as a Model. The module is the reference and is not modified.
 
-    Each of `inputs` has a batch of 1 as its first dimension. The outputs are determined by running
-    the module once. Raises UsageError if it does not run on `inputs`, or if an output is not a
-    float32 tensor with a batch.
+    Each of `inputs` has a batch of 1 as its first dimension. The outputs, and the range of integers
+    that an embedding takes, are determined by running the module once. Raises UsageError if it does
+    not run on `inputs`, or if an output is not a float32 tensor with a batch.
     """
     specs = tuple(inputs)
     _check_inputs(specs)
@@ -107,7 +109,9 @@ def wrap(
     if next(own.parameters(), None) is None:
         raise UsageError(f"{name} has no weights", "pass a module with parameters")
     example = Capture(own, specs, (), {}).example
-    value = _run(own, example, specs)
+    with embedding_rows(own, example) as rows:
+        value = _run(own, example, specs)
+    specs, ranges = with_value_ranges(specs, rows)
     named = list(named_tensors(value, ""))
     nested = not isinstance(value, Tensor) and not is_flat(value)
     if nested:
@@ -125,22 +129,28 @@ def wrap(
         inputs=specs,
         outputs=outputs,
         fused=False,
-        notes=told or ("no Slide Attention found: exported unchanged",),
+        notes=(*(told or ("no Slide Attention found: exported unchanged",)), *ranges),
         merge=partial(_merged, example=example),
         finish=partial(_finished, nested=nested),
     )
 
 
 def parse_input(text: str) -> TensorSpec:
-    """Parse "name:1x3x224x224[:dtype]"; UsageError for anything else."""
-    name, _, rest = text.partition(":")
-    shape, _, dtype = rest.partition(":")
+    """Parse "name:1x3x224x224[:dtype[:low..high]]"; UsageError for anything else."""
+    name, shape, dtype, span = (*text.split(":", 3), "", "", "")[:4]
     sizes = shape.lower().split("x")
-    if not name.isidentifier() or not all(s.isascii() and s.isdigit() for s in sizes):
+    ends = re.fullmatch(r"(-?\d{1,18})\.\.(-?\d{1,18})", span, re.ASCII)
+    if (
+        not name.isidentifier()
+        or not all(s.isascii() and s.isdigit() for s in sizes)
+        or (text.count(":") > 2 and not ends)
+    ):
         raise UsageError(
-            f"--input expects name:shape[:dtype], got {text[:60]!r}", "such as image:1x3x224x224"
+            f"--input expects name:shape[:dtype[:low..high]], got {text[:60]!r}",
+            "such as image:1x3x224x224, or ids:1x8:int64:0..99 for integers from 0 to 99",
         )
-    spec = TensorSpec(name, tuple(map(int, sizes)), dtype or "float32")
+    value_range = (int(ends[1]), int(ends[2])) if ends else None
+    spec = TensorSpec(name, tuple(map(int, sizes)), dtype or "float32", value_range)
     _check_inputs((spec,))
     return spec
 
@@ -197,6 +207,12 @@ def _check_inputs(inputs: tuple[TensorSpec, ...]) -> None:
         if spec.dtype not in DTYPES:
             raise UsageError(
                 f"input {spec.name} cannot be {spec.dtype}", f"known: {', '.join(DTYPES)}"
+            )
+        low, high = spec.value_range or (0, 1)
+        if low > high or (spec.value_range and spec.dtype == "float32"):
+            raise UsageError(
+                f"input {spec.name} ({spec.dtype}) has no range {low}..{high}",
+                "give the smallest and the largest integer, such as ids:1x8:int64:0..99",
             )
 
 

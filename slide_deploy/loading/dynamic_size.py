@@ -1,8 +1,9 @@
 """Finds out whether the height and width of a model can be free, and which dimensions follow them.
 
-Modules of this package that need a fixed size have `fixes_size`; a model of other modules is run
-at several sizes. A free size is a multiple of the largest power of 2 up to 32 that divides the
-model's own size, because of strides and patches, and at least two of these steps.
+What fixes a size says so itself (`fixes_size` of a module of this package); any other module is
+run at other sizes. A size is a multiple of the largest power of 2 up to 32 that divides the
+model's own, which is what strides and patches ask for, or of the least other number that divides it
+(14, say) where the model does not run on those; and at least two of these steps.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,13 +29,24 @@ HINT = "omit --dynamic-size, and export once for each --image-size that you need
 
 @dataclass(frozen=True)
 class DynamicSize:
-    """Specs of one image with names as free dimensions, their possible values, and a size (height,
-    width) other than the model's own for verification."""
+    """Specs of one image with free dimensions as names, the values these take, and other sizes
+    (height, width) than the model's own to ask an artifact for: always `other`, and one drawn
+    between `smallest` and it."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     steps: dict[str, SizeSteps]
     other: tuple[int, int]
+    smallest: tuple[int, int]
+
+    def drawn(self, seed: int) -> tuple[int, int]:
+        """A size that nobody can know in advance."""
+        rng = np.random.default_rng(seed)
+        step = self.steps[HEIGHT].step
+        largest = max(self.steps[HEIGHT].example, self.other[0]), self.other[1]
+        ends = zip(self.smallest, largest, strict=True)
+        height, width = (step * int(rng.integers(a // step, b // step + 1)) for a, b in ends)
+        return height, width
 
 
 def dynamic_size_of(model: Model) -> DynamicSize:
@@ -48,17 +61,14 @@ def dynamic_size_of(model: Model) -> DynamicSize:
             "omit --dynamic-size, which is for models with one image input",
         )
     height, width = (int(size) for size in images[0].shape[2:])
-    step = math.gcd(height, width, LARGEST_STEP)
-    step = step // 2 if 1 < step == min(height, width) else step
-    # The model's own size, one for tracing and one for verification: a dimension that is fixed to
-    # one of them fails at the others.
-    other = height - step if height >= 3 * step else height + step, width + 2 * step
+    step, other, made = _first_step(model, height, width)
     steps = {HEIGHT: SizeSteps(height, step), WIDTH: SizeSteps(width + step, step)}
     return DynamicSize(
         inputs=tuple(_freed(spec) if _is_image(spec) else spec for spec in model.inputs),
-        outputs=_outputs(model, other),
+        outputs=_outputs(model, made),
         steps=steps,
         other=other,
+        smallest=_smallest(model, step, (min(height, other[0]), width)),
     )
 
 
@@ -75,19 +85,54 @@ def _freed(spec: TensorSpec) -> TensorSpec:
     return replace(spec, shape=(*spec.shape[:2], HEIGHT, WIDTH))
 
 
-def _outputs(model: Model, other: tuple[int, int]) -> tuple[TensorSpec, ...]:
-    """The output specs, with a name for each dimension that depends on the size of the image."""
-    inputs = [sized(spec, other) for spec in model.inputs]
+def _first_step(
+    model: Model, height: int, width: int
+) -> tuple[int, tuple[int, int], tuple[Tensor, ...]]:
+    """The first step that the model runs with, another size of such steps, and what it makes of it;
+    the UsageError of the first where there is none."""
+    common = math.gcd(height, width)
+    usual = math.gcd(common, LARGEST_STEP)
+    steps = [usual, *(n for n in range(2, common + 1) if common % n == 0 and n != usual)]
+    refusal: UsageError | None = None
+    for step in steps:
+        step = step // 2 if 1 < step == min(height, width) else step
+        # Three sizes, the model's own, another to trace with and another to ask for: what is fixed
+        # by one of them shows at the others.
+        other = height - step if height >= 3 * step else height + step, width + 2 * step
+        try:
+            return step, other, _made(model, other)
+        except UsageError as error:
+            refusal = refusal or error
+    assert refusal
+    raise refusal
+
+
+def _smallest(model: Model, step: int, safe: tuple[int, int]) -> tuple[int, int]:
+    """Two steps, which is the least that artifacts take, where the model runs on so little."""
+    try:
+        _made(model, (2 * step, 2 * step))
+    except UsageError:
+        return safe
+    return 2 * step, 2 * step
+
+
+def _made(model: Model, size: tuple[int, int]) -> tuple[Tensor, ...]:
+    """What the model makes of a blank image; UsageError where it does not run."""
+    inputs = [sized(spec, size) for spec in model.inputs]
     try:
         with torch.no_grad():
             made = model.module(*(zeros(spec) for spec in inputs))
     except Exception as error:  # a module of any kind
         raise UsageError(
             f"height and width cannot be free: {model.name} does not run on "
-            f"{other[0]}x{other[1]}: {first_line(error)}",
+            f"{size[0]}x{size[1]}: {first_line(error)}",
             HINT,
         ) from error
-    values = (made,) if isinstance(made, Tensor) else made
+    return (made,) if isinstance(made, Tensor) else made
+
+
+def _outputs(model: Model, values: tuple[Tensor, ...]) -> tuple[TensorSpec, ...]:
+    """The outputs, with a name of its own for each dimension that follows the image's."""
     return tuple(
         replace(spec, shape=_compared(spec, tuple(value.shape)))
         for spec, value in zip(model.outputs, values, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,16 @@ import numpy as np
 
 from slide_deploy.types import TensorSpec
 
-__all__ = ["PERTURBATION", "Probe", "image_probes", "make_probes", "natural_image", "source"]
+__all__ = [
+    "PERTURBATION",
+    "PIXELS",
+    "Probe",
+    "image_probes",
+    "make_probe",
+    "make_probes",
+    "natural_image",
+    "source",
+]
 
 Generator = np.random.Generator
 
@@ -20,6 +30,7 @@ PERTURBED = 2
 PERTURBED_COPIES = 4
 PERTURBATION = 2.0**-6
 COPY = " perturbed copy "
+PIXELS = "pixels"
 OLD_COPY = " echo "  # the name of perturbed copies in golden vectors of earlier versions
 
 
@@ -83,22 +94,52 @@ _PROBES: tuple[tuple[str, str, _Maker], ...] = (
     ("ramps", "swapped or flipped axes", _ramps),
     ("large", "overflow in float16", lambda shape, rng: 30 * rng.standard_normal(shape)),
     ("tiny", "underflow in float16", lambda shape, rng: 1e-3 * rng.standard_normal(shape)),
+    (
+        PIXELS,
+        "clipping: raw pixels, not normalised",
+        lambda shape, rng: rng.integers(0, 256, shape),
+    ),
 )
 
 
 def make_probes(inputs: tuple[TensorSpec, ...], seed: int = 0) -> tuple[Probe, ...]:
-    """Seeded probes for inputs of fixed shapes. Inputs of rank 4 are images; integers are 0 and 1.
+    """Seeded probes for inputs of fixed shapes; images are those of rank 4, and integers take
+    the ends of their range and as many values in between as fit (0 and 1 where none is known).
 
     The same specs and seed give identical probes on every machine.
     """
-    probes = []
-    for index, (name, why, maker) in enumerate(_PROBES):
-        rng = np.random.default_rng((seed, index))
-        arrays = {spec.name: _one(spec, maker, rng).astype(spec.dtype) for spec in inputs}
-        probes.append(Probe(name, why, arrays))
+    probes = [make_probe(index, inputs, seed) for index in range(len(_PROBES))]
     rng = np.random.default_rng((seed, len(probes)))
     copies = (copy for probe in probes[:PERTURBED] for copy in _perturbed_copies(probe, rng))
     return (*probes, *copies)
+
+
+def make_probe(index: int, inputs: tuple[TensorSpec, ...], seed: int) -> Probe:
+    """One of them, by its place."""
+    name, why, maker = _PROBES[index]
+    rng = np.random.default_rng((seed, index))
+    arrays = {}
+    for spec in inputs:
+        shape = tuple(int(size) for size in spec.shape)
+        if spec.dtype != "float32":
+            values = _integers(spec.value_range or (0, 1), shape, seed, index)
+        else:
+            values = maker(shape, rng) if len(shape) == 4 else rng.standard_normal(shape)
+        arrays[spec.name] = values.astype(spec.dtype)
+    return Probe(name, why, arrays)
+
+
+def _integers(ends: tuple[int, int], shape: tuple[int, ...], seed: int, index: int) -> np.ndarray:
+    """Both ends and values in between, each once as far as they fit into all probes together;
+    this is what one probe has of them."""
+    (low, high), count = ends, math.prod(shape)
+    inner = max(high - low - 1, 0)
+    drawn = np.random.default_rng((seed, count)).choice(
+        inner, min(inner, count * len(_PROBES)), replace=False
+    )
+    values = np.concatenate([np.unique([low, high]), low + 1 + drawn])
+    part = np.resize(np.roll(values, -index * count), count)
+    return np.random.default_rng((seed, index)).permutation(part).reshape(shape)
 
 
 def source(name: str) -> str:
@@ -134,11 +175,3 @@ def image_probes(
         )
         for number, image in enumerate(images, 1)
     )
-
-
-def _one(spec: TensorSpec, maker: _Maker, rng: Generator) -> np.ndarray:
-    shape = tuple(int(size) for size in spec.shape)
-    if spec.dtype != "float32":
-        # Integers are often indices; every table has these two rows.
-        return rng.integers(0, 2, shape)
-    return maker(shape, rng) if len(shape) == 4 else rng.standard_normal(shape)

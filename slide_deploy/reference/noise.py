@@ -15,7 +15,7 @@ from slide_deploy.parity.systematic import recurring_power
 from slide_deploy.quantization.scheme import Scheme
 from slide_deploy.reference.rounding import OPERATOR_STEP
 
-__all__ = ["Outputs", "Runs", "expectation_of", "overflows", "with_systematic_noise"]
+__all__ = ["Outputs", "Runs", "expectation_of", "with_systematic_noise", "without_luck"]
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -64,11 +64,6 @@ def expectation_of(probe: Probe, runs: Runs, scheme: Scheme) -> Expectation:
     return Expectation(probe.name, probe.why, probe.inputs, runs.references, noise, rounded)
 
 
-def overflows(expectation: Expectation) -> bool:
-    """Whether a run that rounds gave values that are not finite."""
-    return not all(np.isfinite(noise.floor) for noise in expectation.noise.values())
-
-
 def with_systematic_noise(
     expected: Sequence[Expectation],
     runs: Mapping[str, Runs],
@@ -86,7 +81,7 @@ def with_systematic_noise(
         noise = {n: replace(v, systematic=own.get(n, 0.0)) for n, v in expectation.noise.items()}
         return replace(expectation, noise=noise)
 
-    return _without_luck(tuple(map(completed, expected)))
+    return without_luck(tuple(map(completed, expected)))
 
 
 def _systematic(name: str, copies: Sequence[Runs]) -> float:
@@ -100,7 +95,7 @@ def _systematic(name: str, copies: Sequence[Runs]) -> float:
     return float(np.sqrt(max(power, 0.0) + sum(folded) / max(len(folded), 1)))
 
 
-def _without_luck(found: tuple[Expectation, ...]) -> tuple[Expectation, ...]:
+def without_luck(found: tuple[Expectation, ...]) -> tuple[Expectation, ...]:
     """Raise noise that is far below the typical one of an output with few values."""
 
     def steady(name: str, reference: np.ndarray, noise: Noise) -> Noise:

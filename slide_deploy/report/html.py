@@ -54,6 +54,7 @@ def render(report: Report) -> str:
         date=text.date_text(report),
         word=text.VERDICT_WORD,
         meaning=text.FIDELITY_MEANING,
+        probes=text.probes_text(report),
         items=items,
         by_noise=by_noise,
         noise_chart=_noise_chart(by_noise) if by_noise else "",

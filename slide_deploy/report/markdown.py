@@ -18,6 +18,7 @@ from slide_deploy.report.text import (
     number,
     operators_text,
     opinion_text,
+    probes_text,
     ratio_text,
     size_text,
     top1_text,
@@ -95,6 +96,8 @@ def _details(check: Check) -> Iterator[str]:
     yield ""
     for line in gates_text(check):
         yield f"- {_text(line)}"
+    for note in check.notes:
+        yield f"- {_text(note)}"
     yield ""
     if top1 := top1_text(check):
         yield f"Top-1: {top1}."
@@ -136,6 +139,7 @@ def _details(check: Check) -> Iterator[str]:
 def _provenance(report: Report) -> Iterator[str]:
     source = report.source
     yield f"Source: {_text(source.path_name)}, {_text(source.weights)} weights."
+    yield f"{probes_text(report)}"
     yield ""
     yield "| | SHA-256 |"
     yield "|---|---|"

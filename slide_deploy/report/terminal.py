@@ -21,6 +21,7 @@ from slide_deploy.report.text import (
     number,
     operators_text,
     opinion_text,
+    probes_text,
     size_text,
 )
 from slide_deploy.types import Verdict
@@ -151,14 +152,15 @@ def _footing(report: Report) -> str:
     gates = dict.fromkeys(f"{check.precision}: {check.gate}" for check in read)
     custom = sum(len(check.custom_operators) for check in read)
     operators = f"{custom} custom operators" if custom else "Standard operators only"
+    notes = "".join(f"\n{check.target}: {note}." for check in read for note in check.notes)
     opinions = "".join(
         f"\n{check.target}, second implementation: {opinion_text(check)}."
         for check in read
         if check.second_opinion
     )
     return (
-        f"{runtimes}.{opinions}\nProbes: {', '.join(probes)}. Gate, {'; '.join(gates)}.\n"
-        f"{operators}. No GPU was visible."
+        f"{runtimes}.{opinions}{notes}\nProbes: {', '.join(probes)}. {probes_text(report)}\n"
+        f"Gate, {'; '.join(gates)}.\n{operators}. No GPU was visible."
     )
 
 

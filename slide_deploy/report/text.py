@@ -25,6 +25,7 @@ __all__ = [
     "number",
     "operators_text",
     "opinion_text",
+    "probes_text",
     "ratio_text",
     "size_text",
     "top1_text",
@@ -91,6 +92,16 @@ def opinion_text(check: Check) -> str:
         return ""
     error = number(opinion.max_abs_error, ".1e")
     return f"{opinion.runtime} {VERDICT_WORD[opinion.verdict]}, max error {error}"
+
+
+def probes_text(report: Report) -> str:
+    """Whether whoever made the artifacts could know the probes."""
+    if report.seed is None:
+        return (
+            "All probes were known before: whoever made the artifacts could answer them alone. "
+            "With --against model.pth, verify adds fresh ones."
+        )
+    return f"Fresh probes were drawn from seed {report.seed}: --seed {report.seed} repeats them."
 
 
 def top1_text(check: Check) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact
 from slide_deploy.errors import ArtifactError, MissingLibrary, NotSupported, UsageError
-from slide_deploy.parity.block_trace import BlockError, BlockReference, first_bad_block
+from slide_deploy.parity.block_trace import BlockReference, first_bad_block
 from slide_deploy.parity.comparison import OVERFLOW
 from slide_deploy.parity.expectation import Expectation, with_operator_errors
 from slide_deploy.parity.gates import gates_text
@@ -30,6 +30,7 @@ from slide_deploy.verification.judge import (
     comparison_problems,
     judge,
 )
+from slide_deploy.verification.not_a_number import nan_problems
 from slide_deploy.verification.record import Check, Opinion
 from slide_deploy.verification.runner import RunResult, read_artifact, trace_artifact
 
@@ -62,7 +63,8 @@ def _check(
     known: tuple[str, ...],
 ) -> Check:
     runtime = registry.recognise(path)
-    precision = record.precision if record else Precision.FLOAT32
+    known_precision = record.precision if record else reference.precision
+    precision = policy.precision or known_precision or Precision.FLOAT32
     unrun = Check(
         target=runtime.target,
         path=path.name,
@@ -77,10 +79,17 @@ def _check(
     except MissingLibrary as error:
         return replace(unrun, verdict=Verdict.NOT_RUN, problems=(str(error),))
     try:
-        axes, precision = _identify(path, runtime, record, reference, progress)
+        precision = scheme_named(precision).name
+        axes = _identify(path, runtime, record, precision, progress)
         unrun = replace(unrun, precision=precision)
-        expected = with_operator_errors(reference.expect(axes, precision), runtime.operator_errors)
-        feeds = {expectation.probe: dict(expectation.inputs) for expectation in expected}
+        recorded, fresh = (
+            with_operator_errors(run(axes, precision), runtime.operator_errors)
+            for run in (reference.expect, reference.fresh)
+        )
+        expected = (*recorded, *fresh)
+        nan = None if runtime.loses_nan is None else reference.nan(axes)
+        asked = (*expected, nan) if nan else expected
+        feeds = {expectation.probe: dict(expectation.inputs) for expectation in asked}
         progress(f"verifying {path.name}: running it")
         result = read_artifact(runtime.target, path, feeds)
     except (ArtifactError, UsageError) as error:
@@ -94,47 +103,39 @@ def _check(
     judgement = judge(result, expected, reference, axes, precision, policy)
     check = _judged(unrun, result, expected, judgement, policy)
     check = replace(check, lowering=record.lowering if record else ())
-    judged_in_float32 = scheme_named(precision).render is None
-    if (
-        runtime.second_opinion
-        and judged_in_float32
-        and (policy.thorough or size_of(path) < SMALL_ARTIFACT)
-    ):
+    lost, notes = nan_problems(nan, result, runtime.loses_nan)
+    check = replace(check, problems=(*check.problems, *lost), notes=notes)
+    if runtime.second_opinion and _may_have_second_opinion(path, precision, policy):
         progress(f"verifying {path.name}: running it on {runtime.second_opinion}")
-        check = _with_second_opinion(check, runtime, path, expected, policy)
+        check = _with_second_opinion(check, runtime, path, recorded, policy)
     if reference.blocks and (policy.trace or judgement.numbers_differ):
         progress(f"verifying {path.name}: tracing its blocks")
-        worst = max(judgement.comparisons, key=lambda c: c.noise_ratio)
-        blocks = reference.blocks(feeds[worst.probe], precision)
-        trace = _trace(runtime, path, feeds[worst.probe], blocks)
-        problems = tuple(_with_block(problem, blocks) for problem in check.problems)
-        check = replace(
-            check, problems=problems, trace=trace, first_bad_block=first_bad_block(trace)
-        )
+        inputs = feeds[max(judgement.comparisons, key=lambda c: c.noise_ratio).probe]
+        check = _with_trace(check, runtime, path, inputs, reference.blocks(inputs, precision))
     problems = (*known, *check.problems)
     return replace(check, problems=problems, verdict=Verdict.FAIL if problems else Verdict.PASS)
 
 
 def _identify(
-    path: Path,
-    runtime: Runtime,
-    record: Artifact | None,
-    reference: Reference,
-    progress: Progress,
-) -> tuple[DynamicAxes, str]:
-    """Dynamic axes and precision, from the manifest, or from the file and its reference."""
+    path: Path, runtime: Runtime, record: Artifact | None, precision: str, progress: Progress
+) -> DynamicAxes:
+    """Dynamic axes, from the manifest or from the file itself.
+
+    The gates are those of `precision`, never of what the file holds: ArtifactError where it was
+    made at another one.
+    """
     if record is not None:
-        axes = axes_of(record.inputs, "the manifest entry")
-        return axes, scheme_named(record.precision).name
-    progress(f"verifying {path.name}: reading its inputs")
-    bare = read_artifact(runtime.target, path, {})
-    precision = reference.precision or scheme_of(bare.weight_type).name
-    if scheme_named(precision).weights != bare.weight_type:
+        made, axes = scheme_named(record.precision), axes_of(record.inputs, "the manifest's record")
+    else:
+        progress(f"verifying {path.name}: reading its inputs")
+        bare = read_artifact(runtime.target, path, {})
+        made, axes = scheme_of(bare.weight_type), axes_of(bare.inputs, path.name)
+    if made.name != precision:
         raise ArtifactError(
-            f"the golden vectors are of {precision}, {path.name} is {bare.weight_type}",
-            "give those of an export with the same precision",
+            f"{path.name} is {made.name}, but {precision} was asked for",
+            f"pass --precision {made.short_name} if that is what you exported",
         )
-    return axes_of(bare.inputs, path.name), precision
+    return axes
 
 
 def _judged(
@@ -171,14 +172,22 @@ def _judged(
     )
 
 
-def _trace(
-    runtime: Runtime, path: Path, inputs: Inputs, blocks: tuple[BlockReference, ...]
-) -> tuple[BlockError, ...]:
-    """The error at each block; empty if the artifact's intermediate values cannot be read."""
+def _with_trace(
+    check: Check, runtime: Runtime, path: Path, inputs: Inputs, blocks: tuple[BlockReference, ...]
+) -> Check:
+    """The check with the error over the blocks, unless the artifact cannot be taken apart."""
+    check = replace(check, problems=tuple(_with_block(p, blocks) for p in check.problems))
     try:
-        return trace_artifact(runtime.target, path, inputs, blocks)
+        trace = trace_artifact(runtime.target, path, inputs, blocks)
     except ArtifactError:
-        return ()
+        return check
+    return replace(check, trace=trace, first_bad_block=first_bad_block(trace))
+
+
+def _may_have_second_opinion(path: Path, precision: str, policy: VerificationPolicy) -> bool:
+    """ONNX's reference evaluator is slow, and accumulates in float16 where no runtime does."""
+    small = policy.thorough or size_of(path) < SMALL_ARTIFACT
+    return small and scheme_named(precision).render is None
 
 
 def _with_block(problem: str, blocks: tuple[BlockReference, ...]) -> str:

@@ -20,6 +20,7 @@ from slide_deploy.parity.comparison import (
 )
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.gates import Gate, GateKind, GateResult
+from slide_deploy.parity.probes import PIXELS
 from slide_deploy.parity.systematic import systematic_ratios
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import DynamicAxes, TensorSpec
@@ -45,8 +46,9 @@ Progress = Callable[[str], None]
 class Reference:
     """What artifacts are compared with. `specs` gives inputs and outputs of an artifact with such
     dynamic axes, `expect` the expectations for it at a precision; `reference` says in words what
-    they are. `blocks` gives the model's blocks on one input, where there is a model. `precision` is
-    the only one that there are expectations for, where they are recorded."""
+    they are. Where there is a model, `fresh` gives expectations for probes drawn from `seed`, `nan`
+    what the model makes of a NaN, and `blocks` the model's blocks on one input. `precision` is the
+    only one that there are expectations for, where they are recorded."""
 
     name: str
     source: SourceRecord
@@ -55,14 +57,19 @@ class Reference:
     expect: Callable[[DynamicAxes, str], tuple[Expectation, ...]]
     blocks: Callable[[Inputs, str], tuple[BlockReference, ...]] | None = None
     precision: str = ""
+    fresh: Callable[[DynamicAxes, str], tuple[Expectation, ...]] = lambda axes, precision: ()
+    nan: Callable[[DynamicAxes], Expectation | None] = lambda axes: None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
 class VerificationPolicy:
-    """How to judge: `tolerance` replaces the gates, `thorough` runs a second implementation on
+    """How to judge: `tolerance` replaces the gates, `precision` is the one that artifacts must have
+    (None: the manifest's, or float32 without one), `thorough` runs a second implementation on
     artifacts of any size, `trace` measures the error at each block also without a failure."""
 
     tolerance: Tolerance | None = None
+    precision: str | None = None
     thorough: bool = False
     trace: bool = False
 
@@ -95,7 +102,8 @@ def judge(
     """Compare the run of an artifact with the expectations."""
     gates = policy.gates(precision)
     comparisons = compare_all(expected, result, precision, policy)
-    pooled = pooled_ratios(expected, result.outputs)
+    # What raw pixels do to a model is so rough that it would hide the other probes.
+    pooled = pooled_ratios(tuple(e for e in expected if e.probe != PIXELS), result.outputs)
     systematic = systematic_ratios(expected, result.outputs)
     differing = (
         *comparison_problems(comparisons),

@@ -44,8 +44,8 @@ class Check:
     `pooled_noise_ratio` and `repeated_noise_ratio` are the pooled and the systematic error divided
     by the noise. `trace` is the error at each block, if it was requested or the check failed;
     `first_bad_block` is the first block whose error exceeds the noise. `details` is the traceback
-    or standard error of a converter or runner that failed. `seconds` is how
-    long the verification took.
+    or standard error of a converter or runner that failed. `notes` say what
+    was not judged, and why. `seconds` is how long the verification took.
     """
 
     target: str
@@ -80,6 +80,7 @@ class Check:
     other_precision: tuple[str, ...] = ()
     details: str = ""
     seconds: Figure | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Report:
 
     `notes` say what was not verified, or rests on less than usual. `date` is when the run ended, in
     ISO 8601 with the time zone; empty in older reports.
+    `seed` is that of the fresh probes; None if all probes were known before.
     """
 
     verdict: Verdict
@@ -97,6 +99,7 @@ class Report:
     checks: tuple[Check, ...]
     command: str
     toolchain: Mapping[str, str]
+    seed: Count | None = None
     schema_version: Literal[1] = SCHEMA_VERSION
     notes: tuple[str, ...] = ()
     date: str = ""

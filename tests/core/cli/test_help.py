@@ -57,6 +57,8 @@ def test_options_of_export_stand_in_panels(help_of: Callable[[str], str], panel:
         ),
         ("verify", "--against", "golden vectors beside the artifacts"),
         ("verify", "--weights", "ema"),
+        ("verify", "--precision", "as the manifest says, without one float32"),
+        ("verify", "--seed", "a new one"),
         ("inspect", "--weights", "ema"),
         ("fuse", "--weights", "ema"),
         ("bench", "--threads", "2"),
@@ -75,7 +77,7 @@ def test_each_default_is_shown(
 
 
 def test_no_markup_is_left_or_eaten(help_of: Callable[[str], str]) -> None:
-    assert "NAME:SHAPE[:DTYPE]" in help_of("export")
+    assert "NAME:SHAPE[:DTYPE[:LOW..HIGH]]" in help_of("export")
     assert all("\\[" not in help_of(command) for command in COMMANDS)
 
 

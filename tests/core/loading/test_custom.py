@@ -128,6 +128,7 @@ def test_inputs_are_asked_for(own: Path) -> None:
     [
         ("image:1x3x8x6", TensorSpec("image", (1, 3, 8, 6))),
         ("ids:1x7:int64", TensorSpec("ids", (1, 7), "int64")),
+        ("ids:1x7:int64:-1..99", TensorSpec("ids", (1, 7), "int64", (-1, 99))),
     ],
 )
 def test_an_input_is_read(text: str, spec: TensorSpec) -> None:
@@ -146,6 +147,10 @@ def test_an_input_is_read(text: str, spec: TensorSpec) -> None:
         "image:1x0",
         "2d:1x3",
         "a:1x3:str",
+        "a:1x3:int64:",
+        "a:1x3:int64:5",
+        "a:1x3:int64:9..5",
+        "a:1x3:float32:0..1",
     ],
 )
 def test_an_input_that_is_none_is_refused(text: str) -> None:
@@ -244,7 +249,7 @@ class TwoInputs(nn.Module):
 
 
 def two(dtype: str) -> slide_deploy.Model:
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     inputs = (TensorSpec("image", (1, 3, 8, 8)), TensorSpec("token", (1,), dtype))
     return slide_deploy.wrap(TwoInputs(), inputs, name="two")
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slide_deploy.artifacts.prepare import preparer
 from slide_deploy.errors import UsageError
 from slide_deploy.loading.custom import wrap
 from slide_deploy.loading.dynamic_size import dynamic_size_of, sized
-from slide_deploy.types import SizeSteps, TensorSpec
+from slide_deploy.types import Options, SizeSteps, TensorSpec
 
 
 class Net(nn.Module):
@@ -49,6 +50,46 @@ def test_sizes_are_multiples_of_what_divides_the_models_own(
     assert free.steps == {"height": SizeSteps(height, step), "width": SizeSteps(width + step, step)}
     assert min(height, width, *other) >= 2 * step
     assert all(n % step == 0 for n in (*size, *other))
+
+
+class Patches(nn.Module):
+    """Patches of 14, as many vision transformers cut them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 14, 14)
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.shape[2] % 14 or image.shape[3] % 14:
+            raise ValueError("not a multiple of 14")
+        return self.conv(image)
+
+
+@pytest.mark.parametrize(("size", "step"), [((56, 70), 14), ((224, 224), 14)])
+def test_the_step_is_the_least_that_the_model_runs_with(size: tuple[int, int], step: int) -> None:
+    free = dynamic_size_of(wrap(Patches(), [image(*size)]))
+    assert {steps.step for steps in free.steps.values()} == {step}
+    assert all(n % step == 0 for n in (*free.other, *free.smallest, *free.drawn(1)))
+
+
+class OneHeight(Net):
+    def forward(self, image: Tensor, *rest: Tensor) -> Any:
+        return self.conv(image) * (2 if image.shape[2] == 48 else 1)
+
+
+def test_one_size_that_is_treated_alone_is_refused_before_conversion() -> None:
+    prepare = preparer(wrap(OneHeight(None), [image(48, 56)]), Options(dynamic_size=True))
+    capture = prepare("onnx").capture
+    with pytest.raises(UsageError, match=r"height cannot be free: .* for 48"):
+        _ = capture.program
+
+
+def test_sizes_are_drawn_between_the_smallest_and_the_largest() -> None:
+    free = dynamic_size_of(wrap(Net(lambda x: x), [image(64, 96)]))
+    assert free.smallest == (64, 64)
+    drawn = {free.drawn(seed) for seed in range(20)}
+    assert drawn <= {(h, w) for h in (64, 96) for w in (64, 96, 128, 160)}
+    assert len(drawn) > 4
 
 
 def test_dimensions_that_follow_the_image_have_names() -> None:

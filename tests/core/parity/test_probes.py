@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slide_deploy.parity.fresh_probes import fresh_probes, nan_probe
 from slide_deploy.parity.probes import PERTURBATION, Probe, make_probes, source
 from slide_deploy.types import TensorSpec
 
 IMAGE = TensorSpec("image", (2, 3, 8, 9))
+ONE = TensorSpec("image", (1, 3, 8, 9))
 
 
 def named(name: str, spec: TensorSpec = IMAGE) -> np.ndarray:
@@ -95,6 +97,57 @@ def test_perturbed_copies_are_almost_the_probe(number: int) -> None:
         change = copy.inputs["image"] - first.inputs["image"]
         assert ((change != 0) == (first.inputs["image"] != 0)).mean() > 0.99
         assert np.abs(change).max() < 10 * PERTURBATION * np.abs(first.inputs["image"]).max()
+
+
+def test_integers_take_the_ends_of_their_range_and_as_many_values_as_fit() -> None:
+    ids = TensorSpec("ids", (1, 8), "int64", (10, 60))
+    taken = np.concatenate([probe.inputs["ids"].ravel() for probe in make_probes((ids,))])
+    assert {10, 60} <= set(taken) <= set(range(10, 61))
+    assert len(set(taken)) == 51  # 7 probes of 8
+
+
+@pytest.mark.parametrize(
+    "ends", [None, (3, 3), (0, 2**40), (-2, 1)], ids=["unknown", "one", "huge", "negative"]
+)
+def test_every_range_of_integers_has_probes(ends: tuple[int, int] | None) -> None:
+    low, high = ends or (0, 1)
+    for probe in make_probes((TensorSpec("ids", (2, 3), "int64", ends),)):
+        assert probe.inputs["ids"].shape == (2, 3)
+        assert low <= probe.inputs["ids"].min() <= probe.inputs["ids"].max() <= high
+
+
+def test_fresh_probes_are_drawn_from_the_seed() -> None:
+    first, again, other = (fresh_probes((ONE,), 2, seed) for seed in (0, 0, 1))
+    assert digest(first) == digest(again) != digest(other)
+    known = [digest((probe,)) for probe in make_probes((IMAGE,))]
+    assert all(digest((probe,)) not in known for probe in first)
+    assert [probe.name for probe in first] == ["fresh patchwork", "fresh normal"]
+    assert all(probe.inputs["image"].shape == (2, 3, 8, 9) for probe in first)
+
+
+def test_a_free_batch_is_drawn_and_its_rows_are_in_another_order() -> None:
+    largest, *others = fresh_probes((ONE,), "batch", 1)[1:]
+    rows = [row.tobytes() for row in largest.inputs["image"]]
+    assert len(set(rows)) == 8
+    for probe in others:
+        places = [rows.index(row.tobytes()) for row in probe.inputs["image"]]
+        assert places != list(range(len(places)))
+    drawn = {len(fresh_probes((ONE,), "batch", seed)[-1].inputs["image"]) for seed in range(30)}
+    assert (len(others[0].inputs["image"]), drawn) == (2, {4, 5, 6, 7})
+
+
+def test_other_sizes_are_asked_for() -> None:
+    small = TensorSpec("image", (1, 3, 4, 6))
+    probe = fresh_probes((ONE,), 2, 1, [[small]])[-1]
+    assert (probe.name, probe.inputs["image"].shape) == ("fresh normal, 4x6", (2, 3, 4, 6))
+
+
+def test_one_value_of_each_float_input_is_not_a_number() -> None:
+    ids = TensorSpec("ids", (1, 4), "int64")
+    probe = nan_probe(make_probes((ONE, ids))[0])
+    assert probe
+    assert np.isnan(probe.inputs["image"]).sum() == 1
+    assert nan_probe(make_probes((ids,))[0]) is None
 
 
 def test_integers_have_no_perturbed_copies() -> None:
