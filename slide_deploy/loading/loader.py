@@ -110,7 +110,9 @@ def load(
         outputs = family.output_specs(inferred.config)
         if image_size is None:
             check_sizes(where, inputs)
-        build = partial(_built, family, inferred.config, where, fused=fused, features=features)
+        build = partial(
+            _built, family, inferred.config, checkpoint.path_name, fused=fused, features=features
+        )
         shapes = shapes_of(build, state)
         if image_size is None:
             check_sizes(where, inputs, shapes)
