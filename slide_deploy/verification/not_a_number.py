@@ -18,7 +18,7 @@ def nan_problems(
     if loses_nan is None:
         return (), (f"NaN was not judged: {result.runtime} does not promise to pass it on",)
     if expected is None:
-        return (), ()
+        return (), ("NaN was not judged: no probe holds one",)
     if losing := sorted(loses_nan & result.operators.keys()):
         return (), (f"NaN was not judged: {', '.join(losing)} may answer it with a number",)
     made = result.outputs[expected.probe]

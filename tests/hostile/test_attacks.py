@@ -315,7 +315,8 @@ def test_torchscript_with_state_or_modes_fails_by_name(
     path = attacked("torchscript")
     about = {"slide_deploy.json": ""}
     with quiet():
-        script = torch.jit.script(attack(torch.jit.load(path, _extra_files=about)))
+        around = attack(torch.jit.load(path, _extra_files=about)).train(attack is Training)
+        script = torch.jit.script(around)
         torch.jit.save(script, path, _extra_files=about)
     failed(verified(path, lone), told)
 
