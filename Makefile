@@ -44,7 +44,7 @@ bench: setup ## Time every form of the attention beside Swin-T, and what proof c
 	$(BIN)/python benchmarks/coreml_forms.py
 	$(BIN)/python benchmarks/export_cost.py
 
-schemas: setup ## Write the JSON Schemas of manifest.json and report.json from their records.
+schemas: setup ## Write the JSON Schemas of manifest.json and report.json, and Core ML's messages.
 	$(BIN)/python tests/schemas.py
 
 mutation: setup ## Break artifacts on purpose, count what verify notices (10 to 20 minutes).
