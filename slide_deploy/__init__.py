@@ -5,8 +5,8 @@ The commands as functions: `load` a checkpoint (or `wrap` a module), `fuse` its 
 vectors beside them; `run_artifact` runs one on inputs of your own, `benchmark` times several.
 `Report` and its `Check`s are the outcome. The single steps are here too (`fuse_module`, `lower`,
 `write_artifact`, `judge`), for experiments. Beside this package, the modules errors, types,
-protocols, registry, capture, models, quantization and parity are public. Heavy libraries load
-on first use.
+protocols, registry, capture, models, quantization, parity and coreml are public. Heavy libraries
+load on first use.
 """
 
 from __future__ import annotations

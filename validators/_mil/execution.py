@@ -24,7 +24,7 @@ from slide_deploy.validators._mil.program import (
     shape_fits,
 )
 
-__all__ = ["Context", "Observer", "run_block"]
+__all__ = ["Context", "Observer", "is_implemented", "run_block"]
 
 Observer = Callable[[str, Array], None]
 Values = MutableMapping[str, Held]
@@ -43,6 +43,11 @@ class Context:
     states: MutableMapping[str, Array]
     observe: Observer | None
     note: Note
+
+
+def is_implemented(kind: str) -> bool:
+    """Whether operations of this type can be computed."""
+    return kind in OPERATIONS or kind in _STRUCTURAL
 
 
 def run_block(block: Block, values: Values, context: Context) -> list[Array]:
