@@ -73,21 +73,32 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz file.")
     ] = None,
+    variants: Annotated[
+        bool,
+        typer.Option(
+            "--variants", help="Show the spread over float16 arithmetic of Apple's chips."
+        ),
+    ] = False,
 ) -> None:
     """Compute the outputs for arrays and pictures from files; states start from zeros."""
     if output and output.suffix != ".npz":
         raise UsageError(f"{output} does not end in .npz", "add that suffix to --output")
     _require_reader()
-    from slide_deploy.coreml import evaluate, read, read_feeds
-    from slide_deploy.report.coreml import outputs_table
+    from slide_deploy.coreml import VARIANTS, evaluate, read, read_feeds
+    from slide_deploy.report.coreml import outputs_table, spread_table
     from slide_deploy.report.terminal import make_console
 
     program = read(package, function)
     notes: list[str] = []
-    outputs = evaluate(program, read_feeds(program, inputs or ()), note=notes.append)
+    feeds = read_feeds(program, inputs or ())
+    outputs = evaluate(program, feeds, note=notes.append)
     if output:
         _save(output, outputs)
-    make_console().print(outputs_table(outputs, notes))
+    console = make_console()
+    console.print(outputs_table(outputs, notes))
+    if variants:
+        spread = {one: evaluate(program, feeds, variant=one) for one in VARIANTS}
+        console.print(spread_table(outputs, spread))
 
 
 def _save(path: Path, arrays: object) -> None:

@@ -11,12 +11,14 @@ from slide_deploy.coreml.checking import FunctionCheck, PackageCheck, TargetChec
 from slide_deploy.coreml.feeds import read_feeds
 from slide_deploy.coreml.summary import FunctionSummary, PackageSummary, ValueSummary, summarize
 from slide_deploy.validators._mil import (
+    VARIANTS,
     Constant,
     Feature,
     Operation,
     Program,
     Unsupported,
     Value,
+    Variant,
     as_image,
     evaluate,
     histogram,
@@ -26,6 +28,7 @@ from slide_deploy.validators._mil import (
 from slide_deploy.validators._mil import read_package as read
 
 __all__ = [
+    "VARIANTS",
     "Constant",
     "Feature",
     "FunctionCheck",
@@ -38,6 +41,7 @@ __all__ = [
     "Unsupported",
     "Value",
     "ValueSummary",
+    "Variant",
     "as_image",
     "check",
     "evaluate",

@@ -13,9 +13,15 @@ from rich.text import Text
 from slide_deploy.report.text import clean, size_text
 
 if TYPE_CHECKING:
-    from slide_deploy.coreml import FunctionCheck, FunctionSummary, PackageCheck, PackageSummary
+    from slide_deploy.coreml import (
+        FunctionCheck,
+        FunctionSummary,
+        PackageCheck,
+        PackageSummary,
+        Variant,
+    )
 
-__all__ = ["check_table", "outputs_table", "summary_table"]
+__all__ = ["check_table", "outputs_table", "spread_table", "summary_table"]
 
 _MOST = 5
 
@@ -90,6 +96,31 @@ def outputs_table(outputs: Mapping[str, np.ndarray], notes: Sequence[str]) -> Re
         table.add_row(Text(clean(name)), kind, shape, *_range(array))
     lines = [Text(f"note: {clean(note)}", style="yellow") for note in dict.fromkeys(notes)]
     return Group(table, *(line for o in outputs.items() for line in _classes(*o)), *lines)
+
+
+def spread_table(
+    outputs: Mapping[str, np.ndarray], variants: Mapping[Variant, Mapping[str, np.ndarray]]
+) -> RenderableType:
+    """How far other arithmetic takes each output, as the largest difference."""
+    table = _table("float16 arithmetic other than described", "variant", "known from")
+    numeric = [name for name, array in outputs.items() if array.dtype.kind in "fiu"]
+    for name in numeric:
+        table.add_column(Text(clean(name)), justify="right")
+    for variant, found in variants.items():
+        with np.errstate(invalid="ignore"):
+            moved = [_difference(outputs[name], found[name]) for name in numeric]
+        table.add_row(variant.name, variant.source, *moved)
+    return table
+
+
+def _difference(described: np.ndarray, found: np.ndarray) -> str:
+    """The largest difference, and its share of the largest value."""
+    if described.shape != found.shape or not described.size:
+        return "–"
+    wide = described.astype(np.float64)
+    largest = np.abs(found - wide).max()
+    share = largest / np.abs(wide).max() if wide.any() else 0.0
+    return f"{largest:.1e} ({share:.2%})" if largest else "0"
 
 
 def _range(array: np.ndarray) -> tuple[str | Text, ...]:

@@ -20,9 +20,11 @@ from slide_deploy.validators._mil.program import (
 )
 from slide_deploy.validators._mil.reader import read_package
 from slide_deploy.validators._mil.requirements import SYSTEMS, first_opset, requirements
+from slide_deploy.validators._mil.variants import VARIANTS, Variant
 
 __all__ = [
     "SYSTEMS",
+    "VARIANTS",
     "Block",
     "Constant",
     "Feature",
@@ -33,6 +35,7 @@ __all__ = [
     "TensorType",
     "Unsupported",
     "Value",
+    "Variant",
     "as_image",
     "dtype_named",
     "evaluate",

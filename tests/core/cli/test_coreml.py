@@ -52,6 +52,14 @@ def test_run_writes_what_the_program_computes(run_cli: RunCli, array: Path, tmp_
             np.testing.assert_array_equal(written[name], expected)
 
 
+def test_run_shows_the_spread_over_variants(run_cli: RunCli, array: Path) -> None:
+    done = run_cli("coreml", "run", PACKAGE, "-i", array, "--variants")
+    assert done.code == 0, done.err
+    rows = [line for line in done.out.splitlines() if line.startswith("│ sums in float16")]
+    # This package is in float32, which no variant changes.
+    assert [row.split("│")[3].strip() for row in rows] == ["0"]
+
+
 def test_run_says_which_input_is_missing(run_cli: RunCli) -> None:
     done = run_cli("coreml", "run", PACKAGE)
     assert (done.code, "add --input" in done.err) == (2, True)
