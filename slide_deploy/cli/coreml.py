@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slide_deploy.cli import options as cli
 from slide_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["check", "inspect", "run"]
 
@@ -101,13 +106,16 @@ def run(
         console.print(spread_table(outputs, spread))
 
 
-def _save(path: Path, arrays: object) -> None:
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a .npz file; numpy.savez takes no array by the name of one of its parameters."""
     import numpy as np
 
     from slide_deploy.utils.staging import staged
 
-    with staged(path) as scratch, scratch.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+    with staged(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def _require_reader() -> None:

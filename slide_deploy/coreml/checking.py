@@ -39,9 +39,9 @@ class TargetCheck:
 class FunctionCheck:
     """One function: limits of Core ML that it breaks, the systems that run it, its precision.
 
-    `unsupported` counts operations that Core ML has and slide-deploy cannot compute; `precision`
-    counts, by operation, the element types of results; `exceptions` names operations whose
-    floating-point type is not that of most.
+    `unsupported` counts operations that slide-deploy cannot compute; `precision` counts, by
+    operation, the element types of results; `exceptions` names operations whose floating-point
+    type is not that of most.
     """
 
     function: str

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from slide_deploy.coreml.summary import feature_shape
 from slide_deploy.errors import UsageError
 from slide_deploy.packaging.preprocessing import load_image
 from slide_deploy.validators._mil import Feature, Program, dtype_named
@@ -67,6 +68,11 @@ def _read(path: Path, feature: Feature) -> np.ndarray:
         raise UsageError(
             f"{path} holds {array.dtype}, the input {feature.name} is {wanted}",
             "convert the array first",
+        )
+    if not feature.accepts(array.shape):
+        raise UsageError(
+            f"{path} is of shape {'x'.join(map(str, array.shape))}, not one of {feature.name}",
+            f"give an array of shape {'x'.join(feature_shape(feature))}",
         )
     return np.asarray(converted)
 

@@ -17,7 +17,14 @@ from slide_deploy.validators._mil import (
     read_package,
 )
 
-__all__ = ["FunctionSummary", "PackageSummary", "ValueSummary", "summarize", "type_name"]
+__all__ = [
+    "FunctionSummary",
+    "PackageSummary",
+    "ValueSummary",
+    "feature_shape",
+    "summarize",
+    "type_name",
+]
 
 _TYPES = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
 
@@ -98,7 +105,7 @@ def _function(program: Program, default: str) -> FunctionSummary:
 
 def _feature(role: str, feature: Feature) -> ValueSummary:
     kind = f"{feature.image} image" if feature.image else type_name(feature.dtype)
-    return ValueSummary(feature.name, role, kind, _shape(feature))
+    return ValueSummary(feature.name, role, kind, feature_shape(feature))
 
 
 def _state(value: Value) -> ValueSummary:
@@ -106,7 +113,8 @@ def _state(value: Value) -> ValueSummary:
     return ValueSummary(value.name, "state", type_name(value.type.dtype), shape)
 
 
-def _shape(feature: Feature) -> tuple[str, ...]:
+def feature_shape(feature: Feature) -> tuple[str, ...]:
+    """The sizes an input or output may have, along each dimension."""
     if feature.ranges:
         return tuple(
             str(low) if low == high else f"{low}..{'' if high is None else high}"

@@ -75,6 +75,12 @@ def test_numbers_that_the_type_cannot_hold_are_refused(tmp_path: Path) -> None:
         read_feeds(program(IDS), [str(path)])
 
 
+def test_an_array_of_another_shape_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.npy", np.ones((3, 2), np.float32))
+    with pytest.raises(UsageError, match=r"is of shape 3x2, not one of x \(give .* 2x3\)"):
+        read_feeds(program(TENSOR), [str(path)])
+
+
 @pytest.mark.parametrize(
     ("files", "match"),
     [
