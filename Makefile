@@ -44,7 +44,7 @@ bench: setup ## Measure the latency of every lowering and of Swin-T, and the cos
 	$(BIN)/python benchmarks/coreml_lowerings.py
 	$(BIN)/python benchmarks/export_cost.py
 
-schemas: setup ## Write the JSON Schemas of manifest.json and report.json from their records.
+schemas: setup ## Write the JSON Schemas of manifest.json and report.json, and Core ML's messages.
 	$(BIN)/python tests/schemas.py
 
 checkpoint-kinds: setup ## Write the table of docs/checkpoints.md from the tests' cases.

@@ -18,10 +18,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from slide_deploy import TensorSpec, fuse_module, lowerings, write_artifact
+from slide_deploy import TensorSpec, coreml, fuse_module, lowerings, write_artifact
 from slide_deploy.capture import Capture
 from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
-from slide_deploy.validators import _mil
 
 SIDE, DIM, HEADS = 56, 96, 3
 BYTES = 4
@@ -40,7 +39,7 @@ def main() -> None:
     ):
         table.add_column(column, justify="left" if column == "lowering" else "right")
     for name, program in programs():
-        counts = _mil.histogram(program)
+        counts = coreml.histogram(program)
         shapes = [value.type.shape or () for value in made(program)]
         table.add_row(
             name,
@@ -55,7 +54,7 @@ def main() -> None:
     print("MB: size of all intermediate values, each counted once.")
 
 
-def programs() -> Iterator[tuple[str, _mil.Program]]:
+def programs() -> Iterator[tuple[str, coreml.Program]]:
     """The name and the program of each lowering, read back from its package."""
     torch.manual_seed(0)
     attention = SlideAttention(AttentionConfig(DIM, HEADS)).eval().requires_grad_(False)
@@ -67,20 +66,20 @@ def programs() -> Iterator[tuple[str, _mil.Program]]:
         )
         with tempfile.TemporaryDirectory() as folder:
             record = write_artifact("coreml", lowering.name, capture, Path(folder))
-            yield lowering.name, _mil.read_package(Path(folder, record.path))
+            yield lowering.name, coreml.read(Path(folder, record.path))
 
 
-def made(program: _mil.Program) -> Iterator[_mil.Value]:
+def made(program: coreml.Program) -> Iterator[coreml.Value]:
     """The values that are computed at run time."""
     for operation in program.operations:
         if operation.type != "const":
             yield from operation.outputs
 
 
-def has_stride(operation: _mil.Operation) -> bool:
+def has_stride(operation: coreml.Operation) -> bool:
     """Whether the operation is a slice with a step other than 1."""
     given = operation.inputs.get("stride", ()) if operation.type.startswith("slice") else ()
-    return any(isinstance(step, _mil.Constant) and bool((step.data != 1).any()) for step in given)
+    return any(isinstance(step, coreml.Constant) and bool((step.data != 1).any()) for step in given)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ The commands are functions: `load` a checkpoint (or `wrap` a module), `fuse` its
 vectors. `run_artifact` runs an artifact on given inputs, `benchmark` measures latency. The result
 is a `Report` with one `Check` per artifact. The individual steps are also public (`fuse_module`,
 `lower`, `write_artifact`, `judge`), and so are the modules errors, types, protocols, registry,
-capture, models, quantization and parity. Heavy libraries are imported on first use.
+capture, models, quantization, parity and coreml. Heavy libraries are imported on first use.
 """
 
 from __future__ import annotations

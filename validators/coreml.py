@@ -148,7 +148,7 @@ RUNTIME = Runtime(
     recognises=lambda path: path.suffix == ".mlpackage",
     open=open_session,
     fidelity=fidelity,
-    packages=("coremltools", "scipy"),
+    packages=("google.protobuf", "scipy", *(["coremltools"] if sys.platform == "darwin" else [])),
     extra="coreml",
     standard_domains=frozenset({"mil"}),
 )

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from slide_deploy import __version__
+from slide_deploy.cli import coreml
 from slide_deploy.cli.bench import bench
 from slide_deploy.cli.export import export
 from slide_deploy.cli.fuse import fuse
@@ -65,6 +66,13 @@ def _root(
 
 for _command in (export, verify, inspect, fuse, targets, bench, tune):
     app.command(epilog=EXIT_CODES)(_command)
+
+_coreml = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+for _part in (coreml.inspect, coreml.check, coreml.run):
+    _coreml.command(epilog=EXIT_CODES)(_part)
+app.add_typer(
+    _coreml, name="coreml", help="Inspect, check and run Core ML packages, on any system."
+)
 
 
 def main() -> None:

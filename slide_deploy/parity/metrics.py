@@ -48,4 +48,4 @@ def snr_db(output: np.ndarray, reference: np.ndarray) -> float:
         return float("-inf")
     if noise == 0.0:
         return float("inf")
-    return 10.0 * float(np.log10(max(signal, np.finfo(np.float64).tiny) / noise))
+    return 10.0 * float(np.log10(max(signal, float(np.finfo(np.float64).tiny)) / noise))

@@ -104,3 +104,13 @@ def test_the_base_install_with_onnx_runtime_verifies_a_folder(
     program = environment / "slide-deploy"
     passes(program, "targets", folder=tmp_path)
     passes(program, "verify", "out", folder=tmp_path)
+
+
+def test_a_core_ml_package_is_read_without_torch_and_coremltools(
+    wheel: Path, environment: Path
+) -> None:
+    install(environment, f"{wheel}[coreml-read]")
+    assert not any(installed(environment, name) for name in ("torch", "coremltools"))
+    package = ROOT / "tests" / "fixtures" / "written-before" / "module.mlpackage"
+    assert "conv" in passes(environment / "slide-deploy", "coreml", "inspect", package)
+    passes(environment / "slide-deploy", "coreml", "check", package)

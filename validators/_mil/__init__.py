@@ -1,7 +1,8 @@
 """Evaluate a Core ML `.mlpackage`, as written to disk, on machines without a Core ML runtime."""
 
+from slide_deploy.validators._mil.dtypes import dtype_named
 from slide_deploy.validators._mil.evaluation import evaluate, new_state
-from slide_deploy.validators._mil.execution import Observer
+from slide_deploy.validators._mil.execution import Observer, is_implemented
 from slide_deploy.validators._mil.images import as_image
 from slide_deploy.validators._mil.limits import violations
 from slide_deploy.validators._mil.program import (
@@ -15,10 +16,15 @@ from slide_deploy.validators._mil.program import (
     Unsupported,
     Value,
     histogram,
+    walk,
 )
 from slide_deploy.validators._mil.reader import read_package
+from slide_deploy.validators._mil.requirements import SYSTEMS, first_opset, requirements
+from slide_deploy.validators._mil.variants import VARIANTS, Variant
 
 __all__ = [
+    "SYSTEMS",
+    "VARIANTS",
     "Block",
     "Constant",
     "Feature",
@@ -29,10 +35,16 @@ __all__ = [
     "TensorType",
     "Unsupported",
     "Value",
+    "Variant",
     "as_image",
+    "dtype_named",
     "evaluate",
+    "first_opset",
     "histogram",
+    "is_implemented",
     "new_state",
     "read_package",
+    "requirements",
     "violations",
+    "walk",
 ]

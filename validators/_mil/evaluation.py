@@ -11,6 +11,7 @@ from slide_deploy.validators._mil.features import initial_state
 from slide_deploy.validators._mil.images import as_tensor
 from slide_deploy.validators._mil.ops import Note, ignore
 from slide_deploy.validators._mil.program import Feature, Held, Program, shape_fits
+from slide_deploy.validators._mil.variants import Variant
 
 __all__ = ["evaluate", "new_state"]
 
@@ -21,6 +22,7 @@ def evaluate(
     observe: Observer | None = None,
     note: Note = ignore,
     state: MutableMapping[str, Array] | None = None,
+    variant: Variant | None = None,
 ) -> dict[str, Array]:
     """The outputs by name.
 
@@ -29,6 +31,7 @@ def evaluate(
         from Apple's tests, or on a random generator.
     state: the result of `new_state`, possibly changed by earlier runs; changed in place. Without it
         a program with states starts from zeros.
+    variant: other arithmetic in float16, one of VARIANTS.
 
     Raises:
         ArtifactError: an input is not as described, or an operation cannot be computed.
@@ -36,7 +39,9 @@ def evaluate(
     states = new_state(program) if state is None else state
     _check_states(program, states)
     values: dict[str, Held] = dict(_accepted(program, feeds))
-    outputs = run_block(program.body, values, Context(program.opset_number, states, observe, note))
+    replaced = {} if variant is None else variant.operations
+    context = Context(program.opset_number, states, observe, note, replaced)
+    outputs = run_block(program.body, values, context)
     return {
         feature.name: _output(feature, array)
         for feature, array in zip(program.outputs, outputs, strict=True)

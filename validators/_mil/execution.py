@@ -13,6 +13,7 @@ from slide_deploy.errors import ArtifactError
 from slide_deploy.validators._mil.dtypes import Array, dtype_named
 from slide_deploy.validators._mil.halves import Half
 from slide_deploy.validators._mil.ops import OPERATIONS, Arguments, Note, call
+from slide_deploy.validators._mil.ops.registry import Implementation
 from slide_deploy.validators._mil.opsets import FIRST_OPSET
 from slide_deploy.validators._mil.program import (
     Block,
@@ -24,7 +25,7 @@ from slide_deploy.validators._mil.program import (
     shape_fits,
 )
 
-__all__ = ["Context", "Observer", "run_block"]
+__all__ = ["Context", "Observer", "is_implemented", "run_block"]
 
 Observer = Callable[[str, Array], None]
 Values = MutableMapping[str, Held]
@@ -43,6 +44,13 @@ class Context:
     states: MutableMapping[str, Array]
     observe: Observer | None
     note: Note
+    # Taken instead of ours where an operation gives float16.
+    replaced: Mapping[str, Implementation]
+
+
+def is_implemented(kind: str) -> bool:
+    """Whether operations of this type can be computed."""
+    return kind in OPERATIONS or kind in _STRUCTURAL
 
 
 def run_block(block: Block, values: Values, context: Context) -> list[Array]:
@@ -98,6 +106,8 @@ def _computed(
     if operation.blocks:
         raise ValueError("nested blocks in an operation that has none")
     implementation = OPERATIONS.get(operation.type)
+    if any(value.type.dtype == "fp16" for value in operation.outputs):
+        implementation = context.replaced.get(operation.type, implementation)
     if implementation is None:
         # If Core ML does not have it at this opset, the file is invalid.
         known = FIRST_OPSET.get(operation.type, context.opset + 1) <= context.opset

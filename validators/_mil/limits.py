@@ -9,12 +9,7 @@ import numpy as np
 from slide_deploy.errors import ArtifactError
 from slide_deploy.validators._mil.dtypes import dtype_named
 from slide_deploy.validators._mil.evaluation import evaluate
-from slide_deploy.validators._mil.opsets import (
-    FIRST_ARGUMENT_OPSET,
-    FIRST_OPSET,
-    NEWEST_OPSET,
-    SERIALIZED_OPSET,
-)
+from slide_deploy.validators._mil.opsets import FIRST_OPSET, NEWEST_OPSET, SERIALIZED_OPSET
 from slide_deploy.validators._mil.program import (
     Feature,
     Operation,
@@ -23,17 +18,17 @@ from slide_deploy.validators._mil.program import (
     Value,
     walk,
 )
+from slide_deploy.validators._mil.requirements import (
+    SPEC_AHEAD,
+    feature_spec,
+    operation_requirements,
+)
 
 __all__ = ["violations"]
 
 _MAX_RANK = 5
 _CUSTOM = ("custom", "custom_layer")
-# CoreML5 has specification version 6, and each later one the next.
-_SPEC_AHEAD = 1
-# An fp16 input or output needs iOS 16, an int8 one iOS 26, a grayscale image of uint8 iOS 17.
-_FEATURE_SPEC = {"fp32": 6, "int32": 6, "fp64": 6, "fp16": 7, "int8": 10}
-_UINT8_IMAGE_SPEC = 8
-# Outputs of a classifier.
+# What a classifier gives.
 _LABELS = ("string", "int64", "dictionary<string, fp64>", "dictionary<int64, fp64>")
 
 
@@ -93,17 +88,15 @@ def _sizes(feature: Feature) -> tuple[int, ...]:
 def _versions(program: Program, opset: int) -> Iterator[str]:
     if opset not in range(min(FIRST_OPSET.values()), NEWEST_OPSET + 1):
         yield f"the opset {program.opset} is not one of CoreML5 to CoreML{NEWEST_OPSET}"
-    if program.spec_version < opset + _SPEC_AHEAD:
+    if program.spec_version < opset + SPEC_AHEAD:
         yield (
             f"specification version {program.spec_version} is older than the opset"
-            f" {program.opset}, which needs {opset + _SPEC_AHEAD}"
+            f" {program.opset}, which needs {opset + SPEC_AHEAD}"
         )
 
 
 def _feature(feature: Feature, spec_version: int) -> Iterator[str]:
-    needed = _FEATURE_SPEC.get(feature.dtype)
-    if feature.image and feature.dtype == "uint8":
-        needed = _UINT8_IMAGE_SPEC
+    needed = feature_spec(feature)
     if needed is None:
         yield f"{feature.name} is {feature.dtype}, which is not valid for inputs and outputs"
     elif spec_version < needed:
@@ -119,19 +112,15 @@ def _value(value: Value) -> Iterator[str]:
 
 def _operation(operation: Operation, opset: int) -> Iterator[str]:
     where = f"{operation.type} {operation.name}"
-    first = (FIRST_OPSET | SERIALIZED_OPSET).get(operation.type)
     if operation.type in _CUSTOM:
         yield f"{where} is a custom layer"
-    elif first is None:
+    elif operation.type not in FIRST_OPSET | SERIALIZED_OPSET:
         yield f"{where} is not a MIL operation"
-    elif first > opset:
-        yield f"{where} needs CoreML{first}, the program is CoreML{opset}"
-    for key in (*operation.inputs, *operation.attributes):
-        needed = FIRST_ARGUMENT_OPSET.get((operation.type, key), opset)
-        if needed > opset:
-            yield f"{where}: argument {key} needs CoreML{needed}, the program is CoreML{opset}"
-    # Weights before decompression may have more dimensions: a palette has two more. A rank may be
-    # unknown: Core ML runs `fill` and `reshape` with a shape of unknown length.
+    for what, first in operation_requirements(operation):
+        if first > opset:
+            yield f"{where}{what} needs CoreML{first}, the program is CoreML{opset}"
+    # Weights before decompression may have more dimensions: a palette has two on top. A rank
+    # may be unknown: Core ML runs `fill` and `reshape` by a shape of unknown length.
     if not operation.is_constant:
         for value in operation.outputs:
             if value.type.shape is not None:

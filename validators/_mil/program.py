@@ -161,7 +161,8 @@ class Program:
     description: str
     # Tensors that are kept between runs.
     states: tuple[Value, ...] = ()
-    # The names of all functions in the package; this is one of them.
+    # Its name, and those of all functions in the package.
+    function: str = "main"
     functions: tuple[str, ...] = ("main",)
 
     @cached_property

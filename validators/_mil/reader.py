@@ -56,6 +56,7 @@ def read_package(path: Path, function: str | None = None) -> Program:
         metadata=dict(model.description.metadata.userDefined),
         description=model.description.metadata.shortDescription,
         states=tuple(state(message, states[message.name]) for message in description.state),
+        function=name,
         functions=tuple(sorted(model.mlProgram.functions)),
     )
 

@@ -1,26 +1,31 @@
-"""Core ML's protobuf messages, without running coremltools (its __init__ imports torch)."""
+"""Core ML's protobuf messages, as far as an ML program needs them.
+
+`coreml.binpb` holds Apple's descriptions of them (licence: `coreml.LICENSE`; written by `make
+schemas`). They are kept apart from protobuf's own list of messages, where coremltools registers
+files of the same names.
+"""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
+from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 
-from slide_deploy.errors import ArtifactError, MissingLibrary
+from slide_deploy.errors import ArtifactError
 
 __all__ = ["parse_model"]
 
-_ALIAS = "_slide_deploy_coreml_proto"
+_MESSAGES = Path(__file__).with_name("coreml.binpb")
 
 
 def parse_model(data: bytes, name: str) -> Any:
-    """The CoreML.Specification.Model message in `data`."""
-    model = _messages().Model()
+    """The CoreML.Specification.Model message in `data`; of other kinds of model only the kind."""
+    model = _model_class()()
     try:
         model.ParseFromString(data)
     except DecodeError as error:
@@ -28,13 +33,9 @@ def parse_model(data: bytes, name: str) -> Any:
     return model
 
 
-def _messages() -> ModuleType:
-    """coremltools/proto/Model_pb2, imported through a package of ours with the same folder."""
-    if _ALIAS not in sys.modules:
-        spec = importlib.util.find_spec("coremltools")
-        if spec is None or spec.origin is None:
-            raise MissingLibrary("reading a Core ML package", ["coremltools"], "coreml")
-        package = ModuleType(_ALIAS)
-        package.__path__ = [str(Path(spec.origin).parent / "proto")]
-        sys.modules[_ALIAS] = package
-    return importlib.import_module(f"{_ALIAS}.Model_pb2")
+@cache
+def _model_class() -> Any:
+    pool = DescriptorPool()
+    for file in FileDescriptorSet.FromString(_MESSAGES.read_bytes()).file:
+        pool.AddSerializedFile(file.SerializeToString())
+    return GetMessageClass(pool.FindMessageTypeByName("CoreML.Specification.Model"))

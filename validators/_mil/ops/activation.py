@@ -40,7 +40,8 @@ def relu(x: Array) -> Array:
 @operation("relu6")
 def relu6(x: Array) -> Array:
     """x clipped to 0 to 6."""
-    return np.minimum(np.maximum(x, 0), 6)
+    result: Array = np.minimum(np.maximum(x, 0), 6)
+    return result
 
 
 @operation("leaky_relu")
@@ -95,7 +96,8 @@ def sigmoid(x: Array) -> Array:
 @operation("sigmoid_hard")
 def sigmoid_hard(x: Array, alpha: float, beta: float) -> Array:
     """alpha x + beta, clipped to 0 to 1."""
-    return np.minimum(np.maximum(linear_activation(x, alpha, beta), 0), 1)
+    result: Array = np.minimum(np.maximum(linear_activation(x, alpha, beta), 0), 1)
+    return result
 
 
 @operation("silu")

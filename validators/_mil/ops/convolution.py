@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -131,7 +132,8 @@ def _by_columns(
     depth = weight.shape[1] * prod(kernel)
     filters = weight.reshape(groups, -1, depth)
     reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
-    view = sliding_window_view(x, reach, axis=tuple(range(2, 2 + rank)))
+    axes: Any = tuple(range(2, 2 + rank))  # numpy's types know one axis only
+    view = sliding_window_view(x, reach, axes)
     view = view[on_last(slice(None, None, step) for step in (*strides, *dilations))]
     # [n, c, *out, *k] -> [n, c, *k, *out]: a column is a window, and out is innermost.
     view = np.moveaxis(view, range(2 + rank, 2 + 2 * rank), range(2, 2 + rank))

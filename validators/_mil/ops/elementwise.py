@@ -114,13 +114,15 @@ def log(x: Array, epsilon: float = 1e-45) -> Array:
 @operation("rsqrt")
 def rsqrt(x: Array, epsilon: float = 1e-12) -> Array:
     """1 / sqrt(x + epsilon)."""
-    return np.reciprocal(np.sqrt(x + epsilon))
+    result: Array = np.reciprocal(np.sqrt(x + epsilon))
+    return result
 
 
 @operation("clip")
 def clip(x: Array, alpha: float, beta: float) -> Array:
     """x clipped to alpha to beta."""
-    return np.minimum(np.maximum(x, alpha), beta)
+    result: Array = np.minimum(np.maximum(x, alpha), beta)
+    return result
 
 
 @operation("threshold")

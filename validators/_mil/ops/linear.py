@@ -25,7 +25,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     if bias is not None:
         if bias.shape != weight.shape[:1]:
             raise ValueError(f"bias {bias.shape} for weight {weight.shape}")
-        result = result + bias.astype(result.dtype, copy=False)
+        result += bias.astype(result.dtype, copy=False)
     return result
 
 
