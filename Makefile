@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow test-users check bench schemas mutation clean
+.PHONY: setup demo test test-slow test-users check bench schemas mutation conformance clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## Show this list.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## Install the project and its tools into .venv.
 
@@ -49,6 +49,9 @@ schemas: setup ## Write the JSON Schemas of manifest.json and report.json from t
 
 mutation: setup ## Break artifacts on purpose, count what verify notices (10 to 20 minutes).
 	$(BIN)/python -m benchmarks.mutation --document docs/mutation.md
+
+conformance: setup ## Run Apple's own tests on the Core ML interpreter (under 15 minutes).
+	$(BIN)/python -m benchmarks.conformance
 
 clean: ## Remove everything that was built.
 	rm -rf $(VENV) build dist *.egg-info out .pytest_cache .mypy_cache .ruff_cache .hypothesis
