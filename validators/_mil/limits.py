@@ -64,9 +64,12 @@ def _default_shapes(program: Program) -> Iterator[str]:
     """Core ML computes all shapes when it loads a model, from the default shapes of its inputs.
 
     A program of fixed shapes declares them all. One of flexible shapes is run here, on zeros
-    and, as values may matter too, on ones: what fails on both contradicts itself.
+    and, as values may matter too, on ones: what fails on both contradicts itself. A vector of
+    integers may be a shape, of which nothing is known.
     """
     if not any(feature.shapes or feature.ranges for feature in program.inputs):
+        return
+    if any(f.dtype == "int32" and len(f.shape or ()) < 2 for f in program.inputs):
         return
     message = ""
     for fill in (0, 1):
