@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.conformance.events import EVENTS, Event, Kind, told
-from benchmarks.conformance.widening import in_float32
+from benchmarks.conformance.widening import holds_float16, in_float32
 from slide_deploy.errors import ArtifactError
 from slide_deploy.validators import _mil
 from slide_deploy.validators._mil.dtypes import Array, dtype_named
 
-__all__ = ["PREDICTED", "pretend_mac"]
+__all__ = ["HALVES", "pretend_mac"]
 
 # What else coremltools looks for there, and does without where it is None.
 OTHERS = (
@@ -27,8 +27,9 @@ OTHERS = (
     *("_MLComputePlanProxy", "_MLModelAssetProxy"),
 )
 
-# Arrays that the running test was given, by id, each with what gives it in float32.
-PREDICTED: dict[int, tuple[Array, Callable[[], Array]]] = {}
+# Arrays of programs with float16 that the running test was given, by id, each with what gives it
+# in float32.
+HALVES: dict[int, tuple[Array, Callable[[], Array]]] = {}
 
 NEWEST_SPECIFICATION = 10  # iOS 26, the newest that coremltools 9.0 writes
 
@@ -84,8 +85,9 @@ class _MLModelProxy:
             array: Array = _predicted(program, data, note, wide or None)[name]
             return array
 
-        for name, array in returned.items():
-            PREDICTED[id(array)] = (array, partial(unrounded, name))
+        if holds_float16(self.program):
+            for name, array in returned.items():
+                HALVES[id(array)] = (array, partial(unrounded, name))
         return returned
 
     def batchPredict(self, batch: list[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -25,8 +25,8 @@ _BAD = (Outcome.WRONG, Outcome.REFUSED, Outcome.UNSUPPORTED, Outcome.CRASHED)
 _MEANINGS = {
     Outcome.AGREED: "within the tolerance of Apple's test; in float16, where Apple's helpers widen"
     " it to 0.5 + 5 %, also within 0.2 % of the largest value",
-    Outcome.ROUNDING: "beyond that by float16 rounding alone: computed in float32 the same program"
-    " agrees, or the expected values are of float16 themselves and as near as 0.2 %",
+    Outcome.ROUNDING: "beyond that, but by float16 rounding: within 0.2 % of the largest value, or"
+    " the same program agrees when it is computed in float32",
     Outcome.EXPLAINED: "the test itself, or coremltools' converter, is off: see below",
     Outcome.WRONG: "numbers beyond the tolerance, or a package taken that Core ML refuses",
     Outcome.REFUSED: "a package said to contradict itself or to break a limit of Core ML",
@@ -112,7 +112,7 @@ def suite_rows(results: Sequence[Result]) -> list[list[str]]:
         applying = sum(count for outcome, count in found.items() if outcome.applies)
         passed = sum(count for outcome, count in found.items() if outcome.passed)
         share = f"{passed / applying:.2%}" if applying else ""
-        rows.append([suite.name, f"{suite.share:.0%}", f"{found.total()}", f"{applying}", share])
+        rows.append([suite.name, f"{suite.share:.1%}", f"{found.total()}", f"{applying}", share])
     return rows
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from benchmarks.conformance.events import Event, Kind
-from benchmarks.conformance.explained import EXPLAINED
+from benchmarks.conformance.explained import explanation
 
 __all__ = ["Outcome", "Result", "judged"]
 
@@ -65,9 +65,8 @@ def judged(
 ) -> Result:
     """The result of a test that pytest found to be `status`, with the exception that ended it."""
     outcome, reason = _outcome(status, events, error, message)
-    explanation = next((text for name, text in EXPLAINED.items() if name in test), "")
-    if explanation and outcome.applies and not outcome.passed:
-        outcome, reason = Outcome.EXPLAINED, explanation
+    if outcome.applies and not outcome.passed and (why := explanation(test, message)):
+        outcome, reason = Outcome.EXPLAINED, why
     return Result(
         suite,
         test,

@@ -30,7 +30,7 @@ SUITES = (
             f"{_MIL}/frontend/torch/test/test_torch_{name}.py"
             for name in ("ops", "quantization_ops", "stateful_model")
         ),
-        0.01,
+        0.004,
     ),
     Suite(
         "passes and compression",
@@ -40,7 +40,7 @@ SUITES = (
             "coremltools/test/optimize/coreml",
             "coremltools/test/ml_program/test_compression.py",
         ),
-        0.02,
+        0.01,
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +16,22 @@ from slide_deploy.validators._mil import (
     TensorType,
     Value,
 )
+from slide_deploy.validators._mil.program import walk
 
-__all__ = ["in_float32"]
+__all__ = ["holds_float16", "in_float32"]
+
+
+def holds_float16(program: Program) -> bool:
+    """Whether any value or constant of the program is of float16."""
+    return any(kind.dtype == "fp16" for kind in _types(program))
+
+
+def _types(program: Program) -> Iterator[TensorType]:
+    yield from (value.type for value in program.arguments)
+    for operation in walk(program.operations):
+        yield from (value.type for value in operation.outputs)
+        for bindings in (*operation.inputs.values(), operation.attributes.values()):
+            yield from (b.type for b in bindings if isinstance(b, Constant))
 
 
 def in_float32(program: Program) -> Program:
