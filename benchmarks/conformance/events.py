@@ -24,6 +24,7 @@ class Kind(StrEnum):
     RULE = "rule"
     OPERATION = "operation"
     ROUNDED = "rounded"
+    OFF = "off"
     EXPECTED_FAILURE = "expected failure"
 
 

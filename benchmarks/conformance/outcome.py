@@ -82,6 +82,8 @@ def _outcome(status: str, events: Sequence[Event], error: str, message: str) -> 
     predicted = Kind.PREDICTED in found
     if status == "skipped":
         return Outcome.SKIPPED, _general(message)
+    if status == "passed" and Kind.OFF in found:
+        return Outcome.WRONG, found[Kind.OFF]
     if status == "passed" and Kind.ROUNDED in found:
         return Outcome.ROUNDING, found[Kind.ROUNDED]
     if status == "passed":

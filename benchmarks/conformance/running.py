@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from benchmarks.conformance.events import Event, Kind
-from benchmarks.conformance.outcome import Result, judged
+from benchmarks.conformance.outcome import Outcome, Result, judged
 from benchmarks.conformance.suites import suite_of
 
 __all__ = ["BROKEN", "run"]
@@ -47,6 +47,12 @@ class _Judge:
         suite = suite_of(report.nodeid).name
         self.results.append(judged(suite, report.nodeid, report.outcome, events, error, message))
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed and report.nodeid not in {result.test for result in self.results}:
+            reason = str(report.longrepr).strip().splitlines()[-1]
+            suite = suite_of(report.nodeid).name
+            self.results.append(Result(suite, report.nodeid, Outcome.NOT_REACHED, reason))
+
 
 def run(paths: Sequence[str], jobs: int, broken: str = "") -> list[Result]:
     """The results of the tests below `paths` of the installed packages, sorted by test.
@@ -60,6 +66,7 @@ def run(paths: Sequence[str], jobs: int, broken: str = "") -> list[Result]:
     judge = _Judge()
     options = f"-c {os.devnull} --rootdir {packages} -p benchmarks.conformance.plugin -n {jobs}"
     options += " -p no:cacheprovider -q --no-header --tb=no -W ignore --timeout 120"
+    options += " --continue-on-collection-errors"
     tests = [str(packages / path) for path in paths if (packages / path).exists()]
     # coremltools removes its packages only when a process ends.
     with TemporaryDirectory() as folder:

@@ -32,6 +32,7 @@ PREDICTED = Event(Kind.PREDICTED)
     [
         ("passed", [PREDICTED], "", Outcome.AGREED),
         ("passed", [PREDICTED, Event(Kind.ROUNDED, "by 1e-3")], "", Outcome.ROUNDING),
+        ("passed", [PREDICTED, Event(Kind.OFF, "by 1e-2")], "", Outcome.WRONG),
         ("passed", [], "", Outcome.NO_NUMBERS),
         ("skipped", [], "Skipped", Outcome.SKIPPED),
         ("failed", [PREDICTED], "AssertionError", Outcome.WRONG),
