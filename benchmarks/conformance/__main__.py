@@ -27,7 +27,7 @@ from benchmarks.conformance.suites import CONTROL, SUITES
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.conformance", description=__doc__)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=2, help="processes, at least 1")
     parser.add_argument("--document", type=Path, default=Path("docs/coreml-conformance.md"))
     parser.add_argument("--write", action="store_true", help="write the document anew")
     given = parser.parse_args()
