@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow test-users check bench schemas checkpoint-kinds mutation clean
+.PHONY: setup demo test test-slow test-users check bench schemas checkpoint-kinds mutation conformance clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -52,6 +52,9 @@ checkpoint-kinds: setup ## Write the table of docs/checkpoints.md from the tests
 
 mutation: setup ## Break artifacts on purpose and write docs/mutation.md (30 minutes).
 	$(BIN)/python -m benchmarks.mutation --document docs/mutation.md
+
+conformance: setup ## Run Apple's own tests on the Core ML interpreter (under 15 minutes).
+	$(BIN)/python -m benchmarks.conformance
 
 clean: ## Remove everything that was built.
 	rm -rf $(VENV) build dist *.egg-info out .pytest_cache .mypy_cache .ruff_cache .hypothesis

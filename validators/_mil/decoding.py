@@ -34,10 +34,16 @@ _FIELDS = {
 def tensor_type(message: Any, name: str) -> TensorType:
     """The type of a MIL ValueType; for a state, the type of its tensor.
 
+    A list is read as a tensor with one axis more. That axis is of unknown size: the length that
+    a package declares is the one the list begins with.
+
     Raises:
-        ArtifactError: it is a list, a tuple, or a dictionary that is not a classifier's.
+        ArtifactError: it is a tuple, or a dictionary that is not a classifier's.
     """
     kind = message.WhichOneof("type")
+    if kind == "listType":
+        element = tensor_type(message.listType.type, f"{name}, listType")
+        return TensorType(element.dtype, None if element.shape is None else (None, *element.shape))
     if kind == "dictionaryType":
         return _dictionary_type(message.dictionaryType, name)
     if kind == "stateType":

@@ -60,9 +60,12 @@ def _default_shapes(program: Program) -> Iterator[str]:
 
     When Core ML loads a model, it computes all shapes from the default shapes of its inputs. A
     program with fixed shapes declares them. One with flexible shapes is run here on zeros and, as
-    shapes may depend on values, on ones; shapes that fail on both are contradictory.
+    shapes may depend on values, on ones; shapes that fail on both are contradictory. The values
+    of a vector of integers may be a shape, of which nothing is known.
     """
     if not any(feature.shapes or feature.ranges for feature in program.inputs):
+        return
+    if any(f.dtype == "int32" and len(f.shape or ()) < 2 for f in program.inputs):
         return
     message = ""
     for fill in (0, 1):

@@ -130,6 +130,29 @@ def test_the_default_shapes_must_fit_each_other(
     assert [line[:21] for line in violations(read_package(path))] == broken
 
 
+def test_a_shape_that_is_an_input_is_not_held_against_the_default_shapes(
+    write: Callable[..., Path],
+) -> None:
+    flexible, shape = Flexible((2, get_new_symbol())), np.ones(3, np.int32)
+    described = [
+        ct.TensorType(name="x", shape=(2, ct.RangeDim(1, 9, 1))),
+        ct.TensorType(name="shape", shape=(3,)),
+    ]
+    path = write(lambda x, shape: mb.reshape(x=x, shape=shape), [flexible, shape], 6, described)
+    assert violations(read_package(path)) == []
+
+
+def test_lengths_are_not_held_against_the_default_shapes(write: Callable[..., Path]) -> None:
+    described = [ct.TensorType(name="x", shape=(2, ct.RangeDim(1, 9, 1)))]
+    path = write(
+        lambda x: mb.reverse_sequence(x=x, lengths=[3, 1], seq_axis=1, batch_axis=0),
+        [Flexible((2, get_new_symbol()))],
+        6,
+        described,
+    )
+    assert violations(read_package(path)) == []
+
+
 def test_programs_are_values(program: Program) -> None:
     assert replace(program) == program
     with pytest.raises(AttributeError):

@@ -828,6 +828,15 @@ RESIZING = [
     ),
     with_arguments(
         "resize",
+        bilinear(8, 5),
+        normal(2, 3, 4, 5),
+        7,
+        shape=[0, 8, 0],
+        resized_dims=np.uint32(3),
+        sampling_mode="UNALIGN_CORNERS",
+    ),
+    with_arguments(
+        "resize",
         bilinear(3, 10),
         normal(2, 3, 4, 5),
         7,

@@ -56,8 +56,33 @@ def noted(
             [0, 3, -2],
             "towards zero",
         ),
+        (
+            lambda x: mb.resize_nearest_neighbor(
+                x=x, target_size_height=3, target_size_width=np.int32(3)
+            ),
+            (DATA[None, None],),
+            [[[[1, 2, 3], [4, 5, 6], [4, 5, 6]]]],
+            "half pixels and rounding",
+        ),
+        (
+            lambda x, g: mb.resample(
+                x=x,
+                coordinates=g,
+                sampling_mode="nearest",
+                padding_mode="border",
+                padding_value=np.float32(0),
+                coordinates_mode="unnormalized",
+                align_corners=True,
+            ),
+            (DATA[None, None], np.array([[[[0.5, 0.5]]]], np.float32)),
+            [[[[5]]]],
+            "the greater position",
+        ),
     ],
-    ids=["scatter_along_axis", "scatter", "upsample_nearest_neighbor", "real_div"],
+    ids=[
+        *("scatter_along_axis", "scatter", "upsample_nearest_neighbor", "real_div"),
+        *("resize_nearest_neighbor", "resample"),
+    ],
 )
 def test_a_rule_of_apples_tests_is_followed_and_noted(
     write: Callable[..., Path],

@@ -74,26 +74,28 @@ def test_coordinates_of_other_modes(run: Run, mode: str, scale: tuple[int, int])
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_the_nearest_pixel_unless_two_are(run: Run) -> None:
-    def sampled(coordinates: np.ndarray) -> np.ndarray:
-        (found,) = run(
-            lambda x, g: mb.resample(
-                x=x,
-                coordinates=g,
-                sampling_mode="nearest",
-                padding_mode="border",
-                padding_value=np.float32(0),
-                coordinates_mode="unnormalized",
-                align_corners=True,
-            ),
-            [X, coordinates],
-        )
-        return found
+def nearest(run: Run, padding_mode: str, across: float, down: float) -> np.ndarray:
+    (found,) = run(
+        lambda x, g: mb.resample(
+            x=x,
+            coordinates=g,
+            sampling_mode="nearest",
+            padding_mode=padding_mode,
+            padding_value=np.float32(0),
+            coordinates_mode="unnormalized",
+            align_corners=True,
+        ),
+        [X, np.tile(np.array([across, down], np.float32), (2, 1, 1, 1))],
+    )
+    return found[..., 0, 0]
 
-    places = np.tile(np.array([1.4, 2.6], np.float32), (2, 1, 1, 1))
-    np.testing.assert_array_equal(sampled(places)[..., 0, 0], X[:, :, 3, 1])
-    with pytest.raises(ArtifactError, match="between two pixels"):
-        sampled(places + np.float32(0.1))
+
+def test_the_nearest_pixel_and_of_two_the_greater(run: Run) -> None:
+    np.testing.assert_array_equal(nearest(run, "border", 1.4, 2.6), X[:, :, 3, 1])
+    np.testing.assert_array_equal(nearest(run, "border", 1.5, 2.5), X[:, :, 3, 2])
+    np.testing.assert_array_equal(nearest(run, "border", -1.5, 2.6), X[:, :, 3, 0])
+    with pytest.raises(ArtifactError, match="between two pixels at a negative position"):
+        nearest(run, "reflection", -1.5, 2.6)
 
 
 @pytest.mark.parametrize("count", [1, 2])

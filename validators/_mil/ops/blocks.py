@@ -6,6 +6,7 @@ import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array
 from slide_deploy.validators._mil.ops.registry import Ints, operation
+from slide_deploy.validators._mil.program import Unsupported
 
 __all__ = ["batch_to_space", "reverse_sequence", "space_to_batch"]
 
@@ -43,7 +44,7 @@ def reverse_sequence(x: Array, lengths: Array, seq_axis: int = 0, batch_axis: in
     if seq_axis % x.ndim == batch_axis % x.ndim or lengths.shape != (x.shape[batch_axis],):
         raise ValueError(f"lengths {lengths.shape}, axes {seq_axis} and {batch_axis} of {x.shape}")
     if np.any((lengths < 0) | (lengths > x.shape[seq_axis])):
-        raise ValueError(f"lengths {lengths.tolist()} of {x.shape[seq_axis]}")
+        raise Unsupported(f"lengths {lengths.tolist()} of {x.shape[seq_axis]}")
     result = x.copy()
     ours, theirs = (np.moveaxis(a, (batch_axis, seq_axis), (0, 1)) for a in (result, x))
     for i, length in enumerate(lengths.tolist()):

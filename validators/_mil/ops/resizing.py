@@ -33,9 +33,11 @@ def upsample_nearest_neighbor(
 
 
 @operation("resize_nearest_neighbor", moves=True)
-def resize_nearest_neighbor(x: Array, target_size_height: int, target_size_width: int) -> Array:
-    """Each pixel repeated, to a given size."""
-    return _nearest(x, (target_size_height, target_size_width))
+def resize_nearest_neighbor(
+    x: Array, target_size_height: int, target_size_width: int, note: Note
+) -> Array:
+    """The nearest pixels, to a given size."""
+    return _nearest(x, (target_size_height, target_size_width), note)
 
 
 @operation("upsample_bilinear")
@@ -72,17 +74,22 @@ def resize(
     x: Array,
     shape: Ints,
     resized_dims: int,
+    note: Note,
     interpolation_mode: str = "LINEAR",
     sampling_mode: str = "DEFAULT",
 ) -> Array:
-    """The last two axes to the last two of `shape`, where 0 keeps a size."""
-    if resized_dims != 2 or not 2 <= len(shape) <= x.ndim:
-        raise Unsupported(f"resized_dims {resized_dims}, only the last two are supported")
-    height, width = (s or n for s, n in zip(shape[-2:], x.shape[-2:], strict=True))
+    """The last `resized_dims` axes to the last ones of `shape`, where 0 keeps a size."""
+    if not 0 < resized_dims <= len(shape) <= x.ndim:
+        raise ValueError(f"resized_dims {resized_dims} of shape {list(shape)} for x {x.shape}")
+    asked = zip(shape[-resized_dims:], x.shape[-resized_dims:], strict=True)
+    target = (*x.shape[:-resized_dims], *(size or own for size, own in asked))
+    if target[:-2] != x.shape[:-2]:
+        raise Unsupported(f"from {x.shape} to {target}: only the last two axes are resized")
+    height, width = target[-2:]
     if interpolation_mode == "LINEAR":
         return _bilinear(x, (height, width), sampling_mode)
     if interpolation_mode == "NEAREST_NEIGHBOR" and sampling_mode in ("DEFAULT", "UNALIGN_CORNERS"):
-        return _nearest(x, (height, width))
+        return _nearest(x, (height, width), note)
     raise Unsupported(f"interpolation_mode {interpolation_mode!r} with {sampling_mode!r}")
 
 
@@ -93,12 +100,21 @@ def _scaled(x: Array, vertical: float, horizontal: float) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _nearest(x: Array, target: tuple[int, int]) -> Array:
-    """Integer factors only, because Core ML's rounding for others is not documented."""
-    (height, width), (rows, columns) = x.shape[-2:], target
-    if rows % height or columns % width:
-        raise Unsupported(f"nearest neighbour from {(height, width)} to {target}")
-    return x.repeat(rows // height, -2).repeat(columns // width, -1)
+def _nearest(x: Array, target: tuple[int, int], note: Note) -> Array:
+    """By whole factors each pixel repeated; by others only where all readings of a test agree."""
+    for axis, count in zip((-2, -1), target, strict=True):
+        size = x.shape[axis]
+        points = np.arange(count) * (size / count)
+        chosen = np.arange(count) * size // count
+        if count % size:
+            # Apple's test takes pixels 0, 1, 1 for 2 -> 3: half pixels or rounding, not floor.
+            chosen = np.floor(points + 0.5 * size / count).astype(np.intp)
+            for rounded in (np.ceil(points - 0.5), np.floor(points + 0.5)):
+                if not np.array_equal(chosen, np.minimum(rounded, size - 1)):
+                    raise Unsupported(f"nearest neighbour from {size} to {count} pixels")
+            note("nearest neighbours where half pixels and rounding give the same")
+        x = np.take(x, chosen, axis)
+    return x
 
 
 def _bilinear(x: Array, target: tuple[int, int], mode: str) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array
-from slide_deploy.validators._mil.ops.registry import operation
+from slide_deploy.validators._mil.ops.registry import Note, ignore, operation
 from slide_deploy.validators._mil.program import Unsupported
 
 __all__ = ["affine", "crop_resize", "resample"]
@@ -23,6 +23,7 @@ def resample(
     padding_value: float,
     coordinates_mode: str,
     align_corners: bool,
+    note: Note,
 ) -> Array:
     """x [b, c, h, w] at coordinates [b, h2, w2, (x, y)], interpolated or the nearest."""
     if x.ndim != 4 or coordinates.ndim != 4 or len(coordinates) != len(x):
@@ -30,15 +31,23 @@ def resample(
     height, width = x.shape[2:]
     across = _position(coordinates[..., 0], width, coordinates_mode, align_corners)
     down = _position(coordinates[..., 1], height, coordinates_mode, align_corners)
-    if sampling_mode == "nearest":
-        across, down = _nearest(across), _nearest(down)
-    elif sampling_mode != "bilinear":
+    if sampling_mode == "bilinear":
+        return _sampled(x, down, across, padding_mode, padding_value)
+    if sampling_mode != "nearest":
         raise ValueError(f"unknown sampling_mode {sampling_mode!r}")
-    planes = [
-        _bilinear(image, down[i], across[i], padding_mode, padding_value)
-        for i, image in enumerate(x)
-    ]
-    return np.stack(planes)
+    # Halves to the greater position, and away from zero: Apple's tests tell them not apart.
+    upper, outer = (
+        _sampled(x, *rounded, padding_mode, padding_value)
+        for rounded in (
+            [np.floor(p + 0.5) for p in (down, across)],
+            [np.copysign(np.floor(np.abs(p) + 0.5), p) for p in (down, across)],
+        )
+    )
+    if any(np.any(np.mod(p, 1) == 0.5) for p in (down, across)):
+        if not np.array_equal(upper, outer, equal_nan=True):
+            raise Unsupported("a place between two pixels at a negative position")
+        note("of two pixels equally near the one at the greater position is taken")
+    return upper
 
 
 @operation("affine", mixes=("transform_matrix",))
@@ -68,7 +77,7 @@ def affine(
     points = np.stack([across, down, np.ones_like(down)], -1).astype(np.float32)
     matrices = np.broadcast_to(transform_matrix, (len(x), 6)).reshape(-1, 1, 2, 3)
     coordinates = np.matmul(points, matrices.swapaxes(-1, -2))
-    return resample(x, coordinates, *given)
+    return resample(x, coordinates, *given, ignore)
 
 
 @operation("crop_resize", mixes=("boxes", "box_indices"))
@@ -166,10 +175,10 @@ def _position(coordinates: Array, size: int, mode: str, align_corners: bool) -> 
     return unit * (size - 1) if align_corners else unit * size - 0.5
 
 
-def _nearest(position: Array) -> Array:
-    if np.any(position - np.floor(position) == 0.5):
-        raise Unsupported("a place between two pixels: which is taken is not documented")
-    return np.rint(position)
+def _sampled(x: Array, down: Array, across: Array, padding_mode: str, value: float) -> Array:
+    """Each image of x at positions of its own."""
+    positions = zip(x, down, across, strict=True)
+    return np.stack([_bilinear(image, d, a, padding_mode, value) for image, d, a in positions])
 
 
 def _bilinear(image: Array, down: Array, across: Array, padding_mode: str, value: float) -> Array:
