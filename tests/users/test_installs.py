@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-MODEL = ROOT / "tests" / "golden" / "module_dat_default.pth"
+from tests.users.environments import MODULE as MODEL
+from tests.users.environments import ROOT, call, install, passes, require_torch
+
 PYTHONS = ("python3.11", "python3.12", "python3.13")
 TARGETS = ("onnx", "openvino", "coreml", "torchscript")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-
-
-def call(*command: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command outside the repository's own environment."""
-    hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    words = list(map(str, command))
-    return subprocess.run(
-        words, capture_output=True, text=True, check=False, cwd=folder, env=environment
-    )
-
-
-def passes(*command: str | Path, folder: Path | None = None) -> str:
-    done = call(*command, folder=folder)
-    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built through the source distribution, so nothing that only lies in the tree gets in."""
-    folder = tmp_path_factory.mktemp("dist")
-    passes(sys.executable, "-m", "build", "--outdir", folder, ROOT)
-    [built] = folder.glob("*.whl")
-    return built
 
 
 @pytest.fixture(scope="module", params=PYTHONS)
@@ -59,20 +33,6 @@ def environment(python: str, tmp_path: Path) -> Iterator[Path]:
     passes(python, "-m", "venv", folder)
     yield folder / "bin"
     shutil.rmtree(folder)
-
-
-def install(programs: Path, *packages: str | Path) -> None:
-    constraints = ROOT / "constraints.txt"
-    passes(programs / "pip", "install", "--quiet", "--constraint", constraints, *packages)
-
-
-def require_torch(programs: Path) -> None:
-    """Skip where no package index in reach has torch for this Python; in CI, fail."""
-    pip = (programs / "pip", "install", "--dry-run", "--quiet", "--no-deps")
-    done = call(*pip, "--constraint", ROOT / "constraints.txt", "torch")
-    if done.returncode:
-        stop = pytest.fail if "CI" in os.environ else pytest.skip
-        stop(f"torch cannot be installed here: {done.stderr.strip().splitlines()[-1:]}")
 
 
 def installed(programs: Path, module: str) -> bool:
