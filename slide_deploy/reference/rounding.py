@@ -44,7 +44,15 @@ MOVES = ("clone", "_to_copy", "cat", "stack", "constant_pad_nd", "gather", "inde
 EXACT = frozenset((*MOVES, "index_select", "relu", "max_pool2d", "zeros", "zeros_like", "full"))
 
 
-class RandomRounding(TorchDispatchMode):
+class _EagerMode(TorchDispatchMode):
+    """A mode that runs eagerly: torch would load its compiler to exempt it, which takes seconds."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class RandomRounding(_EagerMode):
     """Monte Carlo arithmetic (Parker 1997): each float32 result is multiplied by 1 + u·ξ, with
     u = 2⁻²⁴ and ξ uniform in ±1, as if it had been rounded once more in a random direction."""
 
@@ -71,7 +79,7 @@ class RandomRounding(TorchDispatchMode):
         return value * factors[: value.numel()].view(value.shape)
 
 
-class OperatorErrors(TorchDispatchMode):
+class OperatorErrors(_EagerMode):
     """Operators made of `function` compute it with an absolute error of OPERATOR_STEP at most, as
     smooth over its argument as a runtime's polynomial. `met` tells whether any of them ran."""
 
