@@ -150,11 +150,13 @@ PUBLIC = (*VOCABULARY, "registry", "capture", "models", "quantization", "parity"
 def test_examples_and_benchmarks_use_public_names_alone(path: Path) -> None:
     import slide_deploy
 
+    # Apple's tests run on the interpreter itself, and one of its operations is broken on purpose.
+    public = (*PUBLIC, "validators._mil") if path.parent.name == "conformance" else PUBLIC
     found = _imports(path.stem, ast.parse(path.read_text()).body, lazy=False)
     internal = [
         f"{path.name}:{one.line} {one.module} {one.name}"
         for one in found
-        if one.module.partition(".")[0] == "slide_deploy" and not within(one.module, PUBLIC)
+        if one.module.partition(".")[0] == "slide_deploy" and not within(one.module, public)
         if one.module != "slide_deploy" or one.name not in ("", *slide_deploy.__all__)
     ]
     assert internal == []

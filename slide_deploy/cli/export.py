@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import slide_deploy
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_images, load_model
 from slide_deploy.cli.outcome import Reporting, command_line, make_policy, read_baseline
@@ -62,9 +63,7 @@ def export(
         progress(f"loading {model.name}")
         loaded = load_model(model, weights, image_size, features, factory, inputs, prefix, key)
         folder = output or Path(f"{loaded.name}-{'features-deploy' if features else 'deploy'}")
-        from slide_deploy.pipeline import export_and_verify
-
-        found = export_and_verify(
+        found = slide_deploy.export_and_verify(
             *(loaded, targets, folder, options),
             policy=policy,
             images=load_images(images, loaded),

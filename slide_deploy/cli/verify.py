@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import slide_deploy
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_images, load_model
 from slide_deploy.cli.outcome import Reporting, command_line, make_policy, read_baseline
@@ -47,9 +48,7 @@ def verify(
     notes: tuple[str, ...] = ()
     with reporting.progress() as progress:
         if against is None:
-            from slide_deploy.verification.recorded import verify_recorded
-
-            found = verify_recorded(
+            found = slide_deploy.verify_golden(
                 *(artifact, policy, progress, command_line()),
                 golden=golden,
                 manifest_sha256=manifest_sha256 or "",
@@ -60,9 +59,7 @@ def verify(
                 against, weights, image_size, features, factory, inputs, prefix, key
             )
             notes = loaded.notes
-            from slide_deploy import pipeline
-
-            found = pipeline.verify(
+            found = slide_deploy.verify(
                 artifact,
                 loaded,
                 policy=policy,

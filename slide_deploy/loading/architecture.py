@@ -126,9 +126,9 @@ def _hint_for_missing(missing: Sequence[str], shapes: nn.Module) -> str:
 def _misfit(where: str, key: str, value: Tensor, expected: Tensor | None) -> ArchitectureError:
     has = "nothing" if expected is None else tuple(expected.shape)
     return ArchitectureError(
-        f"{where}: {cut(key)} is {tuple(value.shape)} where its architecture has {has}",
-        "pass --image-size HxW if the model was trained for another size or a map "
-        "that is not square",
+        f"{where}: {cut(key)} is {tuple(value.shape)}, but its architecture has {has}",
+        "pass --image-size HxW if the model was trained for another size or for images "
+        "that are not square",
     )
 
 

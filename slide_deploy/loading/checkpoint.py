@@ -204,7 +204,7 @@ def _unpickle(path: Path) -> Any:
         named = _NAMED_GLOBAL.search(str(error))
         if wanted := named[1] if named else unsafe_global(path):
             raise UnsafeCheckpoint(
-                f"{path} asks for {cut(wanted)} when unpickled; nothing was run", SAVE_PLAIN
+                f"unpickling {path} would import {cut(wanted)}; nothing was run", SAVE_PLAIN
             ) from error
         raise _not_a_checkpoint(path) from error
     except MemoryError:

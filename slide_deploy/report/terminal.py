@@ -85,7 +85,7 @@ _LEFT = ("target", "file", "runtime", "verdict")
 
 
 def _checks_table(report: Report, width: int) -> Table:
-    title = Text(f"{report.model} against the {report.reference}")
+    title = Text(one_line(f"{report.model} against the {report.reference}"))
     rows = [_row(check) for check in report.checks]
     return fitted_table(
         *(_COLUMNS, rows, width), kept=_KEPT, wanted=_WANTED, left=_LEFT, title=title

@@ -72,7 +72,7 @@ FILES: list[Any] = [
     (random_bytes, "not a PyTorch checkpoint"),
     (text, "not a PyTorch checkpoint"),
     (torchscript, "TorchScript archive"),
-    (a_list, "holds a list"),
+    (a_list, "contains a list"),
     (no_tensors, "no state dict"),
     (empty_dictionary, "no state dict"),
     (archive_without_directory, "not a PyTorch checkpoint"),
