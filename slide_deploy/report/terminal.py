@@ -18,6 +18,7 @@ from slide_deploy.report.text import (
     clean,
     gate_text,
     gates_text,
+    list_probes,
     number,
     operators_text,
     opinion_text,
@@ -148,7 +149,7 @@ def _footing(report: Report) -> str:
     )
     if not read:
         return "Nothing was run."
-    probes = dict.fromkeys(name for check in read for name in check.probes or ())
+    probes = list_probes(dict.fromkeys(name for check in read for name in check.probes or ()))
     gates = dict.fromkeys(f"{check.precision}: {check.gate}" for check in read)
     custom = sum(len(check.custom_operators) for check in read)
     operators = f"{custom} custom operators" if custom else "Standard operators only"
@@ -159,7 +160,7 @@ def _footing(report: Report) -> str:
         if check.second_opinion
     )
     return (
-        f"{runtimes}.{opinions}{notes}\nProbes: {', '.join(probes)}. {probes_text(report)}\n"
+        f"{runtimes}.{opinions}{notes}\nProbes: {probes}. {probes_text(report)}\n"
         f"Gate, {'; '.join(gates)}.\n{operators}. No GPU was visible."
     )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
 from slide_deploy.parity.comparison import Comparison
 from slide_deploy.parity.gates import EACH_COMPARISON, MEANING, GateKind, GateResult
+from slide_deploy.parity.probes import source
 from slide_deploy.types import Fidelity, Verdict
 from slide_deploy.verification.record import Check, Report
 
@@ -22,6 +24,7 @@ __all__ = [
     "gate_text",
     "gates_text",
     "headline",
+    "list_probes",
     "number",
     "operators_text",
     "opinion_text",
@@ -92,6 +95,13 @@ def opinion_text(check: Check) -> str:
         return ""
     error = number(opinion.max_abs_error, ".1e")
     return f"{opinion.runtime} {VERDICT_WORD[opinion.verdict]}, max error {error}"
+
+
+def list_probes(names: Iterable[str]) -> str:
+    """The names of the probes, with the number of perturbed copies of each."""
+    counts = Counter(map(source, names))
+    copied = {name: f" and {count - 1} perturbed copies" for name, count in counts.items()}
+    return ", ".join(name + (copied[name] if counts[name] > 1 else "") for name in counts)
 
 
 def probes_text(report: Report) -> str:

@@ -78,3 +78,8 @@ def test_every_gate_tells_what_it_stands_on(sample):
         "loss of signal-to-noise ratio per probe and output: 2.5 ≤ 10 dB "
         "(probe normal, output logits; against PyTorch's own float16)"
     )
+
+
+def test_perturbed_copies_are_counted():
+    names = ("normal", "tiny", "normal perturbed copy 1", "normal perturbed copy 2")
+    assert text.list_probes(names) == "normal and 2 perturbed copies, tiny"
