@@ -30,6 +30,7 @@ from slide_deploy.artifacts.write import (
     superseded_golden,
     write_artifact,
 )
+from slide_deploy.capture import Capture
 from slide_deploy.errors import ConversionError, MissingLibrary, SlideDeployError
 from slide_deploy.loading.loader import Model
 from slide_deploy.loading.probes import drawn_probes, is_judged, recorded_probes
@@ -269,13 +270,15 @@ def _equals(model: Model, axes: DynamicAxes, precision: str) -> list[nn.Module]:
     Where the precision rounds weights, its lowerings are among them: their weights differ.
     """
     fused = simplified(model.merged)
-    if axes.any_size or scheme_named(precision).rounded is None:
-        return [fused]
-    lowered = {}
-    for target in registry.target_names():
-        module, layers = lower_for(fused, model.inputs, AUTO, target, {})
-        lowered[tuple(layer.form for layer in layers)] = module
-    return [*lowered.values(), fused]
+    lowered: dict[tuple[str, ...], nn.Module] = {}
+    if scheme_named(precision).rounded and not axes.any_size:
+        for target in registry.target_names():
+            module, layers = lower_for(fused, model.inputs, AUTO, target, {})
+            lowered[tuple(layer.form for layer in layers)] = module
+    return [
+        model.finish(Capture(module, model.inputs, model.outputs, {}))
+        for module in (*lowered.values(), fused)
+    ]
 
 
 def _with_nan(model: Model, probe: Probe) -> Expectation | None:

@@ -349,7 +349,7 @@ def test_a_function_of_the_files_own_fails(artifact: CopyOf, verify: Callable[..
 def test_weights_outside_of_the_file_fail(artifact: CopyOf, verify: Callable[..., Any]) -> None:
     path = without_manifest(artifact("onnx"))
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)
-    failed(verify(path), "outside of the file")
+    failed(verify(path), "outside the file")
 
 
 def test_other_names_of_inputs_fail(artifact: CopyOf, verify: Callable[..., Any]) -> None:

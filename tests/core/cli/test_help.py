@@ -47,7 +47,7 @@ def test_options_of_export_stand_in_panels(help_of: Callable[[str], str], panel:
                 ("--weights", "ema"),
                 ("--prefix", "found by the names"),
                 ("--key", "model, state_dict, ema, …"),
-                ("--image-size", "as the file says"),
+                ("--image-size", "from the file"),
                 ("--precision", "float32"),
                 ("--lowering", "auto"),
                 ("--batch", "1"),

@@ -98,7 +98,7 @@ def put(form: str, at: int, value: int) -> Callable[[bytearray], None]:
         (put("<B", 64, 0xEE), "no sentinel"),
         (put("<I", 68, 1), "element type 1, declared fp32"),
         (put("<I", 68, 99), "element type 99, declared fp32"),
-        (put("<Q", 72, 28), "28 bytes, not those of fp32"),
+        (put("<Q", 72, 28), "28 bytes, which does not match fp32"),
         (put("<Q", 72, 1 << 62), "truncated"),
         (put("<Q", 80, 0), "points to 0"),
         (put("<Q", 80, 1 << 63), "points to"),
@@ -244,9 +244,9 @@ def test_a_program_that_contradicts_itself_is_refused(
 @pytest.mark.parametrize(
     ("feeds", "match"),
     [
-        ({}, "inputs given"),
-        ({"x": X, "y": X}, "inputs given"),
-        ({"x": X.astype(np.float64)}, "float64 given, not fp32"),
+        ({}, "but the program has"),
+        ({"x": X, "y": X}, "but the program has"),
+        ({"x": X.astype(np.float64)}, "is float64, not fp32"),
         ({"x": X[:1]}, r"shape \(1, 5\) is not accepted"),
     ],
 )
