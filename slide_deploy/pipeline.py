@@ -275,10 +275,8 @@ def _equals(model: Model, axes: DynamicAxes, precision: str) -> list[nn.Module]:
         for target in registry.target_names():
             module, layers = lower_for(fused, model.inputs, AUTO, target, {})
             lowered[tuple(layer.form for layer in layers)] = module
-    return [
-        model.finish(Capture(module, model.inputs, model.outputs, {}))
-        for module in (*lowered.values(), fused)
-    ]
+    captures = [Capture(m, model.inputs, model.outputs, {}) for m in (*lowered.values(), fused)]
+    return list(map(model.finish, captures))
 
 
 def _with_nan(model: Model, probe: Probe) -> Expectation | None:

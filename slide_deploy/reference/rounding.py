@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.overrides import TorchFunctionMode
 
 __all__ = [
     "APPROXIMATED_FUNCTIONS",
@@ -39,38 +38,43 @@ APPROXIMATED: Mapping[str, tuple[str, Callable[[Tensor], Tensor | float]]] = {
     "tanh": ("tanh", lambda x: 1.0),
 }
 
-# Results that are copies of their arguments' values: nothing is rounded.
-MOVES = ("clone", "_to_copy", "cat", "stack", "constant_pad_nd", "gather", "index", "roll")
-EXACT = frozenset((*MOVES, "index_select", "relu", "max_pool2d", "zeros", "zeros_like", "full"))
+# Functions whose results are values of their arguments: nothing is rounded.
+MOVES = (
+    "__getitem__ cat clone concat contiguous flatten float gather index_select pad repeat reshape"
+)
+EXACT = frozenset(
+    (*MOVES.split(), "roll", "stack", "to", "unfold", "where", "relu", "max_pool2d", "dropout")
+)
+
+# Modes of torch functions belong to one thread; those of dispatch do not, and made conversions that
+# ran in another thread fail.
 
 
-class _EagerMode(TorchDispatchMode):
-    """A mode that runs eagerly: torch would load its compiler to exempt it, which takes seconds."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-
-class RandomRounding(_EagerMode):
+class RandomRounding(TorchFunctionMode):
     """Monte Carlo arithmetic (Parker 1997): each float32 result is multiplied by 1 + u·ξ, with
     u = 2⁻²⁴ and ξ uniform in ±1, as if it had been rounded once more in a random direction."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         generator = torch.Generator().manual_seed(seed)
         # Drawing anew for each of a model's million results would take longer than the model.
         self.factors = 1 + UNIT_ROUNDOFF * (2 * torch.rand(2 * TABLE, generator=generator) - 1)
         self.offset = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if _is_view(func) or _name(func) in EXACT:
+        if _name(func) in EXACT:
             return result
-        return tree_map_only(Tensor, self._rounded, result)
+        if isinstance(result, Tensor):
+            return self._rounded(result, args)
+        if type(result) in (tuple, list):
+            return type(result)(
+                self._rounded(one, args) if isinstance(one, Tensor) else one for one in result
+            )
+        return result
 
-    def _rounded(self, value: Tensor) -> Tensor:
-        if value.dtype is not torch.float32:
+    def _rounded(self, value: Tensor, args: Any) -> Tensor:
+        if value.dtype is not torch.float32 or _shares_memory(value, args):
             return value
         self.offset = (self.offset + 7919) % TABLE
         factors = self.factors[self.offset :]
@@ -79,16 +83,16 @@ class RandomRounding(_EagerMode):
         return value * factors[: value.numel()].view(value.shape)
 
 
-class OperatorErrors(_EagerMode):
+class OperatorErrors(TorchFunctionMode):
     """Operators made of `function` compute it with an absolute error of OPERATOR_STEP at most, as
     smooth over its argument as a runtime's polynomial. `met` tells whether any of them ran."""
 
     def __init__(self, function: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.function = function
         self.met = False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         variant = (kwargs or {}).get("approximate", "none")  # of GELU
         name = _name(func) if variant == "none" else f"{_name(func)} {variant}"
@@ -112,8 +116,10 @@ def with_rounded_weights(module: nn.Module, seed: int) -> nn.Module:
 
 
 def _name(func: Any) -> str:
-    return str(func._schema.name).partition("::")[2]
+    return str(getattr(func, "__name__", ""))
 
 
-def _is_view(func: Any) -> bool:
-    return any(result.alias_info is not None for result in func._schema.returns)
+def _shares_memory(value: Tensor, args: Any) -> bool:
+    """Whether a result is a view of an argument, or the argument itself."""
+    own = value.untyped_storage().data_ptr()
+    return any(isinstance(a, Tensor) and a.untyped_storage().data_ptr() == own for a in args)
