@@ -30,18 +30,15 @@ from slide_deploy.artifacts.write import (
     superseded_golden,
     write_artifact,
 )
-from slide_deploy.capture import Capture
 from slide_deploy.errors import ConversionError, MissingLibrary, SlideDeployError
 from slide_deploy.loading.loader import Model
 from slide_deploy.loading.probes import drawn_probes, is_judged, recorded_probes
-from slide_deploy.lowering.selection import AUTO, lower_for
-from slide_deploy.models.families import simplified
 from slide_deploy.packaging.preprocessing import prepare
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.fresh_probes import nan_probe, new_seed
 from slide_deploy.parity.probes import Probe
-from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.reference.blocks import block_references
+from slide_deploy.reference.equals import equal_modules
 from slide_deploy.reference.expectations import expectations
 from slide_deploy.reference.noise import without_luck
 from slide_deploy.reference.run import run_module
@@ -69,6 +66,7 @@ __all__ = ["export", "export_and_verify", "reference_of", "verify"]
 DEFAULTS, CALIBRATED = Options(), VerificationPolicy()
 
 Prepare = Callable[[str], PreparedModel]
+Equals = Callable[[DynamicAxes, str], list[nn.Module]]
 
 
 def export(
@@ -162,8 +160,12 @@ def export_and_verify(
     checks: list[Check | Future[Check]] = []
     with staged_folder(output, superseded_golden) as scratch:
         # Converters use one core: the reference and the artifacts already written the other.
+        equals = cache(partial(equal_modules, model))
+        equals(options.dynamic_axes, options.precision)  # may trace, as converters do: not at once
         with sharing_cores(), background(progress) as (submit, step):
-            reference = reference_of(model, step, tuple(images), size_of=size_of, seed=seed)
+            reference = reference_of(
+                model, step, tuple(images), size_of=size_of, seed=seed, equals=equals
+            )
             for run in (reference.expect, reference.fresh):
                 submit(run, options.dynamic_axes, options.precision)
             for target, own in wanted.items():
@@ -194,6 +196,7 @@ def reference_of(
     *,
     size_of: SizeOf | None = None,
     seed: int | None = None,
+    equals: Equals | None = None,
 ) -> Reference:
     """The reference that artifacts of a model are compared with.
 
@@ -211,9 +214,11 @@ def reference_of(
         )
         return inputs, outputs
 
-    lock = Lock()
-    expect = _running(model, progress, lock, lambda a: recorded_probes(model, a, images, size_of))
-    draw = _running(model, progress, lock, lambda a: drawn_probes(model, a, seed or 0, size_of))
+    running = partial(
+        _running, model, progress, Lock(), equals or cache(partial(equal_modules, model))
+    )
+    expect = running(lambda axes: recorded_probes(model, axes, images, size_of))
+    draw = running(lambda axes: drawn_probes(model, axes, seed or 0, size_of))
 
     def fresh(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
         if seed is None:
@@ -240,7 +245,11 @@ def reference_of(
 
 
 def _running(
-    model: Model, progress: Progress, lock: Lock, probes: Callable[[DynamicAxes], tuple[Probe, ...]]
+    model: Model,
+    progress: Progress,
+    lock: Lock,
+    equals: Equals,
+    probes: Callable[[DynamicAxes], tuple[Probe, ...]],
 ) -> Callable[[DynamicAxes, str], tuple[Expectation, ...]]:
     """What the model makes of `probes`: it runs when first asked, one at a time."""
 
@@ -251,7 +260,7 @@ def _running(
             model.outputs,
             probes(axes),
             precision=precision,
-            equals=_equals(model, axes, precision),
+            equals=equals(axes, precision),
             on_probe=lambda name: progress(f"running the reference: {name}"),
             prepare=partial(prepare, model.preprocessing),
         )
@@ -262,21 +271,6 @@ def _running(
             return run(axes, precision)
 
     return run_alone
-
-
-def _equals(model: Model, axes: DynamicAxes, precision: str) -> list[nn.Module]:
-    """Modules that compute what the model does in another order, the fused one last.
-
-    Where the precision rounds weights, its lowerings are among them: their weights differ.
-    """
-    fused = simplified(model.merged)
-    lowered: dict[tuple[str, ...], nn.Module] = {}
-    if scheme_named(precision).rounded and not axes.any_size:
-        for target in registry.target_names():
-            module, layers = lower_for(fused, model.inputs, AUTO, target, {})
-            lowered[tuple(layer.form for layer in layers)] = module
-    captures = [Capture(m, model.inputs, model.outputs, {}) for m in (*lowered.values(), fused)]
-    return list(map(model.finish, captures))
 
 
 def _with_nan(model: Model, probe: Probe) -> Expectation | None:

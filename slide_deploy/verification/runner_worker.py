@@ -86,7 +86,7 @@ def _run_with(
         with _translated(f"{artifact.name} cannot be run on probe {probe!r}"):
             produced = session.run(inputs)
         results |= {f"{probe}{SEPARATOR}{name}": value for name, value in produced.items()}
-    with _translated(f"{artifact.name} puts out what is not an array of numbers"):
+    with _translated(f"{artifact.name} has an output that is not an array of numbers"):
         # safetensors writes memory as it lies, whatever the strides.
         content = save({key: np.asarray(value, order="C") for key, value in results.items()})
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -95,7 +96,7 @@ def test_metadata_with_a_false_source_fails_against_the_checkpoint(
     "change",
     [
         pytest.param(lambda a: [a[k].__imul__(1e6) for k in a if "/noise/" in k], id="noise"),
-        pytest.param(lambda a: [a.pop(k) for k in list(a) if k[:2] in PROBES], id="one-probe"),
+        pytest.param(lambda a: [a.pop(k) for k in list(a) if OTHER_PROBE.match(k)], id="one-probe"),
     ],
 )
 def test_golden_vectors_that_were_made_lenient(
@@ -112,7 +113,7 @@ def test_golden_vectors_that_were_made_lenient(
     run_cli("verify", path, "--golden", golden).refused(1, "their digest differs")
 
 
-PROBES = [f"{number}/" for number in range(1, 10)]
+OTHER_PROBE = re.compile(r"[1-9]\d*/")
 
 
 def test_a_stale_artifact_in_the_folder_is_named(

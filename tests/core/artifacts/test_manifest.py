@@ -65,7 +65,7 @@ def test_the_names_that_were_promised(tmp_path: Path) -> None:
     assert {"path_name", "sha256", "weights"} <= written["source"].keys()
     (entry,) = written["artifacts"]
     assert {"target", "path", "precision", "sha256", "inputs", "outputs"} <= entry.keys()
-    assert entry["inputs"][0].keys() == {"name", "shape", "dtype"}
+    assert {"name", "shape", "dtype"} <= entry["inputs"][0].keys()
 
 
 def test_the_toolchain_names_what_shapes_an_artifact() -> None:
