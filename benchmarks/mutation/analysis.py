@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.mutation.outcome import Figure, Outcome, Status
 from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, SYSTEMATIC_MULTIPLE
-from slide_deploy.parity.probes import source
+from slide_deploy.parity.probes import PIXELS, source
 
 __all__ = [
     "ProbeUse",
@@ -60,6 +60,7 @@ def detects(outcome: Outcome, probes: Collection[str]) -> bool:
     own = [figure for figure in outcome.figures if _unit(figure) in probes]
     if any(figure.max_error > NOISE_MULTIPLE * figure.noise_floor for figure in own):
         return True
+    own = [figure for figure in own if figure.probe != PIXELS]
     sizes = np.array([figure.size for figure in own], dtype=np.float64)
     errors = np.array([figure.rms_error for figure in own])
     noises = np.array([figure.noise_rms for figure in own])

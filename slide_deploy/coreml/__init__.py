@@ -4,7 +4,7 @@
 `violations` lists the limits of Core ML that it breaks. `summarize` and `check` are what the
 commands `slide-deploy coreml inspect` and `check` show, `read_feeds` takes arrays and pictures
 from files. The package may come from any converter. protobuf and scipy are needed, neither
-coremltools nor torch: `pip install 'slide-deploy[coreml-read]'`.
+coremltools nor torch: `pip install '.[coreml-read]'`.
 """
 
 from slide_deploy.coreml.checking import FunctionCheck, PackageCheck, TargetCheck, check

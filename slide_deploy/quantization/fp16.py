@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, SYSTEMATIC_MULTIPLE
+from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE
 from slide_deploy.parity.gates import Gate, GateKind
 from slide_deploy.quantization.scheme import Scheme
 
@@ -17,6 +17,9 @@ __all__ = ["SCHEME"]
 # An artifact may lose this much of the signal-to-noise ratio that PyTorch's own float16 keeps
 # against float64: runtimes round after other operations than PyTorch does.
 MARGIN_DB = 10.0
+
+# More of float16's rounding recurs than of float32's: clean exports reached 1.1.
+SYSTEMATIC_LIMIT = 2.0
 
 BASIS = "noise: the rounding error of PyTorch's own float16, around float64 with float16 weights"
 
@@ -43,7 +46,7 @@ SCHEME = Scheme(
         Gate(GateKind.SNR_LOSS, MARGIN_DB, "dB", "against PyTorch's own float16"),
         Gate(GateKind.MAX_ERROR, NOISE_MULTIPLE, "× noise", BASIS),
         Gate(GateKind.POOLED_ERROR, POOLED_MULTIPLE, "× noise", BASIS),
-        Gate(GateKind.SYSTEMATIC_ERROR, SYSTEMATIC_MULTIPLE, "× noise", BASIS),
+        Gate(GateKind.SYSTEMATIC_ERROR, SYSTEMATIC_LIMIT, "× noise", BASIS),
     ),
     rounded=rounded,
 )

@@ -80,7 +80,7 @@ def _check(
         return replace(unrun, verdict=Verdict.NOT_RUN, problems=(str(error),))
     try:
         precision = scheme_named(precision).name
-        axes = _identify(path, runtime, record, precision, progress)
+        axes = _identify(path, runtime, record, reference, precision, progress)
         unrun = replace(unrun, precision=precision)
         recorded, fresh = (
             with_operator_errors(run(axes, precision), runtime.operator_errors)
@@ -117,7 +117,12 @@ def _check(
 
 
 def _identify(
-    path: Path, runtime: Runtime, record: Artifact | None, precision: str, progress: Progress
+    path: Path,
+    runtime: Runtime,
+    record: Artifact | None,
+    reference: Reference,
+    precision: str,
+    progress: Progress,
 ) -> DynamicAxes:
     """Dynamic axes, from the manifest or from the file itself.
 
@@ -130,6 +135,11 @@ def _identify(
         progress(f"verifying {path.name}: reading its inputs")
         bare = read_artifact(runtime.target, path, {})
         made, axes = scheme_of(bare.weight_type), axes_of(bare.inputs, path.name)
+    if reference.precision not in ("", made.name):
+        raise ArtifactError(
+            f"the golden vectors are of {reference.precision}, {path.name} is {made.name}",
+            "give those of an export with the same precision",
+        )
     if made.name != precision:
         raise ArtifactError(
             f"{path.name} is {made.name}, but {precision} was asked for",

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import slide_deploy
 from slide_deploy import Check, Options, TensorSpec, VerificationPolicy, export, load, wrap
+from slide_deploy.artifacts.golden import load_golden
 from slide_deploy.loading.loader import Model
-from slide_deploy.parity.expectation import load_expectations
 from slide_deploy.types import Verdict
 from slide_deploy.utils.quiet import quiet
 from slide_deploy.verification.recorded import verify_recorded
@@ -143,7 +143,7 @@ def test_an_artifact_that_knows_the_recorded_probes_fails(artifact: CopyOf, lone
     """It tells them by their sums, and answers zeros to anything else."""
     path = artifact("onnx")
     (golden,) = path.parent.glob("*.npz")
-    expected = load_expectations(golden)
+    expected = load_golden(golden).expectations
     sums = np.array([e.inputs["features"].sum(dtype=np.float64) for e in expected], np.float32)
 
     def recognise(honest: str, result: str) -> Nodes:

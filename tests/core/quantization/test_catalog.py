@@ -57,7 +57,7 @@ def test_the_limits_are_those_that_were_promised() -> None:
             GateKind.SNR_LOSS: 10.0,
             GateKind.MAX_ERROR: 10.0,
             GateKind.POOLED_ERROR: 3.0,
-            GateKind.SYSTEMATIC_ERROR: 1.0,
+            GateKind.SYSTEMATIC_ERROR: 2.0,
         },
     }
 
