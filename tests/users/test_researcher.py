@@ -52,7 +52,7 @@ assert report.verdict == "pass", report
 try:
     slide_deploy.Options(batch=0)
 except Exception as error:
-    assert "batch expects a whole number from 1" in str(error)
+    assert "batch expects an integer of at least 1" in str(error)
 else:
     raise AssertionError("batch 0 was accepted")
 """
