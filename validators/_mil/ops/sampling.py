@@ -37,8 +37,8 @@ def resample(
         raise ValueError(f"unknown sampling_mode {sampling_mode!r}")
     # Halves to the greater position, and away from zero: Apple's tests tell them not apart.
     upper, outer = (
-        _sampled(x, *rounded, padding_mode, padding_value)
-        for rounded in (
+        _sampled(x, rows, columns, padding_mode, padding_value)
+        for rows, columns in (
             [np.floor(p + 0.5) for p in (down, across)],
             [np.copysign(np.floor(np.abs(p) + 0.5), p) for p in (down, across)],
         )
