@@ -46,8 +46,8 @@ EXACT = frozenset(
     (*MOVES.split(), "roll", "stack", "to", "unfold", "where", "relu", "max_pool2d", "dropout")
 )
 
-# Modes of torch functions belong to one thread; those of dispatch do not, and made conversions that
-# ran in another thread fail.
+# These are function modes because such a mode acts on one thread alone. A dispatch mode changes
+# state that converters in other threads read.
 
 
 class RandomRounding(TorchFunctionMode):
