@@ -30,7 +30,7 @@ def artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def checked(path: Path, precision: str = "float32", known: tuple[str, ...] = ()):
     record = Artifact("onnx", path.name, precision, "", 0, SPECS, SPECS)
     nothing = lambda *_: ()  # noqa: E731
-    reference = SimpleNamespace(expect=nothing, fresh=nothing, nan=nothing)
+    reference = SimpleNamespace(expect=nothing, fresh=nothing, nan=nothing, precision="")
     return check_artifact(path, reference, record, VerificationPolicy(), lambda step: None, known)
 
 
