@@ -6,69 +6,107 @@ import argparse
 import shlex
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.mutation.analysis import detection_rate, localised
+from benchmarks.mutation.chart import draw_curve
 from benchmarks.mutation.document import document
+from benchmarks.mutation.outcome import Results
 from benchmarks.mutation.plan import Plan
+from benchmarks.mutation.random_tables import (
+    alarm_rows,
+    alarm_sentence,
+    curve_rows,
+    false_alarm_rows,
+)
 from benchmarks.mutation.scheduler import run
 from benchmarks.mutation.tables import as_rich, headroom_rows, kind_rows, probe_rows, real_rows
 from slide_deploy import write_json
 
 ENOUGH = 0.99
+CHART = "mutation-curve.svg"
+OPTIONS = {
+    "sites": "sites per kind and model",
+    "draws": "clean models drawn for float32",
+    "half_draws": "clean models drawn for float16",
+    "unusual": "drawn models with unusual weights whose artifacts are broken",
+    "half_sites": "sites per kind and float16 model",
+    "curve_sites": "sites of the detection curve per kind of layer and model",
+    "seed": "random seed of the sampled sites",
+    "jobs": "processes",
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.mutation", description=__doc__)
-    parser.add_argument("--sites", type=int, default=Plan.sites, help="sites per kind and model")
-    parser.add_argument("--seeds", type=int, default=Plan.seeds, help="number of clean models")
-    parser.add_argument(
-        "--seed", type=int, default=Plan.seed, help="random seed of the sampled sites"
-    )
-    parser.add_argument("--jobs", type=int, default=Plan.jobs)
+    defaults = {field.name: field.default for field in fields(Plan)}
+    for name, text in OPTIONS.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=int, default=defaults[name], help=text)
     parser.add_argument("--folder", type=Path, default=Path("build/mutation"))
     parser.add_argument("--results", type=Path, help="a JSON file for the raw results")
     parser.add_argument("--document", type=Path, help="a Markdown file to write the tables to")
     given = parser.parse_args()
-    plan = Plan(given.sites, given.seeds, given.seed, given.jobs)
+    plan = Plan(**{name: getattr(given, name) for name in OPTIONS})
     given.folder.mkdir(parents=True, exist_ok=True)
     console, begin = Console(), time.monotonic()
     with Progress(console=console, transient=True) as bar:
-        line = bar.add_task("")
-
-        def show(step: str, done: int, total: int) -> None:
-            bar.update(line, description=step, completed=done, total=total)
-            if not console.is_terminal and done % max(1, total // 10) == 0:
-                print(
-                    f"{(time.monotonic() - begin) / 60:4.1f} min  {step} {done}/{total}", flush=True
-                )
-
-        results = run(plan, given.folder.resolve(), show)
+        results = run(plan, given.folder.resolve(), _shown(bar, console, begin))
     seconds = time.monotonic() - begin
     write_json(results, given.results or given.folder / "results.json")
-    for rows in (kind_rows(results.outcomes), probe_rows(results)):
-        console.print(as_rich(rows))
-    for headroom in (headroom_rows(results.clean), real_rows(results.real)):
-        console.print(as_rich(headroom))
-    named, detected = localised(results.outcomes)
-    alarms = sum(bool(one.problem) for one in (*results.clean, *results.real))
-    agree = [check.exit_code == check.expected for check in results.cross_checks]
-    console.print(
-        f"detection rate {detection_rate(results.outcomes):.2%}, {alarms} false alarms in "
-        f"{len(results.clean)} seeded and {len(results.real)} other clean exports, "
-        f"block named in {named} of {detected}, "
-        f"`verify` agrees on {sum(agree)} of {len(agree)}, {seconds / 60:.1f} minutes",
-        highlight=False,
-    )
+    _print(console, results, seconds)
     if given.document:
         command = f"python -m benchmarks.mutation {shlex.join(sys.argv[1:])}"
         given.document.parent.mkdir(parents=True, exist_ok=True)
         given.document.write_text(document(results, plan, command, seconds), encoding="utf-8")
-    good = detection_rate(results.outcomes) >= ENOUGH and not alarms and all(agree)
-    return 0 if good else 1
+        draw_curve(results.curve, given.document.parent / "charts" / CHART)
+    alarms = any(one.false_alarm for one in (*results.clean, *results.real))
+    agree = all(check.exit_code == check.expected for check in results.cross_checks)
+    return 0 if detection_rate(results.outcomes) >= ENOUGH and not alarms and agree else 1
+
+
+def _shown(bar: Progress, console: Console, begin: float) -> Callable[[str, int, int], None]:
+    line = bar.add_task("")
+
+    def show(step: str, done: int, total: int) -> None:
+        bar.update(line, description=step, completed=done, total=total)
+        if not console.is_terminal and done % max(1, total // 10) == 0:
+            print(f"{(time.monotonic() - begin) / 60:4.1f} min  {step} {done}/{total}", flush=True)
+
+    return show
+
+
+def _print(console: Console, results: Results, seconds: float) -> None:
+    tables = {
+        "": kind_rows(results.outcomes),
+        "models with unusual weights": kind_rows(results.unusual),
+        "float16": kind_rows(results.half),
+    }
+    for heading, rows in tables.items():
+        console.print(heading, as_rich(rows))
+    console.print(as_rich(curve_rows(results.curve)))
+    for precision in ("float32", "float16"):
+        own = [one for one in results.clean if one.precision == precision]
+        console.print(as_rich(alarm_rows(results.clean, precision)))
+        console.print(f"{precision}: false alarms {alarm_sentence(own)}", highlight=False)
+    console.print(as_rich(false_alarm_rows((*results.clean, *results.real))))
+    float32 = [one for one in results.clean if one.precision == "float32"]
+    for rows in (headroom_rows(float32), real_rows(results.real), probe_rows(results)):
+        console.print(as_rich(rows))
+    named, detected = localised(results.outcomes)
+    agree = [check.exit_code == check.expected for check in results.cross_checks]
+    console.print(
+        f"detection rate {detection_rate(results.outcomes):.2%}, unusual weights "
+        f"{detection_rate(results.unusual):.2%}, float16 {detection_rate(results.half):.2%}, "
+        f"block named in {named} of {detected}, "
+        f"`verify` agrees on {sum(agree)} of {len(agree)}, {seconds / 60:.1f} minutes",
+        highlight=False,
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ __all__ = [
     "fewest_probes",
     "localised",
     "probe_uses",
+    "upper_bound",
 ]
 
 # Perturbed copies are counted as one probe: the systematic error is measured on all of them.
@@ -51,6 +52,14 @@ def localised(outcomes: Iterable[Outcome]) -> tuple[int, int]:
     """The detected mutants whose broken block was named, and all that ran and have one site."""
     own = [o for o in outcomes if o.block and o.status is Status.DETECTED and o.figures]
     return sum(o.named == o.block for o in own), len(own)
+
+
+def upper_bound(alarms: int, exports: int) -> float:
+    """The false alarm rate that is exceeded with a probability of 5 % at most (Clopper and Pearson,
+    Biometrika 1934); about 3 / exports without an alarm."""
+    from scipy.stats import beta
+
+    return float(beta.ppf(0.95, alarms + 1, exports - alarms)) if exports > alarms else 1.0
 
 
 def detects(outcome: Outcome, probes: Collection[str]) -> bool:

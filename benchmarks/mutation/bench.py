@@ -11,17 +11,16 @@ import numpy as np
 from torch import nn
 
 import slide_deploy
+from benchmarks.mutation.mutation import block_of
 from benchmarks.mutation.outcome import Figure
 from slide_deploy import (
     Judgement,
     Model,
     Options,
-    Precision,
     PreparedModel,
     Reference,
     RunResult,
     VerificationPolicy,
-    fuse_module,
     judge,
     preparer,
     reference_of,
@@ -33,12 +32,12 @@ from slide_deploy.parity.block_trace import BlockReference, first_bad_block, tra
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.metrics import max_abs_error, rms_error
 from slide_deploy.protocols import Session
-from slide_deploy.types import DynamicAxes
+from slide_deploy.quantization.catalog import scheme_named
+from slide_deploy.quantization.scheme import Scheme
 
 __all__ = ["Bench", "Observation", "load_bench"]
 
-# Artifacts have the default batch size and precision of `slide-deploy export`.
-AXES, PRECISION = DynamicAxes(batch=1), Precision.FLOAT32
+DEFAULTS = Options()
 
 
 @dataclass(frozen=True)
@@ -53,16 +52,22 @@ class Observation:
 
 @dataclass(frozen=True)
 class Bench:
-    """One model with a working folder."""
+    """One model with a working folder; its artifacts are written with `options`."""
 
     name: str
     model: Model
     folder: Path
+    options: Options = DEFAULTS
+
+    @property
+    def scheme(self) -> Scheme:
+        """The precision scheme of the artifacts."""
+        return scheme_named(self.options.precision)
 
     @cached_property
     def fused(self) -> nn.Module:
         """The module that is passed to converters."""
-        return self.model.module if self.model.fused else fuse_module(self.model.module)
+        return self.model.merged
 
     @cached_property
     def reference(self) -> Reference:
@@ -72,7 +77,15 @@ class Bench:
     @cached_property
     def expected(self) -> tuple[Expectation, ...]:
         """Reference outputs and noise floors."""
-        return self.reference.expect(AXES, PRECISION)
+        return self.reference.expect(self.options.dynamic_axes, self.scheme.name)
+
+    def block_of(self, site: str) -> str:
+        """The block that contains a module, which the report should name, or nothing."""
+        return block_of(site, self._block_names)
+
+    @cached_property
+    def _block_names(self) -> list[str]:
+        return self.model.block_names(self.model.module)
 
     @cached_property
     def blocks(self) -> dict[str, tuple[BlockReference, ...]]:
@@ -93,7 +106,7 @@ class Bench:
 
     @cached_property
     def _deploy(self) -> Callable[[str], PreparedModel]:
-        return preparer(self.model, Options())
+        return preparer(self.model, self.options)
 
     @cached_property
     def _sound(self) -> Capture:
@@ -106,10 +119,13 @@ class Bench:
     def convert(self, capture: Capture, target: str, folder: Path) -> Path:
         """Write one artifact with the real exporter, which may raise ConversionError."""
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / write_artifact(target, self.name, capture, folder).path
+        return folder / write_artifact(target, self.name, capture, folder, self.options).path
 
-    def verify(self, target: str, path: Path) -> Observation:
-        """Run and judge an artifact with the code of `verify`, but in this process, for speed."""
+    def verify(self, target: str, path: Path, locate: bool = True) -> Observation:
+        """Run and judge an artifact with the code of `verify`, but in this process, for speed.
+
+        Without `locate`, the broken block is not determined.
+        """
         runtime = registry.runtime(target)
         try:
             session = runtime.open(path)
@@ -117,9 +133,15 @@ class Bench:
         except Exception as error:  # `verify` too counts any exception of a loader as a failure
             return Observation(f"{type(error).__name__}: {error}".splitlines()[0])
         judgement = judge(
-            run_result, self.expected, self.reference, AXES, PRECISION, VerificationPolicy()
+            run_result,
+            self.expected,
+            self.reference,
+            self.options.dynamic_axes,
+            self.scheme.name,
+            VerificationPolicy(),
         )
-        named = self._named_block(session, judgement) if judgement.numbers_differ else None
+        located = locate and judgement.numbers_differ
+        named = self._named_block(session, judgement) if located else None
         return Observation(
             next(iter(judgement.problems), ""), judgement, self._figures(run_result), named
         )
@@ -154,14 +176,19 @@ class Bench:
         inputs = next(dict(e.inputs) for e in self.expected if e.probe == probe)
         if probe not in self.blocks:
             assert self.reference.blocks is not None
-            self.blocks[probe] = self.reference.blocks(inputs, PRECISION)
+            self.blocks[probe] = self.reference.blocks(inputs, self.scheme.name)
         return first_bad_block(trace_blocks(session.values(inputs), self.blocks[probe]))
 
 
-def load_bench(checkpoint: Path, folder: Path, image_size: tuple[int, int] | None = None) -> Bench:
+def load_bench(
+    checkpoint: Path,
+    folder: Path,
+    image_size: tuple[int, int] | None = None,
+    options: Options = DEFAULTS,
+) -> Bench:
     """Load the model of a checkpoint."""
     model = slide_deploy.load(checkpoint, image_size=image_size)
-    return Bench(model.name, model, folder)
+    return Bench(model.name, model, folder, options)
 
 
 def _run_result(target: str, session: Session, expected: tuple[Expectation, ...]) -> RunResult:

@@ -8,6 +8,12 @@ from datetime import date
 from benchmarks.mutation.analysis import detection_rate, localised
 from benchmarks.mutation.outcome import Outcome, Results, Status
 from benchmarks.mutation.plan import Plan
+from benchmarks.mutation.random_tables import (
+    alarm_rows,
+    alarm_sentence,
+    curve_rows,
+    false_alarm_rows,
+)
 from benchmarks.mutation.sampling import KINDS
 from benchmarks.mutation.tables import (
     as_markdown,
@@ -17,6 +23,7 @@ from benchmarks.mutation.tables import (
     real_rows,
     undetected_rows,
 )
+from benchmarks.mutation.weights import DESCRIPTIONS
 from slide_deploy import toolchain
 from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, SYSTEMATIC_MULTIPLE
 
@@ -35,9 +42,9 @@ reveal most of the changes, so that only the outputs count.
 
 **Detection rate {detection_rate}**: {detected} of {relevant} mutants with an effect were detected;
 {equivalent} more have no effect above the noise, {ineffective} have none at all.
-**{alarms} false alarms** in {clean} clean exports of {seeds} differently seeded models and
-{real} of the models below. For mutants with one site, the report names the broken block in
-**{named} of {localised}** cases ({share}).
+**False alarms**: {alarms32} at float32, {alarms16} at float16, of randomly drawn models; {alarms}
+in {real} exports of the models below. For mutants with one site, the report names the broken block
+in **{named} of {localised}** cases ({share}).
 
 ## Mutants
 
@@ -63,12 +70,55 @@ Each cell: detected / equivalent / missed / no effect. Models: {models}.
   for each format, the detected one with the smallest error and the undetected one with the largest.
 
 {undetected}
+## Models with unusual weights
+
+The same errors in tensors, of {unusual_models} models that are drawn as described below:
+
+{unusual}
+{unusual_undetected}
+## Small changes
+
+One weight is changed by a share of its value, at sites drawn in each kind of layer of the trained
+models of all five families, float32, in the file of one target each. A cell holds the detected
+changes and all that are above the noise, as defined for equivalent mutants.
+
+{curve}
+![detection curve](charts/mutation-curve.svg)
+
+## float16
+
+Errors in float16 artifacts of the trained models. Equivalent ones change no output by more than
+float16's own rounding does, around float64 with weights rounded to float16.
+
+{half}
+{half_undetected}
+## Clean exports
+
+Models are drawn at random: families, sizes, weights, number of outputs (0, for features, to 100),
+dynamic batch, lowering. Each is exported to every target, and must pass. The weights are ordinary,
+as after training, or so changed:
+
+| weights | |
+| --- | --- |
+{weights}
+| sigmoid | ordinary, and the output is sigmoid(logit − b), b from 2 to 12, as in a detector |
+
+The last columns are the largest error of all artifacts, divided by the gate's limit. Where PyTorch
+itself overflows at the precision, an artifact cannot be judged, and fails with that message.
+
+{alarms_table}
+float32: {alarms32}.
+
+{alarms16_table}
+float16: {alarms16}.
+
+{alarm_list}
 ## Headroom
 
 A float32 artifact passes if for each output the largest error on every probe is at most
 {multiple:g} × the noise floor, the pooled error is at most {pooled:g} × the noise, and the
-systematic error is at most {systematic:g} × the noise ([terms](glossary.md)). The noise is the
-difference between PyTorch's float32 and float64. For outputs of fewer than 100 values a probe's
+systematic error is at most {systematic:g} × the noise ([terms](glossary.md)). The noise is defined
+in [verdicts](verdicts.md). For outputs of fewer than 100 values a probe's
 floor is at least twice the noise that is typical of the probes, since by chance the rounding
 errors of few values may all be small.
 
@@ -86,10 +136,6 @@ detected mutants as possible to the probes above it.
 
 def document(results: Results, plan: Plan, command: str, seconds: float) -> str:
     """Markdown."""
-    outcomes = results.outcomes
-    count = {status: sum(o.status is status for o in outcomes) for status in Status}
-    named, everywhere = localised(outcomes)
-    agreed = sum(check.exit_code == check.expected for check in results.cross_checks)
     return TEXT.format(
         command=command,
         date=date.today().isoformat(),
@@ -97,31 +143,59 @@ def document(results: Results, plan: Plan, command: str, seconds: float) -> str:
         jobs=plan.jobs,
         seed=plan.seed,
         versions=", ".join(f"{name} {version}" for name, version in toolchain().items()),
-        detection_rate=f"{detection_rate(outcomes):.2%}",
-        detected=count[Status.DETECTED],
-        relevant=count[Status.DETECTED] + count[Status.MISSED],
-        equivalent=count[Status.EQUIVALENT],
-        ineffective=count[Status.INEFFECTIVE],
-        alarms=sum(bool(one.problem) for one in (*results.clean, *results.real)),
-        clean=len(results.clean),
-        seeds=plan.seeds,
-        real=len(results.real),
-        named=named,
-        localised=everywhere,
-        share=f"{named / everywhere:.1%}" if everywhere else "–",
-        kinds=as_markdown(kind_rows(outcomes)),
-        models=", ".join(path.stem for path in plan.benches),
-        explained="\n".join(f"| {kind.name} | {kind.description} |" for kind in KINDS),
-        agreed=agreed,
-        asked=len(results.cross_checks),
-        undetected=_undetected(outcomes),
+        **_mutant_texts(results, plan),
+        **_clean_texts(results),
+        curve=as_markdown(curve_rows(results.curve)),
+        half=as_markdown(kind_rows(results.half)),
+        half_undetected=_undetected(results.half),
+        unusual=as_markdown(kind_rows(results.unusual)),
+        unusual_models=len({outcome.model for outcome in results.unusual}),
+        unusual_undetected=_undetected(results.unusual),
         multiple=NOISE_MULTIPLE,
         pooled=POOLED_MULTIPLE,
         systematic=SYSTEMATIC_MULTIPLE,
-        headroom=as_markdown(headroom_rows(results.clean)),
-        real_table=as_markdown(real_rows(results.real)),
         probes=as_markdown(probe_rows(results)),
     )
+
+
+def _mutant_texts(results: Results, plan: Plan) -> dict[str, object]:
+    outcomes = results.outcomes
+    count = {status: sum(o.status is status for o in outcomes) for status in Status}
+    named, everywhere = localised(outcomes)
+    return {
+        "detection_rate": f"{detection_rate(outcomes):.2%}",
+        "detected": count[Status.DETECTED],
+        "relevant": count[Status.DETECTED] + count[Status.MISSED],
+        "equivalent": count[Status.EQUIVALENT],
+        "ineffective": count[Status.INEFFECTIVE],
+        "named": named,
+        "localised": everywhere,
+        "share": f"{named / everywhere:.1%}" if everywhere else "–",
+        "kinds": as_markdown(kind_rows(outcomes)),
+        "models": ", ".join(path.stem for path in plan.benches),
+        "explained": "\n".join(f"| {kind.name} | {kind.description} |" for kind in KINDS),
+        "agreed": sum(check.exit_code == check.expected for check in results.cross_checks),
+        "asked": len(results.cross_checks),
+        "undetected": _undetected(outcomes),
+    }
+
+
+def _clean_texts(results: Results) -> dict[str, object]:
+    full = [one for one in results.clean if one.precision == "float32"]
+    half = [one for one in results.clean if one.precision == "float16"]
+    failed = false_alarm_rows((*results.clean, *results.real))
+    return {
+        "alarms": sum(one.false_alarm for one in results.real),
+        "real": len(results.real),
+        "alarms32": alarm_sentence(full),
+        "alarms16": alarm_sentence(half),
+        "alarms_table": as_markdown(alarm_rows(full, "float32")),
+        "alarms16_table": as_markdown(alarm_rows(half, "float16")),
+        "alarm_list": as_markdown(failed) if failed.cells else "",
+        "weights": "\n".join(f"| {name} | {text} |" for name, text in DESCRIPTIONS.items()),
+        "headroom": as_markdown(headroom_rows(full)),
+        "real_table": as_markdown(real_rows(results.real)),
+    }
 
 
 def _undetected(outcomes: Sequence[Outcome]) -> str:

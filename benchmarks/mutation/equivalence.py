@@ -6,6 +6,7 @@ It is measured on the broken module, because an artifact's rounding would hide s
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from benchmarks.mutation.bench import Bench
 from benchmarks.mutation.outcome import Effect
 from slide_deploy.parity.probes import make_probes
 
-__all__ = ["INPUTS", "LargestEffect", "largest_effect", "random_inputs"]
+__all__ = ["INPUTS", "LargestEffect", "is_equivalent", "largest_effect", "random_inputs"]
 
 # The random probes, drawn with 200 seeds other than that of verification.
 RANDOM = ("normal", "patchwork", "impulses", "large", "tiny")
@@ -29,7 +30,7 @@ CHUNK = 100
 
 @dataclass(frozen=True)
 class _Sound:
-    """Inputs of one kind, with the model's float64 outputs and its float32 noise."""
+    """Inputs of one kind, with the float64 outputs and the noise of the precision."""
 
     inputs: Tensor
     outputs: Tensor
@@ -58,27 +59,55 @@ class LargestEffect:
 def largest_effect(bench: Bench, broken: nn.Module) -> LargestEffect:
     """The largest change of an output relative to the noise."""
     (spec,) = bench.model.inputs
-    exact = copy.deepcopy(broken).double()
+    exact = _meant(bench, broken)
     found = []
     for sound in _sound(bench):
-        change = (_run(exact, sound.inputs) - sound.outputs).nan_to_num(nan=float("inf")).abs()
-        by_input = change.flatten(1).amax(1)
-        index = int(by_input.argmax())
+        change = _change(exact, sound.inputs, sound.outputs)
+        index = int(change.argmax())
         image = sound.inputs[index : index + 1].float().numpy()
-        found.append(LargestEffect(Effect(float(by_input[index]), sound.noise), {spec.name: image}))
+        found.append(LargestEffect(Effect(float(change[index]), sound.noise), {spec.name: image}))
     return max(found, key=lambda one: one.effect.change / one.effect.noise)
+
+
+def is_equivalent(bench: Bench, broken: nn.Module) -> bool:
+    """Whether `largest_effect` is equivalent; stops at the first inputs that show it is not."""
+    exact = _meant(bench, broken)
+    return not any(
+        bool((_change(exact, inputs, outputs) > sound.noise).any())
+        for sound in _sound(bench)
+        for inputs, outputs in zip(
+            sound.inputs.split(CHUNK), sound.outputs.split(CHUNK), strict=True
+        )
+    )
 
 
 @cache
 def _sound(bench: Bench) -> tuple[_Sound, ...]:
-    exact = copy.deepcopy(bench.model.module).double()
+    """Kinds of inputs on which the model overflows at the precision are left out."""
+    exact = _meant(bench, bench.model.merged)
+    render = bench.scheme.render
+    rounding = render(bench.model.module) if render else bench.model.module
     found = []
     for array in random_inputs(bench).values():
         inputs = torch.from_numpy(array)
         outputs = _run(exact, inputs.double())
-        noise = (_run(bench.model.module, inputs).double() - outputs).abs().max()
-        found.append(_Sound(inputs.double(), outputs, float(noise)))
+        rounded = _run(rounding, inputs.half() if render else inputs).double()
+        noise = float((rounded - outputs).abs().max())
+        if math.isfinite(noise):
+            found.append(_Sound(inputs.double(), outputs, noise))
     return tuple(found)
+
+
+def _meant(bench: Bench, module: nn.Module) -> nn.Module:
+    """What an artifact of `module` is meant to compute: float64, with weights as it stores them."""
+    rounded = bench.scheme.rounded
+    return rounded(module) if rounded else copy.deepcopy(module).double()
+
+
+def _change(exact: nn.Module, inputs: Tensor, outputs: Tensor) -> Tensor:
+    """The largest change of each input's outputs."""
+    change = (_run(exact, inputs) - outputs).nan_to_num(nan=float("inf")).abs()
+    return change.flatten(1).amax(1)
 
 
 def _run(module: nn.Module, inputs: Tensor) -> Tensor:

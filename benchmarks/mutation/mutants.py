@@ -30,9 +30,10 @@ def broken_module(bench: Bench, mutation: Mutation) -> nn.Module:
 
 
 def break_artifacts(
-    bench: Bench, mutation: Mutation, targets: tuple[str, ...]
+    bench: Bench, mutation: Mutation, targets: tuple[str, ...], locate: bool = True
 ) -> Iterator[Outcome]:
-    """One outcome per target; the effect of undetected mutants is measured."""
+    """One outcome per target; the effect of undetected mutants is measured. `locate` also
+    determines the block that a report would name."""
     broken = broken_module(bench, mutation)
     most: LargestEffect | None = None
     folder = Path(tempfile.mkdtemp(prefix="mutant-", dir=bench.folder))
@@ -41,7 +42,7 @@ def break_artifacts(
             if isinstance(path, str):
                 yield _outcome(bench, mutation, target, route, Status.NOT_MADE, path)
                 continue
-            observed = bench.verify(target, path)
+            observed = bench.verify(target, path, locate)
             if observed.problem:
                 yield _outcome(
                     bench, mutation, target, route, Status.DETECTED, observed.problem, observed
@@ -77,7 +78,7 @@ def make(
     if kind_named(mutation.kind).tensors_only:
         for target in targets:
             clean = bench.clean(target)
-            if patch(clean, folder / clean.name, bench.fused, broken):
+            if patch(clean, folder / clean.name, bench.fused, broken, bench.scheme.weights):
                 made[target] = (Route.FILE, folder / clean.name)
     for target, edit in mutation.edits.items():
         if target in targets:
@@ -109,7 +110,7 @@ def _outcome(
         model=bench.name,
         kind=mutation.kind,
         site=mutation.site,
-        block=mutation.block,
+        block=bench.block_of(mutation.site),
         detail=mutation.detail,
         target=target,
         route=route,

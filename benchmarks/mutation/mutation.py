@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,11 +29,6 @@ class Mutation:
     apply: Callable[[nn.Module], None]
     edits: Mapping[str, Edit] = field(default_factory=dict)
 
-    @property
-    def block(self) -> str:
-        """The block that contains the site, which the report should name."""
-        return block_of(self.site)
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -49,7 +43,6 @@ class Kind:
     tensors_only: bool
 
 
-def block_of(site: str) -> str:
-    """layers.1.blocks.0.attn of layers.1.blocks.0.attn.qkv; layers.0.downsample; norm."""
-    parts = re.match(r"layers\.\d+\.(blocks\.\d+\.\w+|downsample)", site)
-    return parts[0] if parts else site.partition(".")[0]
+def block_of(site: str, blocks: Iterable[str]) -> str:
+    """The one of `blocks` that contains a module; empty if there is none."""
+    return next((name for name in blocks if f"{site}.".startswith(f"{name}.")), "")

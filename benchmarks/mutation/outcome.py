@@ -7,8 +7,10 @@ from enum import StrEnum
 
 __all__ = [
     "CrossCheck",
+    "CurvePoint",
     "Effect",
     "Figure",
+    "GateShare",
     "Headroom",
     "Outcome",
     "Results",
@@ -87,8 +89,32 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class GateShare:
+    """The worst figure of a gate, divided by its limit."""
+
+    gate: str
+    share: float
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One weight changed by the share `change`, at a site in a layer of some kind. `above`: some
+    output changes by more than the noise."""
+
+    model: str
+    layer: str
+    site: str
+    target: str
+    change: float
+    detected: bool
+    above: bool
+
+
+@dataclass(frozen=True)
 class Headroom:
-    """Errors of one clean artifact as multiples of the noise; a `problem` is a false alarm."""
+    """Errors of one clean artifact as multiples of the noise, and its use of each gate. `weights`
+    is the kind of a drawn model's weights; `overflow`: PyTorch itself overflows at the precision.
+    """
 
     model: str
     target: str
@@ -97,6 +123,15 @@ class Headroom:
     pooled: float
     systematic: float
     figures: tuple[Figure, ...] = ()
+    weights: str = ""
+    precision: str = "float32"
+    gates: tuple[GateShare, ...] = ()
+    overflow: bool = False
+
+    @property
+    def false_alarm(self) -> bool:
+        """Whether it failed, although PyTorch can compute the model at the precision."""
+        return bool(self.problem) and not self.overflow
 
 
 @dataclass(frozen=True)
@@ -111,9 +146,13 @@ class CrossCheck:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything one run measured."""
+    """Everything one run measured. `unusual` are mutants of drawn models, `half` those of float16
+    artifacts; `clean` are exports of drawn models, `real` of existing ones."""
 
     outcomes: tuple[Outcome, ...]
+    unusual: tuple[Outcome, ...]
+    half: tuple[Outcome, ...]
+    curve: tuple[CurvePoint, ...]
     clean: tuple[Headroom, ...]
     real: tuple[Headroom, ...]
     cross_checks: tuple[CrossCheck, ...]

@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.mutation.mutation import Kind
+from benchmarks.mutation.random_models import DETECTOR, Draw, draw
 from benchmarks.mutation.sampling import KINDS
 
-__all__ = ["BENCHES", "GOLDEN", "TARGETS", "Plan", "counts"]
+__all__ = ["BENCHES", "DIGITS", "GOLDEN", "TARGETS", "Plan", "counts", "few", "half", "unusual"]
 
 ROOT = Path(__file__).parents[2]
 TARGETS = ("onnx", "openvino", "coreml", "torchscript")
 
-# A trained model, and a small one with shifted windows.
-BENCHES = (
-    ROOT / "examples/digits/slide_swin_digits.pth",
-    ROOT / "tests/golden/micro_shifted_bare.pth",
-)
+# Trained models of all families, and a small one with shifted windows.
+DIGITS = tuple(sorted((ROOT / "examples/digits").glob("*.pth")))
+BENCHES = (*DIGITS, ROOT / "tests/golden/micro_shifted_bare.pth")
 GOLDEN = tuple(sorted((ROOT / "tests/golden").glob("*.pth")))
 
 # Factors for kinds whose effect may be close to the noise, which need more sites.
-SUBTLE = {"one weight, 2–5 %": 6, "LayerNorm epsilon": 4}
+SUBTLE = {"one weight, 2–5 %": 4, "LayerNorm epsilon": 2}
 CONVERSION_SHARE = 0.5  # a conversion takes ten times as long as a patch
+
+# What damages a float16 artifact and could be lost in its rounding.
+HALF_KINDS = (
+    "one weight, 2–5 %",
+    "one weight, 30 %",
+    "one channel, 3 %",
+    "one tensor rounded to int8",
+    "two channels swapped",
+)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`sites` mutations of each kind and model, more of the subtle ones; `seeds` clean models."""
+    """`sites` mutations of each kind and model, more of the subtle ones; `half_sites` of float16
+    models; `curve_sites` of each kind of layer. `draws` and `half_draws` clean models at float32
+    and float16, and `unusual` of them whose artifacts are broken."""
 
-    sites: int = 8
-    seeds: int = 50
+    sites: int = 2
+    draws: int = 125
+    half_draws: int = 50
+    unusual: int = 10
+    half_sites: int = 4
+    curve_sites: int = 4
     seed: int = 1
     jobs: int = 2
     benches: tuple[Path, ...] = BENCHES
+    trained: tuple[Path, ...] = DIGITS
 
 
 def counts(sites: int) -> Mapping[str, int]:
@@ -45,3 +60,21 @@ def counts(sites: int) -> Mapping[str, int]:
         return max(1, round(sites * SUBTLE.get(kind.name, 1) * share))
 
     return {kind.name: count(kind) for kind in KINDS}
+
+
+def few(sites: int) -> Mapping[str, int]:
+    """The number of sites of each kind per unusual model: tensors only, half as many."""
+    return {k.name: max(1, round(sites / 2)) if k.tensors_only else 0 for k in KINDS}
+
+
+def half(sites: int) -> Mapping[str, int]:
+    """The number of sites of each kind per float16 model."""
+    return {kind.name: sites if kind.name in HALF_KINDS else 0 for kind in KINDS}
+
+
+def unusual(number: int) -> tuple[Draw, ...]:
+    """The first drawn models of `number` combinations of family and unusual weights."""
+    # Steps of 6 change both the family and the weights.
+    drawn = (draw(seed) for seed in range(6, 6 * 12 * 5, 6))
+    chosen = [one for one in drawn if one.weights not in ("ordinary", DETECTOR)][:number]
+    return tuple(replace(one, dynamic=False, lowering="auto") for one in chosen)

@@ -3,59 +3,85 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.mutation import tasks
-from benchmarks.mutation.outcome import Headroom, Outcome, Results, Status
-from benchmarks.mutation.plan import GOLDEN, TARGETS, Plan
+from benchmarks.mutation.curve import LAYERS
+from benchmarks.mutation.outcome import Outcome, Results, Status
+from benchmarks.mutation.plan import GOLDEN, TARGETS, Plan, unusual
+from benchmarks.mutation.tasks import Subject
 
 __all__ = ["Progress", "run"]
 
+# The last models, whose files are also truncated: the content of a file hardly matters then.
+DAMAGED = 2
+
 Progress = Callable[[str, int, int], None]
-Origin = tuple[Path, int]
+Mutant = tuple[Subject, int]
+T = TypeVar("T")
 
 
 def run(plan: Plan, folder: Path, progress: Progress) -> Results:
     """Run `plan` in `folder`; `progress` gets the step, the finished tasks and all tasks."""
+    own = [Subject(path, folder) for path in plan.benches]
+    strange = [Subject(drawn, folder) for drawn in unusual(plan.unusual)]
+    trained = [Subject(path, folder) for path in plan.trained]
+    halves = [Subject(path, folder, "float16") for path in plan.trained] if plan.half_sites else []
     with _pool(plan.jobs) as pool:
-        for number, path in enumerate(plan.benches):
-            progress("clean artifacts", number, len(plan.benches))
-            pool.submit(tasks.prepare, path, folder).result()
-        mutants = {
-            pool.submit(tasks.break_one, path, folder, plan, index): (path, index)
-            for path in plan.benches
-            for index in range(len(tasks.mutations(path, folder, plan)))
-        }
-        damaged = [
-            pool.submit(tasks.damage, path, folder, target)
-            for path in plan.benches
-            for target in TARGETS
+        subjects = dict.fromkeys((*own, *strange, *halves, *(trained if plan.curve_sites else ())))
+        _wait([pool.submit(tasks.prepare, s) for s in subjects], "clean artifacts", progress)
+        mutants = _mutants(pool, own, plan)
+        odd, half = _mutants(pool, strange, plan), _mutants(pool, halves, plan)
+        damaged = [pool.submit(tasks.damage, s, t) for s in own[-DAMAGED:] for t in TARGETS]
+        curve = [
+            pool.submit(tasks.curve, subject, plan, layer, number)
+            for subject in trained
+            for layer in LAYERS
+            for number in range(plan.curve_sites)
         ]
-        clean = [pool.submit(tasks.clean, seed, folder) for seed in range(plan.seeds)]
-        known = dict.fromkeys((*plan.benches, *(GOLDEN if plan.seeds else ())))
-        real = [pool.submit(tasks.real, path, folder) for path in known]
-        _wait([*mutants, *damaged, *clean, *real], "mutants and clean exports", progress)
-        chosen = _extremes({origin: f.result() for f, origin in mutants.items()})
+        drawn = [("float32", n) for n in range(plan.draws)]
+        drawn += [("float16", n) for n in range(plan.half_draws)]
+        clean = [pool.submit(tasks.clean, seed, folder, name) for name, seed in drawn]
+        known = dict.fromkeys((*own, *(Subject(path, folder) for path in GOLDEN)))
+        real = [pool.submit(tasks.real, subject) for subject in (known if plan.draws else own)]
+        every: list[Future[Any]] = [*mutants, *odd, *half, *damaged, *curve, *clean, *real]
+        _wait(every, "mutants and clean exports", progress)
+        chosen = _extremes({mutant: f.result() for f, mutant in mutants.items()})
         checks = [
-            pool.submit(tasks.cross_check, path, folder, plan, index, target, expected)
-            for path, index, target, expected in chosen
+            pool.submit(tasks.cross_check, subject, plan, index, target, expected)
+            for subject, index, target, expected in chosen
         ]
         _wait(checks, "slide-deploy verify on a few mutants", progress)
-    outcomes = [o for future in (*mutants, *damaged) for o in future.result()]
     return Results(
-        outcomes=tuple(outcomes),
+        outcomes=(*_gathered(mutants), *_gathered(damaged)),
+        unusual=_gathered(odd),
+        half=_gathered(half),
+        curve=_gathered(curve),
         clean=_gathered(clean),
         real=_gathered(real),
         cross_checks=tuple(check.result() for check in checks),
     )
 
 
-def _extremes(found: dict[Origin, list[Outcome]]) -> Iterator[tuple[Path, int, str, int]]:
+def _mutants(
+    pool: ProcessPoolExecutor, subjects: Iterable[Subject], plan: Plan
+) -> dict[Future[list[Outcome]], Mutant]:
+    """The tasks for all mutations of the models."""
+    return {
+        pool.submit(tasks.break_one, subject, plan, index): (subject, index)
+        for subject in subjects
+        for index in range(len(tasks.mutations(subject, plan)))
+    }
+
+
+def _extremes(
+    found: dict[Mutant, list[Outcome]],
+) -> Iterator[tuple[Subject, int, str, int]]:
     """Per target, the detected mutant with the least error and the undetected with the largest."""
     every = [(origin, outcome) for origin, outcomes in found.items() for outcome in outcomes]
     for target in TARGETS:
@@ -68,7 +94,7 @@ def _extremes(found: dict[Origin, list[Outcome]]) -> Iterator[tuple[Path, int, s
                 yield *origin, target, expected
 
 
-def _gathered(futures: list[Future[list[Headroom]]]) -> tuple[Headroom, ...]:
+def _gathered(futures: Iterable[Future[list[T]]]) -> tuple[T, ...]:
     return tuple(one for future in futures for one in future.result())
 
 

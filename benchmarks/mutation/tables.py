@@ -13,6 +13,7 @@ from benchmarks.mutation.outcome import Headroom, Outcome, Results, Status
 from benchmarks.mutation.plan import TARGETS
 
 __all__ = [
+    "TITLES",
     "Rows",
     "as_markdown",
     "as_rich",

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -13,102 +15,121 @@ import numpy as np
 
 import slide_deploy
 from benchmarks.mutation.bench import Bench, load_bench
-from benchmarks.mutation.clean import seeded_bench
+from benchmarks.mutation.curve import curve_points
 from benchmarks.mutation.damage import reseeded, stale, truncated
+from benchmarks.mutation.headroom import headroom
 from benchmarks.mutation.mutants import break_artifacts, broken_module, make
 from benchmarks.mutation.mutation import Mutation
-from benchmarks.mutation.outcome import CrossCheck, Headroom, Outcome
-from benchmarks.mutation.plan import TARGETS, Plan, counts
+from benchmarks.mutation.outcome import CrossCheck, CurvePoint, Headroom, Outcome
+from benchmarks.mutation.plan import TARGETS, Plan, counts, few, half
+from benchmarks.mutation.random_models import Draw, draw, random_bench
 from benchmarks.mutation.sampling import sampled
+from slide_deploy import Options
 
-__all__ = ["break_one", "clean", "cross_check", "damage", "mutations", "prepare", "real"]
+__all__ = [
+    "Subject",
+    "break_one",
+    "clean",
+    "cross_check",
+    "curve",
+    "damage",
+    "mutations",
+    "prepare",
+    "real",
+]
 
 
-def prepare(checkpoint: Path, folder: Path) -> None:
+@dataclass(frozen=True)
+class Subject:
+    """A model whose artifacts are broken: that of a checkpoint, or a drawn one."""
+
+    origin: Path | Draw
+    folder: Path
+    precision: str = "float32"
+
+
+def prepare(subject: Subject) -> None:
     """Export the clean artifacts of a model, from which broken files are copied."""
     for target in TARGETS:
-        _bench(checkpoint, folder).clean(target)
+        _bench(subject).clean(target)
 
 
-def mutations(checkpoint: Path, folder: Path, plan: Plan) -> tuple[Mutation, ...]:
+def mutations(subject: Subject, plan: Plan) -> tuple[Mutation, ...]:
     """The mutations of one model; the same in every process."""
-    return _mutations(checkpoint, folder, plan)
+    return _mutations(subject, plan)
 
 
-def break_one(checkpoint: Path, folder: Path, plan: Plan, index: int) -> list[Outcome]:
+def break_one(subject: Subject, plan: Plan, index: int) -> list[Outcome]:
     """Make and verify one mutation in every format."""
-    mutation = _mutations(checkpoint, folder, plan)[index]
-    return list(break_artifacts(_bench(checkpoint, folder), mutation, TARGETS))
+    mutation = _mutations(subject, plan)[index]
+    locate = subject.precision == "float32" and isinstance(subject.origin, Path)
+    return list(break_artifacts(_bench(subject), mutation, TARGETS, locate))
 
 
-def damage(checkpoint: Path, folder: Path, target: str) -> list[Outcome]:
+def damage(subject: Subject, target: str) -> list[Outcome]:
     """Truncated files, and artifacts of other weights."""
-    bench = _bench(checkpoint, folder)
+    bench = _bench(subject)
     others = {"weights of another run": reseeded(bench.model.module, 1)}
-    if bench.model.source.weights == "ema":
-        last = slide_deploy.load(checkpoint, weights="model")
+    if bench.model.source.weights == "ema" and isinstance(subject.origin, Path):
+        last = slide_deploy.load(subject.origin, weights="model")
         others["last weights instead of averaged"] = last.module
     return [*truncated(bench, target), *stale(bench, others, target)]
 
 
-def clean(seed: int, folder: Path) -> list[Headroom]:
-    """A clean export of a seeded model to every format."""
-    own = folder / f"seed{seed}"
+def curve(subject: Subject, plan: Plan, layer: str, number: int) -> list[CurvePoint]:
+    """One weight of a layer, changed less and less."""
+    return curve_points(_bench(subject), layer, number, plan.seed, TARGETS)
+
+
+def clean(seed: int, folder: Path, precision: str) -> list[Headroom]:
+    """A clean export of a drawn model to every format."""
+    drawn = draw(seed)
+    own = folder / f"{drawn.name}_{precision}"
     try:
-        return _headroom(seeded_bench(seed, own))
+        return headroom(random_bench(drawn, own, precision), TARGETS, drawn.weights)
     finally:
         shutil.rmtree(own, ignore_errors=True)
 
 
-def real(checkpoint: Path, folder: Path) -> list[Headroom]:
+def real(subject: Subject) -> list[Headroom]:
     """A clean export of an existing model to every format."""
-    return _headroom(_bench(checkpoint, folder))
+    return headroom(_bench(subject), TARGETS)
 
 
-def cross_check(
-    checkpoint: Path, folder: Path, plan: Plan, index: int, target: str, expected: int
-) -> CrossCheck:
+def cross_check(subject: Subject, plan: Plan, index: int, target: str, expected: int) -> CrossCheck:
     """Run the command `slide-deploy verify` on one mutant, without a manifest."""
-    bench = _bench(checkpoint, folder)
-    mutation = _mutations(checkpoint, folder, plan)[index]
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    bench = _bench(subject)
+    mutation = _mutations(subject, plan)[index]
+    with tempfile.TemporaryDirectory(dir=subject.folder) as scratch:
         made = make(bench, mutation, broken_module(bench, mutation), (target,), Path(scratch))
         command = [sys.executable, "-m", "slide_deploy", "verify", str(made[target][1])]
         done = subprocess.run(
-            [*command, "--against", str(checkpoint)], capture_output=True, check=False
+            [*command, "--against", str(subject.origin)], capture_output=True, check=False
         )
     what = f"{mutation.kind}: {mutation.site} {mutation.detail}"
     return CrossCheck(target, what, expected, done.returncode)
 
 
 @cache
-def _bench(checkpoint: Path, folder: Path) -> Bench:
-    vectors = checkpoint.with_suffix(".npz")
+def _bench(subject: Subject) -> Bench:
+    origin = subject.origin
+    if isinstance(origin, Draw):
+        folder = subject.folder / f"{origin.name}_{subject.precision}"
+        return random_bench(origin, folder, subject.precision)
     size = None
-    if checkpoint.stem.startswith("module"):  # a single module does not determine the map size
-        with np.load(vectors) as archive:
+    if origin.stem.startswith("module"):  # a single module does not determine the map size
+        with np.load(origin.with_suffix(".npz")) as archive:
             size = archive["x"].shape[-2:]
-    return load_bench(checkpoint, folder / checkpoint.stem, size)
+    folder = subject.folder / f"{origin.stem}_{subject.precision}"
+    return load_bench(origin, folder, size, Options(precision=subject.precision))
 
 
 @cache
-def _mutations(checkpoint: Path, folder: Path, plan: Plan) -> tuple[Mutation, ...]:
-    return sampled(_bench(checkpoint, folder).fused, plan.seed, counts(plan.sites))
+def _mutations(subject: Subject, plan: Plan) -> tuple[Mutation, ...]:
+    return sampled(_bench(subject).fused, plan.seed, _counts(subject, plan))
 
 
-def _headroom(bench: Bench) -> list[Headroom]:
-    found = []
-    for target in TARGETS:
-        observed = bench.verify(target, bench.exported(target))
-        if observed.judgement is None:
-            found.append(Headroom(bench.name, target, observed.problem, np.inf, np.inf, np.inf))
-            continue
-        worst = max(c.noise_ratio for c in observed.judgement.comparisons)
-        together = (observed.judgement.pooled_ratio, observed.judgement.systematic_ratio)
-        pooled, systematic = (np.inf if ratio is None else ratio for ratio in together)
-        found.append(
-            Headroom(
-                bench.name, target, observed.problem, worst, pooled, systematic, observed.figures
-            )
-        )
-    return found
+def _counts(subject: Subject, plan: Plan) -> Mapping[str, int]:
+    if subject.precision != "float32":
+        return half(plan.half_sites)
+    return few(plan.sites) if isinstance(subject.origin, Draw) else counts(plan.sites)

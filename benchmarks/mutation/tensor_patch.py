@@ -23,17 +23,20 @@ MOST_COPIES = 2
 TABLE = "relative_position_bias_table"
 
 
-def patch(clean: Path, destination: Path, sound: nn.Module, broken: nn.Module) -> bool:
+def patch(
+    clean: Path, destination: Path, sound: nn.Module, broken: nn.Module, dtype: str = "float32"
+) -> bool:
     """Copy an artifact, replacing every tensor that differs between the modules.
 
     Returns False, without writing, if a tensor is not found because the converter folded it.
+    `dtype` is the number type of the stored weights.
     """
     files = _files(clean)
     for name, parameter in sound.named_parameters():
         if parameter.equal(broken.get_parameter(name)):
             continue
         pairs = zip(stored_arrays(sound, name), stored_arrays(broken, name), strict=True)
-        if not any(_replace(files, old, new) for old, new in pairs):
+        if not any(_replace(files, old.astype(dtype), new.astype(dtype)) for old, new in pairs):
             return False
     if clean.is_dir():
         shutil.copytree(clean, destination)

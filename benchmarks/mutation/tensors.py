@@ -13,11 +13,13 @@ from benchmarks.mutation.mutation import Kind, Mutation
 from slide_deploy.models.slide_attention import LocalAttention
 from slide_deploy.models.window_attention import WindowAttention
 
-__all__ = ["TENSOR_KINDS"]
+__all__ = ["TENSOR_KINDS", "one_weight"]
 
 Change = Callable[[Tensor], Tensor]
 Attention = LocalAttention | WindowAttention
 
+ONE_WEIGHT_MUCH, ONE_CHANNEL = "one weight, 30 %", "one channel, 3 %"
+INT8 = "one tensor rounded to int8"
 ONE_WEIGHT, CHANNELS, TAPS = "one weight, 2–5 %", "two channels swapped", "two taps swapped"
 BIAS, KERNEL = "bias dropped", "kernel flipped or transposed"
 ORDER, POSITION, OTHER_LAYER = "q/k/v order", "position bias zeroed", "another layer's weights"
@@ -43,9 +45,45 @@ def _one_weight(module: nn.Module, rng: random.Random) -> Iterator[Mutation]:
         yield _mutation(ONE_WEIGHT, detail, (name,), partial(_scale_one, index, factor))
 
 
+def one_weight(name: str, index: int, factor: float) -> Mutation:
+    """One number of a parameter, multiplied by `factor`."""
+    change = partial(_scale_one, index, factor)
+    return _mutation(ONE_WEIGHT, f"{name}[{index}] × {factor:g}", (name,), change)
+
+
 def _scale_one(index: int, factor: float, value: Tensor) -> Tensor:
     value.reshape(-1)[index] *= factor
     return value
+
+
+def _one_weight_much(module: nn.Module, rng: random.Random) -> Iterator[Mutation]:
+    for name, parameter in module.named_parameters():
+        index = rng.randrange(parameter.numel())
+        factor = 1 + rng.choice((-1, 1)) * 0.3
+        detail = f"{name}[{index}] × {factor:.1f}"
+        yield _mutation(ONE_WEIGHT_MUCH, detail, (name,), partial(_scale_one, index, factor))
+
+
+def _one_channel(module: nn.Module, rng: random.Random) -> Iterator[Mutation]:
+    for name, layer in _layers(module, nn.Linear, nn.Conv2d, nn.LayerNorm):
+        row = rng.randrange(layer.get_parameter("weight").shape[0])
+        change = partial(_scale_row, row, 1 + rng.choice((-1, 1)) * 0.03)
+        yield _mutation(ONE_CHANNEL, f"output {row}", (f"{name}.weight",), change)
+
+
+def _scale_row(row: int, factor: float, value: Tensor) -> Tensor:
+    value[row] *= factor
+    return value
+
+
+def _int8(module: nn.Module, rng: random.Random) -> Iterator[Mutation]:
+    for name, _ in _layers(module, nn.Linear, nn.Conv2d):
+        yield _mutation(INT8, "one scale for the tensor", (f"{name}.weight",), _rounded_to_int8)
+
+
+def _rounded_to_int8(value: Tensor) -> Tensor:
+    step = value.abs().max() / 127
+    return (value / step).round() * step
 
 
 def _channels(module: nn.Module, rng: random.Random) -> Iterator[Mutation]:
@@ -189,6 +227,9 @@ def _own(name: str, layer: nn.Module) -> tuple[str, ...]:
 
 TENSOR_KINDS = (
     Kind(ONE_WEIGHT, "one number of a tensor is changed by 2–5 %", _one_weight, True),
+    Kind(ONE_WEIGHT_MUCH, "one number of a tensor is changed by 30 %", _one_weight_much, True),
+    Kind(ONE_CHANNEL, "the weights of one output are changed by 3 %", _one_channel, True),
+    Kind(INT8, "a tensor is rounded to 8 bits with one scale", _int8, True),
     Kind(CHANNELS, "two output channels of a layer are swapped", _channels, True),
     Kind(TAPS, "two taps or kernel cells of a shift are swapped", _taps, True),
     Kind(BIAS, "a layer's bias is zero", _bias, True),

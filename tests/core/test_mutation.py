@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,30 +13,45 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.mutation.analysis import detection_rate
+from benchmarks.mutation.analysis import detection_rate, upper_bound
 from benchmarks.mutation.bench import Bench
-from benchmarks.mutation.clean import seeded_bench
+from benchmarks.mutation.curve import CHANGES, LAYERS, curve_points, layer_of
 from benchmarks.mutation.damage import truncated
 from benchmarks.mutation.equivalence import INPUTS, largest_effect, random_inputs
+from benchmarks.mutation.headroom import headroom
 from benchmarks.mutation.mutants import break_artifacts, broken_module, make
-from benchmarks.mutation.mutation import Mutation, block_of
-from benchmarks.mutation.outcome import Figure, Route, Status
+from benchmarks.mutation.mutation import Mutation
+from benchmarks.mutation.outcome import Figure, Headroom, Route, Status
 from benchmarks.mutation.plan import TARGETS, Plan, counts
+from benchmarks.mutation.random_models import Draw, draw, random_bench
+from benchmarks.mutation.random_tables import alarm_sentence
 from benchmarks.mutation.sampling import KINDS, kind_named, sampled
 from benchmarks.mutation.scheduler import run
+from benchmarks.mutation.weights import WEIGHTS
 from slide_deploy import registry
-from slide_deploy.parity.comparison import SYSTEMATIC_MULTIPLE
+from slide_deploy.models.slide_nat import SlideNat, SlideNatConfig
+from slide_deploy.parity.comparison import OVERFLOW, SYSTEMATIC_MULTIPLE
 from slide_deploy.parity.probes import PIXELS
 from slide_deploy.reference.run import run_module
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+SWIN = Draw(1, "swin", "ordinary", 10, dynamic=False, lowering="auto")
+NAT = {
+    "image_size": (16, 16),
+    "embed_dim": 8,
+    "depths": (1, 1),
+    "heads": (1, 2),
+    "slide_stages": 1,
+    "num_classes": 3,
+    "neighborhood": 3,
+}
 TENSORS = [kind.name for kind in KINDS if kind.tensors_only]
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return seeded_bench(1, tmp_path_factory.mktemp("bench"))
+    return random_bench(SWIN, tmp_path_factory.mktemp("bench"))
 
 
 def _first(bench: Bench, kind: str) -> Mutation:
@@ -101,7 +117,7 @@ def test_a_swap_is_detected_in_every_format_and_its_block_named(bench: Bench) ->
     mutation = _first(bench, "two channels swapped")
     outcomes = list(break_artifacts(bench, mutation, TARGETS))
     assert [outcome.status for outcome in outcomes] == [Status.DETECTED] * len(TARGETS)
-    assert {outcome.named for outcome in outcomes} == {mutation.block}
+    assert {outcome.named for outcome in outcomes} == {bench.block_of(mutation.site)}
 
 
 def test_a_change_within_the_noise_is_equivalent(bench: Bench) -> None:
@@ -166,25 +182,76 @@ def test_the_sample_is_the_same_for_the_same_seed(bench: Bench) -> None:
     ]
 
 
+def test_draws_combine_every_family_with_all_weights() -> None:
+    assert len({(d.family, d.weights) for d in map(draw, range(55))}) == 55
+    assert draw(7) == draw(7)
+
+
+def test_a_drawn_float16_model_is_exported_and_passes(tmp_path: Path) -> None:
+    drawn = Draw(3, "nat", "sparse", 1, dynamic=False, lowering="auto")
+    (one,) = headroom(random_bench(drawn, tmp_path, "float16"), ("torchscript",), drawn.weights)
+    assert (one.problem, one.precision, one.weights) == ("", "float16", "sparse")
+    assert {share.gate for share in one.gates} >= {"max_error", "systematic_error", "snr_loss"}
+    assert all(share.share <= 1 for share in one.gates)
+
+
+@pytest.mark.parametrize("name", list(WEIGHTS))
+def test_every_kind_of_weights_keeps_the_fixed_shifts(name: str) -> None:
+    module = SlideNat(SlideNatConfig(**NAT))
+    before = {n: p.clone() for n, p in module.named_parameters()}
+    WEIGHTS[name](module, random.Random(0))
+    changed = {n for n, p in module.named_parameters() if not p.equal(before[n])}
+    assert changed
+    assert not [n for n in changed if n.endswith("dep_conv.weight")]
+
+
+def test_the_curve_ends_where_a_change_is_within_the_noise(bench: Bench) -> None:
+    points = curve_points(bench, "MLP", 0, 1, ("torchscript",))
+    assert [point.change for point in points] == list(CHANGES[: len(points)])
+    assert points[0].detected
+    assert [point.above for point in points][:-1] == [True] * (len(points) - 1)
+
+
+def test_every_parameter_has_a_kind_of_layer(bench: Bench) -> None:
+    found = {layer_of(bench.fused, name) for name, _ in bench.fused.named_parameters()}
+    assert found <= set(LAYERS)
+    assert layer_of(bench.fused, "layers.0.blocks.0.attn.shift.weight") == "depthwise convolution"
+
+
+@pytest.mark.parametrize(("alarms", "bound"), [(0, 0.00597), (1, 0.00945)])
+def test_the_bound_on_false_alarms_is_clopper_pearsons(alarms: int, bound: float) -> None:
+    assert upper_bound(alarms, 500) == pytest.approx(bound, abs=1e-5)
+
+
+def test_an_overflow_is_no_false_alarm() -> None:
+    failed = Headroom("m", "onnx", OVERFLOW, 0.0, 0.0, 0.0, precision="float16", overflow=True)
+    assert not failed.false_alarm
+    assert alarm_sentence([failed, replace(failed, overflow=False)]).startswith("1 in 1 clean")
+
+
 @pytest.mark.parametrize(
     ("site", "block"),
     [
-        ("layers.1.blocks.0.attn.qkv", "layers.1.blocks.0.attn"),
-        ("layers.1.blocks.0.mlp.fc1", "layers.1.blocks.0.mlp"),
-        ("layers.0.blocks.11.norm2", "layers.0.blocks.11.norm2"),
+        ("layers.0.blocks.0.attn.qkv", "layers.0.blocks.0.attn"),
+        ("layers.0.blocks.0.norm2", "layers.0.blocks.0.norm2"),
         ("layers.0.downsample.norm", "layers.0.downsample"),
         ("patch_embed.proj", "patch_embed"),
-        ("head", "head"),
+        ("absolute_pos_embed", ""),
     ],
 )
-def test_a_site_belongs_to_a_block(site: str, block: str) -> None:
-    assert block_of(site) == block
+def test_a_site_belongs_to_a_block(bench: Bench, site: str, block: str) -> None:
+    assert bench.block_of(site) == block
+
+
+SMALL = Plan(1, draws=2, half_draws=1, unusual=1, half_sites=1, curve_sites=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_small_run_reaches_its_figures(tmp_path: Path) -> None:
-    results = run(Plan(sites=2, seeds=2), tmp_path, lambda *_: None)
+    results = run(SMALL, tmp_path, lambda *_: None)
     assert detection_rate(results.outcomes) >= 0.99
-    assert not [one for one in (*results.clean, *results.real) if one.problem]
+    assert not [one for one in (*results.clean, *results.real) if one.false_alarm]
+    assert detection_rate(results.unusual) >= 0.9
+    assert any(point.detected for point in results.curve)
     assert all(check.exit_code == check.expected for check in results.cross_checks)
