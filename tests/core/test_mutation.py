@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import zipfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from benchmarks.mutation.equivalence import INPUTS, largest_effect, random_input
 from benchmarks.mutation.headroom import headroom
 from benchmarks.mutation.mutants import break_artifacts, broken_module, make
 from benchmarks.mutation.mutation import Mutation
+from benchmarks.mutation.operators import layer_norm_epsilon
 from benchmarks.mutation.outcome import Figure, Headroom, Route, Status
 from benchmarks.mutation.plan import TARGETS, Plan, counts
 from benchmarks.mutation.random_models import Draw, draw, random_bench
@@ -216,6 +218,16 @@ def test_every_parameter_has_a_kind_of_layer(bench: Bench) -> None:
     found = {layer_of(bench.fused, name) for name, _ in bench.fused.named_parameters()}
     assert found <= set(LAYERS)
     assert layer_of(bench.fused, "layers.0.blocks.0.attn.shift.weight") == "depthwise convolution"
+
+
+@pytest.mark.parametrize("own", ["", ", 9.9999999999999995e-07"])
+def test_an_epsilon_in_torchscript_code_is_replaced(own: str, tmp_path: Path) -> None:
+    clean, new = tmp_path / "clean.torchscript", tmp_path / "new.torchscript"
+    with zipfile.ZipFile(clean, "w") as archive:
+        archive.writestr("m.py", f"  y = torch.layer_norm(x, [8], weight, bias{own})\n")
+    layer_norm_epsilon(0, 1e-3)["torchscript"](clean, new)
+    with zipfile.ZipFile(new) as archive:
+        assert archive.read("m.py") == b"  y = torch.layer_norm(x, [8], weight, bias, 0.001)\n"
 
 
 @pytest.mark.parametrize(("alarms", "bound"), [(0, 0.00597), (1, 0.00945)])
