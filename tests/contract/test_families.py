@@ -35,6 +35,9 @@ from slide_deploy.verification.runner import read_artifact
 TARGETS = registry.target_names()
 GOLDEN = Path(__file__).parents[1] / "golden"
 
+# The command line treats targets alike: one of them is enough for each commit.
+QUICK = [t if t == "onnx" else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS]
+
 
 @dataclass(frozen=True)
 class Small:
@@ -241,7 +244,7 @@ def test_a_model_without_stages_says_so() -> None:
     assert "--features" in refused.value.hint
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", QUICK)
 def test_the_command_line_exports_and_verifies_maps(run_cli, in_tmp, checkpoint, target) -> None:
     path = checkpoint("slide-pvt-v2")
     size = ("--image-size", "32")

@@ -24,6 +24,10 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 TARGETS = registry.target_names()
 CHECKPOINTS = sorted(path.stem for path in GOLDEN.glob("*.pth"))
 
+# These differ from the others in their container and a missing bias only.
+ALIKE = ("micro_ddp_noqkvbias", "micro_ema")
+SOME = [pytest.param(n, marks=pytest.mark.slow) if n in ALIKE else n for n in CHECKPOINTS]
+
 
 @cache
 def recorded(name: str) -> dict[str, np.ndarray]:
@@ -56,7 +60,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", SOME)
 def test_golden_outputs_come_back_within_ten_times_the_recorded_noise(exported, name, target):
     vectors = recorded(name)
     report, artifact = exported(name, target, Options(batch=len(vectors["x"])))

@@ -29,12 +29,12 @@ def test_from_the_checkpoint_to_files_for_the_device(
     program = programs / "slide-deploy"
 
     for tool in ("tensorrt", "rknn"):
-        assert "nearest: onnx" in fails(2, program, "export", "-t", tool, DIGITS, folder=tmp_path)
+        assert "use onnx" in fails(2, program, "export", "-t", tool, DIGITS, folder=tmp_path)
     for opset in ("11", "99"):
         said = fails(2, program, "export", "-t", "onnx", "--opset", opset, DIGITS, folder=tmp_path)
-        assert "choose 17 to 23" in said
+        assert "use 17 to 23" in said
     both = ("export", "-t", "onnx", "--batch", "4", "--dynamic", DIGITS)
-    assert "give one of --batch and --dynamic" in fails(2, program, *both, folder=tmp_path)
+    assert "use one of --batch and --dynamic" in fails(2, program, *both, folder=tmp_path)
 
     export = ("export", "-t", "onnx", "-t", "ov", "--opset", "17", DIGITS, "-o", "out")
     said = passes(program, *export, folder=tmp_path)

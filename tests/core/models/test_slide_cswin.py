@@ -283,6 +283,7 @@ def test_fused_and_captured_it_takes_any_batch() -> None:
         torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow  # the contract suite proves the family at usual sizes
 def test_artifacts_agree_with_the_unfused_model(tmp_path: Path) -> None:
     # Stage 3 has a 4×6 map in stripes of 4: one branch tiles it, the other is padded.
     model = tiny(image_size=(64, 96), depths=(1, 1, 1, 1), split_sizes=(1, 1, 4, 4))

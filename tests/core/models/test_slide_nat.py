@@ -236,6 +236,7 @@ def test_fused_and_captured_it_takes_any_batch() -> None:
         torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow  # the contract suite proves the family at usual sizes
 def test_artifacts_agree_with_the_unfused_model(tmp_path: Path) -> None:
     # Stage 2 has a 9×5 map, cut into tiles; stage 4 a 3×2 map, smaller than the neighbourhood.
     model = tiny(slide_stages=1, image_size=(72, 40), depths=(1, 1, 1, 1))
