@@ -50,7 +50,7 @@ schemas: setup ## Write the JSON Schemas of manifest.json and report.json, and C
 checkpoint-kinds: setup ## Write the table of docs/checkpoints.md from the tests' cases.
 	$(BIN)/python -m tests.checkpoint_cases
 
-mutation: setup ## Break artifacts on purpose and write docs/mutation.md (about 40 minutes).
+mutation: setup ## Break artifacts on purpose and write docs/mutation.md (more than half an hour).
 	$(BIN)/python -m benchmarks.mutation --document docs/mutation.md
 
 conformance: setup ## Run Apple's own tests on the Core ML interpreter (under 15 minutes).

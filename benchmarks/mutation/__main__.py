@@ -66,7 +66,7 @@ def main() -> int:
         given.document.write_text(document(results, plan, command, seconds), encoding="utf-8")
         draw_curve(results.curve, given.document.parent / "charts" / CHART)
     alarms = any(one.false_alarm for one in (*results.clean, *results.real))
-    agree = all(check.exit_code == check.expected for check in results.cross_checks)
+    agree = all(check.agrees for check in results.cross_checks)
     return 0 if detection_rate(results.outcomes) >= ENOUGH and not alarms and agree else 1
 
 
@@ -91,15 +91,15 @@ def _print(console: Console, results: Results, seconds: float) -> None:
         console.print(heading, as_rich(rows))
     console.print(as_rich(curve_rows(results.curve)))
     for precision in ("float32", "float16"):
-        own = [one for one in results.clean if one.precision == precision]
-        console.print(as_rich(alarm_rows(results.clean, precision)))
+        own = results.clean_at(precision)
+        console.print(as_rich(alarm_rows(own, precision)))
         console.print(f"{precision}: false alarms {alarm_sentence(own)}", highlight=False)
     console.print(as_rich(false_alarm_rows((*results.clean, *results.real))))
-    float32 = [one for one in results.clean if one.precision == "float32"]
-    for rows in (headroom_rows(float32), real_rows(results.real), probe_rows(results)):
+    headroom = headroom_rows(results.clean_at("float32"))
+    for rows in (headroom, real_rows(results.real), probe_rows(results)):
         console.print(as_rich(rows))
     named, detected = localised(results.outcomes)
-    agree = [check.exit_code == check.expected for check in results.cross_checks]
+    agree = [check.agrees for check in results.cross_checks]
     console.print(
         f"detection rate {detection_rate(results.outcomes):.2%}, unusual weights "
         f"{detection_rate(results.unusual):.2%}, float16 {detection_rate(results.half):.2%}, "

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.mutation.outcome import Figure, Outcome, Status
+from benchmarks.mutation.outcome import CurvePoint, Figure, Outcome, Status
 from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, SYSTEMATIC_MULTIPLE
 from slide_deploy.parity.probes import PIXELS, source
 
 __all__ = [
     "ProbeUse",
     "counted",
+    "detected_above",
     "detection_rate",
     "detects",
     "fewest_probes",
@@ -55,11 +56,17 @@ def localised(outcomes: Iterable[Outcome]) -> tuple[int, int]:
 
 
 def upper_bound(alarms: int, exports: int) -> float:
-    """The false alarm rate that is exceeded with a probability of 5 % at most (Clopper and Pearson,
-    Biometrika 1934); about 3 / exports without an alarm."""
+    """The upper end of the one-sided 95 % confidence interval of the false alarm rate (Clopper and
+    Pearson, Biometrika 1934). Without any alarm it is about 3 / exports."""
     from scipy.stats import beta
 
     return float(beta.ppf(0.95, alarms + 1, exports - alarms)) if exports > alarms else 1.0
+
+
+def detected_above(points: Iterable[CurvePoint], change: float) -> tuple[int, int]:
+    """The changes of this size above the noise that were detected, and all of them."""
+    above = [point for point in points if point.change == change and point.above]
+    return sum(point.detected for point in above), len(above)
 
 
 def detects(outcome: Outcome, probes: Collection[str]) -> bool:

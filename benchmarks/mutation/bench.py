@@ -11,7 +11,6 @@ import numpy as np
 from torch import nn
 
 import slide_deploy
-from benchmarks.mutation.mutation import block_of
 from benchmarks.mutation.outcome import Figure
 from slide_deploy import (
     Judgement,
@@ -80,8 +79,8 @@ class Bench:
         return self.reference.expect(self.options.dynamic_axes, self.scheme.name)
 
     def block_of(self, site: str) -> str:
-        """The block that contains a module, which the report should name, or nothing."""
-        return block_of(site, self._block_names)
+        """The block that contains a module; empty if there is none."""
+        return next((n for n in self._block_names if f"{site}.".startswith(f"{n}.")), "")
 
     @cached_property
     def _block_names(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.mutation.analysis import detected_above
 from benchmarks.mutation.curve import CHANGES, LAYERS
 from benchmarks.mutation.outcome import CurvePoint
 
@@ -37,8 +38,8 @@ def draw_curve(points: Sequence[CurvePoint], path: Path) -> None:
 def _line(points: Sequence[CurvePoint]) -> tuple[list[float], list[float]]:
     changes, shares = [], []
     for change in CHANGES:
-        above = [point for point in points if point.change == change and point.above]
+        detected, above = detected_above(points, change)
         if above:
             changes.append(100 * change)
-            shares.append(100 * sum(point.detected for point in above) / len(above))
+            shares.append(100 * detected / above)
     return changes, shares

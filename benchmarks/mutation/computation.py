@@ -106,7 +106,9 @@ def _gelu(module: nn.Module, rng: random.Random) -> Iterator[Mutation]:
 def _epsilon(module: nn.Module, rng: random.Random) -> Iterator[Mutation]:
     norms = [(n, layer) for n, layer in module.named_modules() if isinstance(layer, nn.LayerNorm)]
     for index, (name, layer) in enumerate(norms):
-        for epsilon in (epsilon for epsilon in (1e-6, 1e-12, 1e-3) if epsilon != layer.eps):
+        for epsilon in (1e-6, 1e-12, 1e-3):
+            if epsilon == layer.eps:
+                continue
             detail = f"{epsilon:g} for {layer.eps:g}"
             apply = partial(_set, name, "eps", epsilon)
             yield Mutation(EPSILON, name, detail, apply, layer_norm_epsilon(index, epsilon))

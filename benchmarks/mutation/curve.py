@@ -52,8 +52,9 @@ def curve_points(
 ) -> list[CurvePoint]:
     """One weight of such a layer, chosen at random, changed less and less.
 
-    The file of one target is changed; nothing is returned where the model has no such layer, or
-    the converters folded it. Changes that are smaller than one within the noise are too.
+    The file of one target is changed. The list is empty if the model has no such layer, or if no
+    file contains the weight because converters folded it. It ends with the first change within
+    the noise: smaller ones are within it too.
     """
     rng = random.Random(f"{seed} {layer} {number}")
     names = [n for n, _ in bench.fused.named_parameters() if layer_of(bench.fused, n) == layer]

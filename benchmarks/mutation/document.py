@@ -72,15 +72,16 @@ Each cell: detected / equivalent / missed / no effect. Models: {models}.
 {undetected}
 ## Models with unusual weights
 
-The same errors in tensors, of {unusual_models} models that are drawn as described below:
+The same errors, in tensors only, made in {unusual_models} of the models that are drawn for the
+clean exports below:
 
 {unusual}
 {unusual_undetected}
 ## Small changes
 
 One weight is changed by a share of its value, at sites drawn in each kind of layer of the trained
-models of all five families, float32, in the file of one target each. A cell holds the detected
-changes and all that are above the noise, as defined for equivalent mutants.
+models of all five families, at float32, in the file of one target per site. Each cell: changes
+that were detected / changes above the noise, which are those that are not equivalent as above.
 
 {curve}
 ![detection curve](charts/mutation-curve.svg)
@@ -96,7 +97,7 @@ float16's own rounding does, around float64 with weights rounded to float16.
 
 Models are drawn at random: families, sizes, weights, number of outputs (0, for features, to 100),
 dynamic batch, lowering. Each is exported to every target, and must pass. The weights are ordinary,
-as after training, or so changed:
+or ordinary ones that are changed in one of these ways:
 
 | weights | |
 | --- | --- |
@@ -174,15 +175,14 @@ def _mutant_texts(results: Results, plan: Plan) -> dict[str, object]:
         "kinds": as_markdown(kind_rows(outcomes)),
         "models": ", ".join(path.stem for path in plan.benches),
         "explained": "\n".join(f"| {kind.name} | {kind.description} |" for kind in KINDS),
-        "agreed": sum(check.exit_code == check.expected for check in results.cross_checks),
+        "agreed": sum(check.agrees for check in results.cross_checks),
         "asked": len(results.cross_checks),
         "undetected": _undetected(outcomes),
     }
 
 
 def _clean_texts(results: Results) -> dict[str, object]:
-    full = [one for one in results.clean if one.precision == "float32"]
-    half = [one for one in results.clean if one.precision == "float16"]
+    full, half = results.clean_at("float32"), results.clean_at("float16")
     failed = false_alarm_rows((*results.clean, *results.real))
     return {
         "alarms": sum(one.false_alarm for one in results.real),

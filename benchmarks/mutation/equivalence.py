@@ -84,7 +84,7 @@ def is_equivalent(bench: Bench, broken: nn.Module) -> bool:
 @cache
 def _sound(bench: Bench) -> tuple[_Sound, ...]:
     """Kinds of inputs on which the model overflows at the precision are left out."""
-    exact = _meant(bench, bench.model.merged)
+    exact = _meant(bench, bench.fused)
     render = bench.scheme.render
     rounding = render(bench.model.module) if render else bench.model.module
     found = []

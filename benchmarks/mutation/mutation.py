@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
-__all__ = ["Edit", "Kind", "Mutation", "block_of"]
+__all__ = ["Edit", "Kind", "Mutation"]
 
 # (clean, destination): copies an artifact and makes the error in its file.
 Edit = Callable[[Path, Path], None]
@@ -41,8 +41,3 @@ class Kind:
     description: str
     candidates: Callable[[nn.Module, random.Random], Iterator[Mutation]]
     tensors_only: bool
-
-
-def block_of(site: str, blocks: Iterable[str]) -> str:
-    """The one of `blocks` that contains a module; empty if there is none."""
-    return next((name for name in blocks if f"{site}.".startswith(f"{name}.")), "")

@@ -143,6 +143,11 @@ class CrossCheck:
     expected: int
     exit_code: int
 
+    @property
+    def agrees(self) -> bool:
+        """Whether the command gave the verdict of the run."""
+        return self.exit_code == self.expected
+
 
 @dataclass(frozen=True)
 class Results:
@@ -156,3 +161,7 @@ class Results:
     clean: tuple[Headroom, ...]
     real: tuple[Headroom, ...]
     cross_checks: tuple[CrossCheck, ...]
+
+    def clean_at(self, precision: str) -> tuple[Headroom, ...]:
+        """The clean exports of drawn models at one precision."""
+        return tuple(one for one in self.clean if one.precision == precision)

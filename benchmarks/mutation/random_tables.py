@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.mutation.analysis import upper_bound
+from benchmarks.mutation.analysis import detected_above, upper_bound
 from benchmarks.mutation.curve import CHANGES, LAYERS
 from benchmarks.mutation.outcome import CurvePoint, Headroom
 from benchmarks.mutation.tables import TITLES, Rows
@@ -32,14 +32,13 @@ def alarm_sentence(clean: Sequence[Headroom]) -> str:
 
 def alarm_rows(clean: Sequence[Headroom], precision: str) -> Rows:
     """Weights → artifacts, false alarms, and the largest share of each gate's limit."""
-    own = [one for one in clean if one.precision == precision]
-    gates = [gate for gate in GATES if any(s.gate == gate for one in own for s in one.gates)]
-    kinds = sorted(dict.fromkeys(one.weights for one in own))
-    cells = [_alarm_row(kind, [o for o in own if o.weights == kind], gates) for kind in kinds]
+    gates = [gate for gate in GATES if any(s.gate == gate for one in clean for s in one.gates)]
+    kinds = sorted({one.weights for one in clean})
+    cells = [_alarm_row(kind, [o for o in clean if o.weights == kind], gates) for kind in kinds]
     return Rows(
         f"clean {precision} exports of drawn models: worst figure / limit",
         ("weights", "models", "artifacts", "overflow", "false alarms", *(GATES[g] for g in gates)),
-        [*cells, _alarm_row("all", own, gates)],
+        [*cells, _alarm_row("all", clean, gates)],
     )
 
 
@@ -61,7 +60,7 @@ def _alarm_row(name: str, own: Sequence[Headroom], gates: Sequence[str]) -> list
 def false_alarm_rows(clean: Sequence[Headroom]) -> Rows:
     """Each false alarm with its problem."""
     cells = [
-        [one.model, one.precision, TITLES[one.target], one.problem.replace("|", "/")]
+        [one.model, one.precision, TITLES[one.target], one.problem]
         for one in clean
         if one.false_alarm
     ]
@@ -84,8 +83,5 @@ def _curve_row(name: str, points: Sequence[CurvePoint]) -> list[str]:
 
 
 def _cell(points: Sequence[CurvePoint], change: float) -> str:
-    above = [point for point in points if point.change == change and point.above]
-    if not above:
-        return "–"
-    detected = sum(point.detected for point in above)
-    return f"{detected}/{len(above)} ({detected / len(above):.0%})"
+    detected, above = detected_above(points, change)
+    return f"{detected}/{above} ({detected / above:.0%})" if above else "–"

@@ -18,7 +18,8 @@ from benchmarks.mutation.tasks import Subject
 
 __all__ = ["Progress", "run"]
 
-# The last models, whose files are also truncated: the content of a file hardly matters then.
+# The number of models, from the end of the plan, whose files are also truncated or stale: whether
+# that is detected hardly depends on the model.
 DAMAGED = 2
 
 Progress = Callable[[str, int, int], None]

@@ -54,14 +54,15 @@ def prepare(subject: Subject) -> None:
         _bench(subject).clean(target)
 
 
+@cache
 def mutations(subject: Subject, plan: Plan) -> tuple[Mutation, ...]:
     """The mutations of one model; the same in every process."""
-    return _mutations(subject, plan)
+    return sampled(_bench(subject).fused, plan.seed, _counts(subject, plan))
 
 
 def break_one(subject: Subject, plan: Plan, index: int) -> list[Outcome]:
     """Make and verify one mutation in every format."""
-    mutation = _mutations(subject, plan)[index]
+    mutation = mutations(subject, plan)[index]
     locate = subject.precision == "float32" and isinstance(subject.origin, Path)
     return list(break_artifacts(_bench(subject), mutation, TARGETS, locate))
 
@@ -99,7 +100,7 @@ def real(subject: Subject) -> list[Headroom]:
 def cross_check(subject: Subject, plan: Plan, index: int, target: str, expected: int) -> CrossCheck:
     """Run the command `slide-deploy verify` on one mutant, without a manifest."""
     bench = _bench(subject)
-    mutation = _mutations(subject, plan)[index]
+    mutation = mutations(subject, plan)[index]
     with tempfile.TemporaryDirectory(dir=subject.folder) as scratch:
         made = make(bench, mutation, broken_module(bench, mutation), (target,), Path(scratch))
         command = [sys.executable, "-m", "slide_deploy", "verify", str(made[target][1])]
@@ -122,11 +123,6 @@ def _bench(subject: Subject) -> Bench:
             size = archive["x"].shape[-2:]
     folder = subject.folder / f"{origin.stem}_{subject.precision}"
     return load_bench(origin, folder, size, Options(precision=subject.precision))
-
-
-@cache
-def _mutations(subject: Subject, plan: Plan) -> tuple[Mutation, ...]:
-    return sampled(_bench(subject).fused, plan.seed, _counts(subject, plan))
 
 
 def _counts(subject: Subject, plan: Plan) -> Mapping[str, int]:

@@ -37,31 +37,24 @@ def _mutation(kind: str, detail: str, names: tuple[str, ...], change: Change) ->
     return Mutation(kind, site, detail, partial(_change, names, change))
 
 
-def _one_weight(module: nn.Module, rng: random.Random) -> Iterator[Mutation]:
+def _one_weight(
+    kind: str, size: Callable[[random.Random], float], module: nn.Module, rng: random.Random
+) -> Iterator[Mutation]:
     for name, parameter in module.named_parameters():
         index = rng.randrange(parameter.numel())
-        factor = 1 + rng.choice((-1, 1)) * rng.uniform(0.02, 0.05)
-        detail = f"{name}[{index}] × {factor:.3f}"
-        yield _mutation(ONE_WEIGHT, detail, (name,), partial(_scale_one, index, factor))
+        factor = 1 + rng.choice((-1, 1)) * size(rng)
+        yield one_weight(name, index, factor, kind)
 
 
-def one_weight(name: str, index: int, factor: float) -> Mutation:
+def one_weight(name: str, index: int, factor: float, kind: str = ONE_WEIGHT) -> Mutation:
     """One number of a parameter, multiplied by `factor`."""
     change = partial(_scale_one, index, factor)
-    return _mutation(ONE_WEIGHT, f"{name}[{index}] × {factor:g}", (name,), change)
+    return _mutation(kind, f"{name}[{index}] × {factor:g}", (name,), change)
 
 
 def _scale_one(index: int, factor: float, value: Tensor) -> Tensor:
     value.reshape(-1)[index] *= factor
     return value
-
-
-def _one_weight_much(module: nn.Module, rng: random.Random) -> Iterator[Mutation]:
-    for name, parameter in module.named_parameters():
-        index = rng.randrange(parameter.numel())
-        factor = 1 + rng.choice((-1, 1)) * 0.3
-        detail = f"{name}[{index}] × {factor:.1f}"
-        yield _mutation(ONE_WEIGHT_MUCH, detail, (name,), partial(_scale_one, index, factor))
 
 
 def _one_channel(module: nn.Module, rng: random.Random) -> Iterator[Mutation]:
@@ -226,8 +219,18 @@ def _own(name: str, layer: nn.Module) -> tuple[str, ...]:
 
 
 TENSOR_KINDS = (
-    Kind(ONE_WEIGHT, "one number of a tensor is changed by 2–5 %", _one_weight, True),
-    Kind(ONE_WEIGHT_MUCH, "one number of a tensor is changed by 30 %", _one_weight_much, True),
+    Kind(
+        ONE_WEIGHT,
+        "one number of a tensor is changed by 2–5 %",
+        partial(_one_weight, ONE_WEIGHT, lambda rng: rng.uniform(0.02, 0.05)),
+        True,
+    ),
+    Kind(
+        ONE_WEIGHT_MUCH,
+        "one number of a tensor is changed by 30 %",
+        partial(_one_weight, ONE_WEIGHT_MUCH, lambda rng: 0.3),
+        True,
+    ),
     Kind(ONE_CHANNEL, "the weights of one output are changed by 3 %", _one_channel, True),
     Kind(INT8, "a tensor is rounded to 8 bits with one scale", _int8, True),
     Kind(CHANNELS, "two output channels of a layer are swapped", _channels, True),
