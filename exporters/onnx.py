@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slide_deploy.errors import ConversionError, UsageError
+from slide_deploy.exporters._quantize.onnx import quantize
 from slide_deploy.protocols import Exporter, TargetOption
 from slide_deploy.types import Options, Precision
 
@@ -134,5 +135,7 @@ EXPORTER = Exporter(
     write=write,
     packages=("torch", "onnx", "onnxscript"),
     extra="onnx",
+    precisions=(Precision.FLOAT32, Precision.FLOAT16, Precision.W8A16, Precision.W8A8),
+    quantize=quantize,
     options=(TargetOption("opset", "ONNX opset, 17 to 23.", parse_opset, str(DEFAULT_OPSET)),),
 )

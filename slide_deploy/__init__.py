@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from slide_deploy.lowering.catalog import lowerings
     from slide_deploy.lowering.selection import lower_for as lower
     from slide_deploy.parity.comparison import Tolerance
-    from slide_deploy.pipeline import export, export_and_verify, reference_of, verify
+    from slide_deploy.pipeline.export import export, export_and_verify
+    from slide_deploy.pipeline.reference import reference_of
+    from slide_deploy.pipeline.verify import verify
     from slide_deploy.reference.run import run_module
     from slide_deploy.report.formats import write_report
     from slide_deploy.report.terminal import report_table
@@ -112,7 +114,9 @@ _PLACES = {
     "lowering.catalog": "lowerings",
     "lowering.selection": "lower=lower_for",
     "parity.comparison": "Tolerance",
-    "pipeline": "export export_and_verify reference_of verify",
+    "pipeline.export": "export export_and_verify",
+    "pipeline.reference": "reference_of",
+    "pipeline.verify": "verify",
     "reference.run": "run_module",
     "report.formats": "write_report",
     "report.terminal": "report_table",

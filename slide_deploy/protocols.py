@@ -6,7 +6,7 @@ written file alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,7 +18,10 @@ from slide_deploy.types import Fidelity, Options, Precision, TensorSpec
 if TYPE_CHECKING:
     from slide_deploy.capture import Capture
 
-__all__ = ["Arrays", "Exporter", "Open", "Runtime", "Session", "TargetOption"]
+__all__ = [
+    *("Arrays", "Calibration", "Exporter", "Open", "QuantizedTensor", "Runtime", "Session"),
+    *("TakeApart", "TargetOption"),
+]
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -39,13 +42,47 @@ class TargetOption:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What a quantizer takes beside the float32 artifact: the inputs of each run of it on the
+    calibration set, and the metadata of the new artifact."""
+
+    runs: Sequence[Arrays]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """A tensor that an artifact has as integers: real = scale × (integer − zero_point).
+
+    `scale` and `zero_point` have one value, or one for each index along `axis`. `low` and `high`
+    are the smallest and the largest integer of its type, `kind`. Weights have `integers` and the
+    `weights` of the float32 artifact that they stand for; a bias whose scale must be the `product`
+    of those of its operator's input and weights has this too. Activations have the smallest and
+    the largest value, `observed` in the float32 artifact on the calibration set.
+    """
+
+    name: str
+    kind: str
+    low: int
+    high: int
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int = 0
+    integers: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    product: np.ndarray | None = None
+    observed: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Exporter:
     """Writes one kind of artifact; a file in `exporters/` defines it as `EXPORTER`.
 
     `packages` are import names; `extra` is the extra of the distribution that installs them.
     `options` are those of this target, in addition to the common ones. `precisions` names the
     precisions that it supports, `lacks` the reason for each one that it does not. `write` may
-    raise any exception, which becomes a ConversionError.
+    raise any exception, which becomes a ConversionError. `quantize` writes the artifact of a
+    quantized precision from the float32 artifact that `write` wrote; it may raise any too.
     """
 
     target: str
@@ -58,6 +95,7 @@ class Exporter:
     precisions: tuple[str, ...] = (Precision.FLOAT32, Precision.FLOAT16)
     lacks: Mapping[str, str] = field(default_factory=dict)
     options: tuple[TargetOption, ...] = ()
+    quantize: Callable[[Path, Path, Calibration, Options], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +131,9 @@ class Open(Protocol):
     def __call__(self, path: Path, *, threads: int = 1) -> Session: ...
 
 
+TakeApart = Callable[[Path, Path, Path, Iterable[Arrays]], Iterable[QuantizedTensor]]
+
+
 @dataclass(frozen=True)
 class Runtime:
     """Reads artifacts of one kind; a file in `validators/` defines it as `RUNTIME`.
@@ -104,6 +145,9 @@ class Runtime:
     (see reference.rounding), measured on the function alone.
     `loses_nan` are the operators that may answer NaN with a number; None where the runtime promises
     nothing of NaN, which is then not judged.
+    `take_apart` gives the quantized tensors of an artifact, given the float32 artifact that it was
+    made from and runs of it on the calibration set, and writes to the third path the artifact
+    without quantization and with the weights of the float32 artifact.
     """
 
     target: str
@@ -117,3 +161,4 @@ class Runtime:
     open_second: Callable[[Path], Session] | None = None
     operator_errors: Mapping[str, float] = field(default_factory=dict)
     loses_nan: frozenset[str] | None = None
+    take_apart: TakeApart | None = None

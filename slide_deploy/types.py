@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 
 from slide_deploy.errors import UsageError
 
@@ -33,6 +34,8 @@ class Precision(StrEnum):
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
+    W8A16 = "w8a16"
+    W8A8 = "w8a8"
 
 
 class Fidelity(StrEnum):
@@ -106,7 +109,8 @@ class Options:
 
     `precision` is the name or an alias of a precision scheme (`float16`, `fp16`, `half`).
     `batch` is the fixed batch size, at least 1; `dynamic` leaves it free, `dynamic_size` leaves
-    height and width free. `lowering` is `auto`, `low-memory` or the name of a lowering. `opset`
+    height and width free. `lowering` is `auto`, `low-memory` or the name of a lowering.
+    `calibration` is the calibration set of precisions that need one, as in `--calibration`. `opset`
     (ONNX) and `deployment_target` (Core ML) are options of single targets; `target_options` holds
     those of other targets by name. Raises UsageError for an invalid value.
     """
@@ -116,6 +120,7 @@ class Options:
     dynamic: bool = False
     dynamic_size: bool = False
     lowering: str = "auto"
+    calibration: str | Path | None = None
     opset: int | None = None
     deployment_target: str | None = None
     target_options: Mapping[str, object] = field(default_factory=dict, hash=False)

@@ -48,7 +48,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def same_probes() -> Iterator[None]:
     """Fresh probes are the same in each run of the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("slide_deploy.pipeline.new_seed", lambda: 0)
+        patch.setattr("slide_deploy.pipeline.export.new_seed", lambda: 0)
+        patch.setattr("slide_deploy.pipeline.verify.new_seed", lambda: 0)
         yield
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from slide_deploy.errors import ArtifactError
 from slide_deploy.protocols import Arrays, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
+from slide_deploy.validators._quantized.onnx import quantized_types, take_apart
 
 __all__ = ["RUNTIME"]
 
@@ -35,21 +36,30 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     def run(feeds: Arrays) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
-    half = _mostly_half(proto.graph.initializer)
+    float_type = "float16" if _mostly_half(proto.graph.initializer) else "float32"
+    weight_type, compute_type = quantized_types(proto) or (float_type, float_type)
     return Session(
         inputs=tuple(map(_spec, session.get_inputs())),
         outputs=tuple(map(_spec, session.get_outputs())),
         run=run,
         operators=Counter(map(_operator, _nodes(proto.graph))),
         runtime=f"onnxruntime {onnxruntime.__version__} {session.get_providers()[0]}",
-        precision="float16, float32 where the CPU has no float16 kernel" if half else "float32",
+        precision=_precision(weight_type, compute_type),
         values=lambda feeds: _values(path, feeds),
         violations=tuple(dict.fromkeys(_violations(proto))),
-        weight_type="float16" if half else "float32",
-        compute_type="float16" if half else "float32",
+        weight_type=weight_type,
+        compute_type=compute_type,
         device="CPU",
         metadata={entry.key: entry.value for entry in proto.metadata_props},
     )
+
+
+def _precision(weights: str, activations: str) -> str:
+    if weights == "float16":
+        return "float16, float32 where the CPU has no float16 kernel"
+    if weights == "float32":
+        return "float32"
+    return f"{weights} weights and {activations} activations, float32 between quantized operators"
 
 
 RANDOM = {
@@ -166,4 +176,5 @@ RUNTIME = Runtime(
     open_second=open_second,
     operator_errors={"sigmoid": 1.5e-7, "softplus": 1e-7, "tanh": 3e-7},  # measured, version 1.31
     loses_nan=LOSES_NAN,
+    take_apart=take_apart,
 )

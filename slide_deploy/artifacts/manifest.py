@@ -57,6 +57,10 @@ class Artifact:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     lowering: tuple[LayerLowering, ...] = ()
+    calibration: str = ""
+    """Name of the calibration set; empty where the precision needs none."""
+    calibration_sha256: OptionalSha256 = ""
+    """Of the set's samples, as the model takes them."""
     golden: str = ""
     golden_sha256: OptionalSha256 = ""
 

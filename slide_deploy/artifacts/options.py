@@ -4,29 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from slide_deploy import registry
 from slide_deploy.errors import UsageError
 from slide_deploy.protocols import Exporter
 from slide_deploy.quantization.catalog import scheme_named
+from slide_deploy.quantization.scheme import Scheme
 from slide_deploy.types import Options
 
-__all__ = ["option_notes", "options_by_target"]
+__all__ = ["check_calibration", "option_notes", "options_by_target"]
 
 
 def options_by_target(targets: Sequence[str], options: Options) -> dict[str, Options]:
     """The options of each target: the common ones, and its own with parsed values.
 
     An alias of a precision becomes its name. Raises UsageError for an option that none of
-    `targets` has, a value that a target refuses, and a precision that a target does not support;
-    UnknownName for a target or precision that does not exist.
+    `targets` has, a value that a target refuses, a precision that a target does not support, and
+    a calibration set that is missing or of no use; UnknownName for a target or precision that does
+    not exist.
     """
     exporters = [registry.exporter(target) for target in targets]
-    options = replace(options, precision=scheme_named(options.precision).name)
+    scheme = scheme_named(options.precision)
+    options = replace(options, precision=scheme.name)
     for name in options.of_targets:
         if not any(_has(exporter, name) for exporter in exporters):
             raise _no_such_option(name, exporters)
-    return {exporter.target: _options_of(exporter, options) for exporter in exporters}
+    found = {exporter.target: _options_of(exporter, options) for exporter in exporters}
+    check_calibration(scheme, options.calibration)
+    return found
+
+
+def check_calibration(scheme: Scheme, calibration: str | Path | None) -> None:
+    """Raise UsageError unless there is a calibration set exactly where the scheme needs one."""
+    if scheme.needs_calibration and calibration is None:
+        raise UsageError(
+            f"precision {scheme.name} needs a calibration set, to measure the ranges of "
+            "activations on",
+            "pass --calibration with a folder of images or a .npz file of at least 32 inputs, or "
+            "--calibration synthetic",
+        )
+    if calibration is not None and not scheme.quantized:
+        raise UsageError(f"precision {scheme.name} needs no calibration set", "omit --calibration")
 
 
 def option_notes(targets: Sequence[str], options: Options) -> tuple[str, ...]:

@@ -7,7 +7,9 @@ import errno
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from slide_deploy import registry
@@ -16,15 +18,19 @@ from slide_deploy.artifacts.manifest import Artifact, Manifest, find_manifest, t
 from slide_deploy.artifacts.options import options_by_target
 from slide_deploy.artifacts.prepare import source_of
 from slide_deploy.capture import Capture
-from slide_deploy.errors import ConversionError, SlideDeployError
+from slide_deploy.errors import ConversionError, SlideDeployError, UsageError
 from slide_deploy.loading.loader import Model
 from slide_deploy.parity.expectation import Expectation
+from slide_deploy.protocols import Calibration, Exporter
+from slide_deploy.quantization.calibration import CalibrationSet
+from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import Options, dynamic_axes_of
 from slide_deploy.utils.files import remove, size_of
 from slide_deploy.utils.hashing import sha256_of
 from slide_deploy.utils.quiet import quiet
 
 __all__ = [
+    "quantize_artifact",
     "record_golden",
     "require",
     "save_manifest",
@@ -48,26 +54,16 @@ def write_artifact(
 ) -> Artifact:
     """Write one artifact, named after `name`, into `folder`; returns its manifest entry.
 
-    The artifact is not verified. Raises UsageError for options that the target does not have, and
-    ConversionError if its converter fails; in this case nothing is left in `folder`.
+    The artifact is not verified. Raises UsageError for options that the target does not have and
+    for a quantized precision, and ConversionError if its converter fails; in this case nothing is
+    left in `folder`.
     """
+    if scheme_named(options.precision).quantized:
+        raise UsageError(f"{options.precision} artifacts are made from float32 ones", "use export")
     exporter = registry.exporter(target)
     options = options_by_target((target,), options)[exporter.target]
     path = folder / exporter.file_name(name)
-    try:
-        with quiet():
-            exporter.write(capture, path, options)
-        _refuse_full_disk(folder)  # some converters do not notice
-    except Exception as error:  # converters may raise anything
-        _refuse_full_disk(folder)
-        remove(path)
-        if isinstance(error, (SlideDeployError, OSError)):
-            raise
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise ConversionError(
-            f"{exporter.title} conversion failed: {type(error).__name__}: {first[:200]}",
-            "--debug shows the converter's traceback",
-        ) from error
+    _written(exporter, path, partial(exporter.write, capture, path, options), "conversion")
     return Artifact(
         target=exporter.target,
         path=path.name,
@@ -77,6 +73,53 @@ def write_artifact(
         inputs=capture.inputs,
         outputs=capture.outputs,
     )
+
+
+def quantize_artifact(
+    record: Artifact,
+    capture: Capture,
+    calibration: CalibrationSet,
+    programs: Path,
+    folder: Path,
+    options: Options,
+) -> Artifact:
+    """Write the quantized artifact of `record`, a float32 artifact in the folder `programs`, into
+    `folder`; returns its manifest entry. As `write_artifact` otherwise."""
+    exporter = registry.exporter(record.target)
+    about = {"calibration": calibration.source, "calibration_sha256": calibration.sha256}
+    taken = Calibration(
+        runs=calibration.runs(dynamic_axes_of(record.inputs).batch),
+        metadata={**capture.metadata, **about},
+    )
+    path = folder / record.path
+    assert exporter.quantize is not None  # options_by_target refuses precisions that it lacks
+    quantize = partial(exporter.quantize, programs / record.path, path, taken, options)
+    _written(exporter, path, quantize, "quantization")
+    return replace(
+        record,
+        precision=options.precision,
+        sha256=sha256_of(path),
+        size_bytes=size_of(path),
+        **about,
+    )
+
+
+def _written(exporter: Exporter, path: Path, write: Callable[[], None], step: str) -> None:
+    """Call `write`, which writes `path`; where it fails, nothing is left of it."""
+    try:
+        with quiet():
+            write()
+        _refuse_full_disk(path.parent)  # some converters do not notice
+    except Exception as error:  # converters may raise anything
+        _refuse_full_disk(path.parent)
+        remove(path)
+        if isinstance(error, (SlideDeployError, OSError)):
+            raise
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise ConversionError(
+            f"{exporter.title} {step} failed: {type(error).__name__}: {first[:200]}",
+            "--debug shows the converter's traceback",
+        ) from error
 
 
 def _refuse_full_disk(folder: Path) -> None:

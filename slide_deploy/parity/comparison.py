@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,8 +22,10 @@ __all__ = [
     "Tolerance",
     "compare",
     "constant_outputs",
+    "disagreements",
     "gate_results",
     "pooled_ratios",
+    "relative_errors",
 ]
 
 # The error of a float32 artifact may be this multiple of PyTorch's own float32 error, for another
@@ -123,6 +126,22 @@ def pooled_ratios(
 
     Only outputs with the expected shape on every probe are included.
     """
+    return _pooled(expectations, outputs, lambda e, name: e.noise[name].rms)
+
+
+def relative_errors(
+    expectations: tuple[Expectation, ...], outputs: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, float]:
+    """The pooled error of each output, in percent of the output itself; as `pooled_ratios`."""
+    shares = _pooled(expectations, outputs, lambda e, name: _rms(e.references[name]))
+    return {name: 100 * share for name, share in shares.items()}
+
+
+def _pooled(
+    expectations: tuple[Expectation, ...],
+    outputs: Mapping[str, Mapping[str, np.ndarray]],
+    unit: Callable[[Expectation, str], float],
+) -> dict[str, float]:
     ratios = {}
     for name in expectations[0].meant:
         pairs = [(outputs[e.probe].get(name), e.meant[name]) for e in expectations]
@@ -130,10 +149,26 @@ def pooled_ratios(
             continue
         sizes = np.array([reference.size for _, reference in pairs], dtype=np.float64)
         errors = [rms_error(value, r) for value, r in pairs if value is not None]
-        noises = [expectation.noise[name].rms for expectation in expectations]
-        power = float(sizes @ np.square(errors)) / float(sizes @ np.square(noises))
+        units = [unit(expectation, name) for expectation in expectations]
+        power = float(sizes @ np.square(errors)) / float(sizes @ np.square(units))
         ratios[name] = float(np.sqrt(power))
     return ratios
+
+
+def _rms(reference: np.ndarray) -> float:
+    """At least the smallest float32, since an output may be zero."""
+    return max(float(np.sqrt(np.square(reference).mean())), float(np.finfo(np.float32).tiny))
+
+
+def disagreements(comparisons: Sequence[Comparison]) -> dict[str, float]:
+    """Per output of class scores, the share of the decided rows, in percent, whose best class is
+    not that of the reference."""
+    decided: Counter[str] = Counter()
+    agreed: Counter[str] = Counter()
+    for comparison in comparisons:
+        decided[comparison.output] += comparison.top1_decided
+        agreed[comparison.output] += comparison.top1_agreed
+    return {n: 100 * (1 - agreed[n] / count) for n, count in decided.items() if count}
 
 
 def _same(first: np.ndarray, other: np.ndarray | None) -> bool:
@@ -143,11 +178,10 @@ def _same(first: np.ndarray, other: np.ndarray | None) -> bool:
 def gate_results(
     gates: Sequence[Gate],
     comparisons: Sequence[Comparison],
-    pooled: Mapping[str, float],
-    systematic: Mapping[str, float],
+    over_probes: Mapping[GateKind, Mapping[str, float]],
 ) -> tuple[GateResult, ...]:
-    """The worst figure for each gate; gates that do not apply have no result."""
-    over_probes = {GateKind.POOLED_ERROR: pooled, GateKind.SYSTEMATIC_ERROR: systematic}
+    """The worst figure for each gate; gates that do not apply have no result. `over_probes` has
+    the figures of the gates on several probes, by output."""
     results = []
     for gate in gates:
         if gate.kind in over_probes:
@@ -208,7 +242,8 @@ def _compare_one(
         if not problem and not figures[gate.kind] <= gate.limit:
             problem = _gate_problem(gate, figures[gate.kind], deviation, snr, noise)
     decided, agreed, ties = _top1(output, reference, _spread(noise, gates))
-    if not problem and agreed < decided:
+    counted = any(gate.kind is GateKind.DISAGREEMENT for gate in gates)
+    if not problem and agreed < decided and not counted:
         problem = f"top-1 differs on {decided - agreed} of {decided} rows beyond the noise"
     return Comparison(
         expectation.probe,

@@ -19,6 +19,9 @@ class GateKind(StrEnum):
     SYSTEMATIC_ERROR = "systematic_error"
     SNR_LOSS = "snr_loss"
     TOLERANCE = "tolerance"
+    RELATIVE_ERROR = "relative_error"
+    DISAGREEMENT = "disagreement"
+    QUANTIZATION = "quantization"
 
 
 MEANING = {
@@ -27,6 +30,9 @@ MEANING = {
     GateKind.SYSTEMATIC_ERROR: "systematic error on perturbed copies of an input",
     GateKind.SNR_LOSS: "loss of signal-to-noise ratio per probe and output",
     GateKind.TOLERANCE: "error beyond the tolerance, per probe and output",
+    GateKind.RELATIVE_ERROR: "root mean square error over all samples",
+    GateKind.DISAGREEMENT: "samples whose best class is not that of the reference",
+    GateKind.QUANTIZATION: "tensors quantized otherwise than the float32 artifact tells",
 }
 
 # Gates on one output and one probe; the others are on one output and several probes.

@@ -43,6 +43,18 @@ class CalibrationSet:
     def count(self) -> int:
         return len(next(iter(self.arrays.values())))
 
+    def runs(self, batch: int | str) -> tuple[dict[str, np.ndarray], ...]:
+        """The inputs of each run of a model of this batch size; one sample each if it is free.
+
+        The first samples fill the last batch.
+        """
+        size = batch if isinstance(batch, int) else 1
+        order = np.arange(-(-self.count // size) * size) % self.count
+        return tuple(
+            {name: array[order[start : start + size]] for name, array in self.arrays.items()}
+            for start in range(0, len(order), size)
+        )
+
 
 def load_calibration(
     source: Path | str,

@@ -37,9 +37,10 @@ def scheme_named(name: str) -> Scheme:
     return known[name.lower()]
 
 
-def scheme_of(weight_type: str) -> Scheme:
-    """The scheme of an artifact with weights of this type; UnknownName if there is none."""
-    for scheme in schemes():
-        if scheme.weights == weight_type:
-            return scheme
-    raise UnknownName("weight type", weight_type, [scheme.weights for scheme in schemes()])
+def scheme_of(weight_type: str, compute_type: str) -> Scheme:
+    """The scheme of an artifact with weights of this type, of several the one that computes in
+    `compute_type`; UnknownName if there is none."""
+    found = [scheme for scheme in schemes() if scheme.weights == weight_type]
+    if not found:
+        raise UnknownName("weight type", weight_type, [scheme.weights for scheme in schemes()])
+    return next((scheme for scheme in found if scheme.activations == compute_type), found[0])

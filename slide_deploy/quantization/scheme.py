@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slide_deploy.parity.gates import EACH_COMPARISON, Gate
+from slide_deploy.parity.gates import EACH_COMPARISON, Gate, GateKind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,8 +22,9 @@ class Scheme:
     `weights` and `activations` are number types. `render` gives a copy of a float32 module that
     rounds as the scheme does, which is the noise that artifacts are judged by; None for float32
     itself. `rounded` gives a float64 copy with the weights that the scheme stores: what an artifact
-    is meant to compute; without it that is the float64 model as it is. Raises ValueError without a
-    gate that judges each output on each probe.
+    is meant to compute; without it that is the float64 model as it is. Artifacts of a `quantized`
+    scheme are made from the float32 artifact: their gates judge the cost of the precision on the
+    calibration set. Raises ValueError without a gate that judges each output on each probe.
     """
 
     name: str
@@ -35,7 +36,9 @@ class Scheme:
     render: Callable[[nn.Module], nn.Module] | None
     gates: tuple[Gate, ...]
     rounded: Callable[[nn.Module], nn.Module] | None = None
+    quantized: bool = False
 
     def __post_init__(self) -> None:
-        if not any(gate.kind in EACH_COMPARISON for gate in self.gates):
+        judging = (*EACH_COMPARISON, GateKind.RELATIVE_ERROR)
+        if not any(gate.kind in judging for gate in self.gates):
             raise ValueError(f"scheme {self.name} has no gate that judges each output and probe")

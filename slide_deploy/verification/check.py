@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from slide_deploy import registry
@@ -31,10 +33,13 @@ from slide_deploy.verification.judge import (
     judge,
 )
 from slide_deploy.verification.not_a_number import nan_problems
+from slide_deploy.verification.quantized import with_program
 from slide_deploy.verification.record import Check, Opinion
 from slide_deploy.verification.runner import RunResult, read_artifact, trace_artifact
 
 __all__ = ["check_artifact"]
+
+Program = Callable[[DynamicAxes], Path]
 
 # ONNX's reference evaluator is slow, so by default it only runs small artifacts.
 SMALL_ARTIFACT = 8_000_000
@@ -47,10 +52,15 @@ def check_artifact(
     policy: VerificationPolicy,
     progress: Progress,
     known: tuple[str, ...] = (),
+    program: Program | None = None,
 ) -> Check:
-    """One artifact's verdict; `record` is its manifest entry, `known` problems found before."""
+    """One artifact's verdict; `record` is its manifest entry, `known` problems found before.
+
+    `program` gives the float32 artifact that a quantized one was made from, by its dynamic axes;
+    without it, it is not judged whether a quantized artifact is the program that was meant.
+    """
     begin = time.perf_counter()
-    check = _check(path, reference, record, policy, progress, known)
+    check = _check(path, reference, record, policy, progress, known, program)
     return replace(check, seconds=round(time.perf_counter() - begin, 3))
 
 
@@ -61,6 +71,7 @@ def _check(
     policy: VerificationPolicy,
     progress: Progress,
     known: tuple[str, ...],
+    program: Program | None,
 ) -> Check:
     runtime = registry.recognise(path)
     known_precision = record.precision if record else reference.precision
@@ -87,7 +98,8 @@ def _check(
             for run in (reference.expect, reference.fresh)
         )
         expected = (*recorded, *fresh)
-        nan = None if runtime.loses_nan is None else reference.nan(axes)
+        quantized = scheme_named(precision).quantized
+        nan = None if runtime.loses_nan is None or quantized else reference.nan(axes)
         asked = (*expected, nan) if nan else expected
         feeds = {expectation.probe: dict(expectation.inputs) for expectation in asked}
         progress(f"verifying {path.name}: running it")
@@ -99,12 +111,16 @@ def _check(
         return replace(unrun, verdict=verdict, problems=problems, details=error.details)
     if record is not None:
         known = (*known, *manifest_problems(record, runtime, result))
-    known = (*known, *metadata_problems(result.metadata, reference.source))
+    known = (
+        *known,
+        *metadata_problems(result.metadata, reference.source, reference.calibration_sha256),
+    )
     judgement = judge(result, expected, reference, axes, precision, policy)
     check = _judged(unrun, result, expected, judgement, policy)
     check = replace(check, lowering=record.lowering if record else ())
-    lost, notes = nan_problems(nan, result, runtime.loses_nan)
-    check = replace(check, problems=(*check.problems, *lost), notes=notes)
+    if not quantized:  # integers have no NaN
+        lost, notes = nan_problems(nan, result, runtime.loses_nan)
+        check = replace(check, problems=(*check.problems, *lost), notes=notes)
     if runtime.second_opinion and _may_have_second_opinion(path, precision, policy):
         progress(f"verifying {path.name}: running it on {runtime.second_opinion}")
         check = _with_second_opinion(check, runtime, path, recorded, policy)
@@ -112,8 +128,23 @@ def _check(
         progress(f"verifying {path.name}: tracing its blocks")
         inputs = feeds[max(judgement.comparisons, key=lambda c: c.noise_ratio).probe]
         check = _with_trace(check, runtime, path, inputs, reference.blocks(inputs, precision))
+    if quantized:
+        runs = [expectation.inputs for expectation in expected]
+        progress(f"verifying {path.name}: comparing it with its float32 artifact")
+        check = with_program(
+            check,
+            path,
+            program and program(axes),
+            runs,
+            partial(_check_float, reference, progress),
+        )
     problems = (*known, *check.problems)
     return replace(check, problems=problems, verdict=Verdict.FAIL if problems else Verdict.PASS)
+
+
+def _check_float(reference: Reference, progress: Progress, path: Path) -> Check:
+    policy = VerificationPolicy(precision=Precision.FLOAT32)
+    return check_artifact(path, reference, None, policy, progress)
 
 
 def _identify(
@@ -134,7 +165,8 @@ def _identify(
     else:
         progress(f"verifying {path.name}: reading its inputs")
         bare = read_artifact(runtime.target, path, {})
-        made, axes = scheme_of(bare.weight_type), axes_of(bare.inputs, path.name)
+        made = scheme_of(bare.weight_type, bare.compute_type)
+        axes = axes_of(bare.inputs, path.name)
     if reference.precision not in ("", made.name):
         raise ArtifactError(
             f"the golden vectors are of {reference.precision}, {path.name} is {made.name}",
@@ -197,7 +229,8 @@ def _with_trace(
 def _may_have_second_opinion(path: Path, precision: str, policy: VerificationPolicy) -> bool:
     """ONNX's reference evaluator is slow, and accumulates in float16 where no runtime does."""
     small = policy.thorough or size_of(path) < SMALL_ARTIFACT
-    return small and scheme_named(precision).render is None
+    scheme = scheme_named(precision)
+    return small and scheme.render is None and not scheme.quantized
 
 
 def _with_block(problem: str, blocks: tuple[BlockReference, ...]) -> str:

@@ -61,8 +61,17 @@ def manifest_problems(record: Artifact, runtime: Runtime, result: RunResult) -> 
             yield f"the {kind} in the manifest differ from those of the file"
 
 
-def metadata_problems(metadata: Mapping[str, str], source: SourceRecord) -> Iterator[str]:
-    """What the file says of its source, where it does, and is not true of the reference."""
+def metadata_problems(
+    metadata: Mapping[str, str], source: SourceRecord, calibration_sha256: str
+) -> Iterator[str]:
+    """What the file says of its source and its calibration set, where it does, and is not true of
+    the reference."""
+    calibrated = metadata.get("calibration_sha256", calibration_sha256)
+    if calibration_sha256 and calibrated != calibration_sha256:
+        yield (
+            f"its metadata says that it was calibrated on {metadata.get('calibration')} (sha256 "
+            f"{calibrated[:12]}…), not on the set that was given ({calibration_sha256[:12]}…)"
+        )
     said = SourceRecord(
         metadata.get("source", source.path_name),
         metadata.get("source_sha256", source.sha256),

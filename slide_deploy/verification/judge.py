@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from slide_deploy.parity.comparison import (
     Tolerance,
     compare,
     constant_outputs,
+    disagreements,
     gate_results,
     pooled_ratios,
+    relative_errors,
 )
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.gates import Gate, GateKind, GateResult
@@ -48,7 +50,8 @@ class Reference:
     dynamic axes, `expect` the expectations for it at a precision; `reference` says in words what
     they are. Where there is a model, `fresh` gives expectations for probes drawn from `seed`, `nan`
     what the model makes of a NaN, and `blocks` the model's blocks on one input. `precision` is the
-    only one that there are expectations for, where they are recorded."""
+    only one that there are expectations for, where they are recorded. `calibration_sha256` is the
+    hash of the calibration set that quantized artifacts are judged on."""
 
     name: str
     source: SourceRecord
@@ -60,22 +63,34 @@ class Reference:
     fresh: Callable[[DynamicAxes, str], tuple[Expectation, ...]] = lambda axes, precision: ()
     nan: Callable[[DynamicAxes], Expectation | None] = lambda axes: None
     seed: int | None = None
+    calibration_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class VerificationPolicy:
     """How to judge: `tolerance` replaces the gates, `precision` is the one that artifacts must have
     (None: the manifest's, or float32 without one), `thorough` runs a second implementation on
-    artifacts of any size, `trace` measures the error at each block also without a failure."""
+    artifacts of any size, `trace` measures the error at each block also without a failure.
+    `max_drop` replaces the limit on samples, in percent, that quantization classifies otherwise."""
 
     tolerance: Tolerance | None = None
     precision: str | None = None
     thorough: bool = False
     trace: bool = False
+    max_drop: float | None = None
 
     def gates(self, precision: str) -> tuple[Gate, ...]:
         """The gates of the precision scheme, unless the user's tolerance replaces them."""
-        return (self.tolerance.gate,) if self.tolerance else scheme_named(precision).gates
+        if self.tolerance:
+            return (self.tolerance.gate,)
+        gates = scheme_named(precision).gates
+        if self.max_drop is None:
+            return gates
+        limit = self.max_drop
+        return tuple(
+            replace(gate, limit=limit) if gate.kind is GateKind.DISAGREEMENT else gate
+            for gate in gates
+        )
 
 
 @dataclass(frozen=True)
@@ -105,13 +120,19 @@ def judge(
     # What raw pixels do to a model is so rough that it would hide the other probes.
     pooled = pooled_ratios(tuple(e for e in expected if e.probe != PIXELS), result.outputs)
     systematic = systematic_ratios(expected, result.outputs)
+    over_probes = {
+        GateKind.POOLED_ERROR: pooled,
+        GateKind.SYSTEMATIC_ERROR: systematic,
+        GateKind.RELATIVE_ERROR: relative_errors(expected, result.outputs),
+        GateKind.DISAGREEMENT: disagreements(comparisons),
+    }
     differing = (
         *comparison_problems(comparisons),
-        *(p for gate in gates for p in _problems_over_probes(gate, pooled, systematic)),
+        *(p for gate in gates for p in _problems_over_probes(gate, over_probes)),
     )
     return Judgement(
         comparisons=comparisons,
-        gates=gate_results(gates, comparisons, pooled, systematic),
+        gates=gate_results(gates, comparisons, over_probes),
         pooled_ratio=max(pooled.values(), default=None),
         systematic_ratio=max(systematic.values(), default=None),
         numbers_differ=bool(differing),
@@ -146,23 +167,24 @@ def comparison_problems(comparisons: tuple[Comparison, ...]) -> Iterator[str]:
             yield f"probe {c.probe}, output {c.output}: {c.problem}"
 
 
+_OVER_PROBES = {
+    GateKind.POOLED_ERROR: "all probes, output {name}: the root mean square error is {figure:.1f} "
+    "times that of the rounding noise",
+    GateKind.SYSTEMATIC_ERROR: "perturbed copies, output {name}: an error {figure:.1f} times the "
+    "rounding noise recurs on perturbed copies of one input: it is systematic",
+    GateKind.RELATIVE_ERROR: "all samples, output {name}: the root mean square error is "
+    "{figure:.0f} % of the output (limit: {limit:g} %)",
+    GateKind.DISAGREEMENT: "output {name}: the best class of {figure:.1f} % of the samples is not "
+    "that of the reference (limit: {limit:g} %)",
+}
+
+
 def _problems_over_probes(
-    gate: Gate, pooled: Mapping[str, float], systematic: Mapping[str, float]
+    gate: Gate, over_probes: Mapping[GateKind, Mapping[str, float]]
 ) -> Iterator[str]:
-    if gate.kind is GateKind.POOLED_ERROR:
-        for name, ratio in pooled.items():
-            if not ratio <= gate.limit:
-                yield (
-                    f"all probes, output {name}: the root mean square error is "
-                    f"{ratio:.1f} times that of the rounding noise"
-                )
-    if gate.kind is GateKind.SYSTEMATIC_ERROR:
-        for name, ratio in systematic.items():
-            if not ratio <= gate.limit:
-                yield (
-                    f"perturbed copies, output {name}: an error {ratio:.1f} times the rounding "
-                    "noise recurs on perturbed copies of one input: it is systematic"
-                )
+    for name, figure in over_probes.get(gate.kind, {}).items():
+        if not figure <= gate.limit:
+            yield _OVER_PROBES[gate.kind].format(name=name, figure=figure, limit=gate.limit)
 
 
 def _other_problems(

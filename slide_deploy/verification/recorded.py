@@ -10,14 +10,15 @@ from functools import cache
 from pathlib import Path
 
 from slide_deploy.artifacts.golden import GoldenVectors, load_golden
-from slide_deploy.artifacts.manifest import FILE_NAME, Artifact, Manifest, SourceRecord, toolchain
+from slide_deploy.artifacts.manifest import FILE_NAME, Artifact, Manifest, SourceRecord
 from slide_deploy.errors import ArtifactError, CheckpointError
 from slide_deploy.types import silent
 from slide_deploy.utils.hashing import sha256_of
 from slide_deploy.verification.check import check_artifact
 from slide_deploy.verification.folder import existing, listed_artifacts, record_problems
 from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
-from slide_deploy.verification.record import Report, now, overall
+from slide_deploy.verification.outcome import report_of
+from slide_deploy.verification.record import Report
 
 __all__ = ["verify_recorded"]
 
@@ -55,18 +56,7 @@ def verify_recorded(
         check_artifact(path, reference, record, policy, progress, known)
         for path, reference, record, known in tasks
     )
-    reference = tasks[0][1]
-    return Report(
-        verdict=overall(checks),
-        source=reference.source,
-        model=reference.name,
-        reference=reference.reference,
-        checks=checks,
-        command=command,
-        toolchain=toolchain(),
-        notes=notes,
-        date=now(),
-    )
+    return report_of(tasks[0][1], checks, command, notes)
 
 
 def _tasks_by_hand(places: list[Path], path: Path) -> tuple[list[Task], tuple[str, ...]]:

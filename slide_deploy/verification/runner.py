@@ -18,10 +18,18 @@ from safetensors.numpy import load_file
 from slide_deploy import registry
 from slide_deploy.errors import ArtifactError, NotSupported, OutputError, SlideDeployError
 from slide_deploy.parity.block_trace import BlockError, BlockReference
+from slide_deploy.protocols import QuantizedTensor
 from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.verification.runner_worker import SEPARATOR, no_room
 
-__all__ = ["RunResult", "read_artifact", "run_artifact", "stop_runners", "trace_artifact"]
+__all__ = [
+    "RunResult",
+    "read_artifact",
+    "run_artifact",
+    "stop_runners",
+    "take_apart",
+    "trace_artifact",
+]
 
 # Artifacts run while others are converted. Threads that spin at barriers on a busy core took six
 # times as long as one thread alone (measured on two cores).
@@ -119,6 +127,26 @@ def trace_artifact(
     }
     about, _ = _work(target, artifact, "trace", given)
     return tuple(BlockError(**entry) for entry in about["blocks"])
+
+
+def take_apart(
+    target: str,
+    artifact: Path,
+    program: Path,
+    restored: Path,
+    runs: Sequence[Mapping[str, np.ndarray]],
+) -> tuple[QuantizedTensor, ...]:
+    """See `Runtime.take_apart`; raises the errors of `read_artifact`."""
+    paths = {"program": np.array(str(program)), "restored": np.array(str(restored))}
+    numbered = {str(number): run for number, run in enumerate(runs)}
+    about, made = _work(target, artifact, "take-apart", {"paths": paths} | numbered)
+    arrays: list[dict[str, np.ndarray]] = [{} for _ in about["tensors"]]
+    for key, value in made.items():
+        number, _, name = key.partition(SEPARATOR)
+        arrays[int(number)][name] = value
+    return tuple(
+        QuantizedTensor(**plain | own) for plain, own in zip(about["tensors"], arrays, strict=True)
+    )
 
 
 def _work(

@@ -3,7 +3,7 @@
 Run as `python -m slide_deploy.verification.runner_worker` with the arguments TARGET ARTIFACT TASK
 GIVEN.npz MADE.safetensors; it prints one JSON object. The tasks `run` and `run-second` write the
 outputs of each probe to MADE as "probe/output"; `trace` compares the artifact's intermediate values
-with the blocks of a model.
+with the blocks of a model; `take-apart` writes the quantized tensors of an artifact.
 """
 
 from __future__ import annotations
@@ -88,11 +88,7 @@ def _run_with(
         results |= {f"{probe}{SEPARATOR}{name}": value for name, value in produced.items()}
     with _translated(f"{artifact.name} has an output that is not an array of numbers"):
         # safetensors writes memory as it lies, whatever the strides.
-        content = save({key: np.asarray(value, order="C") for key, value in results.items()})
-    try:
-        made.write_bytes(content)
-    except OSError as error:
-        raise no_room(error) from error
+        _write(made, {key: np.asarray(value, order="C") for key, value in results.items()})
     foreign = sorted(
         name
         for name in session.operators
@@ -128,6 +124,32 @@ def _trace(runtime: Runtime, artifact: Path, given: Path, made: Path) -> dict[st
         return {"blocks": [asdict(error) for error in trace_blocks(values, references)]}
 
 
+def _write(made: Path, arrays: dict[str, np.ndarray]) -> None:
+    content = save(arrays)
+    try:
+        made.write_bytes(content)
+    except OSError as error:
+        raise no_room(error) from error
+
+
+def _take_apart(runtime: Runtime, artifact: Path, given: Path, made: Path) -> dict[str, Any]:
+    """The quantized tensors: arrays and plain values of each by its number."""
+    assert runtime.take_apart is not None
+    content = _nested(given)
+    program, restored = (Path(str(content["paths"][name])) for name in ("program", "restored"))
+    runs = [content[group] for group in content if group != "paths"]
+    arrays: dict[str, np.ndarray] = {}
+    plain: list[dict[str, Any]] = []
+    with _translated(f"{artifact.name} cannot be taken apart"):
+        for number, tensor in enumerate(runtime.take_apart(artifact, program, restored, runs)):
+            values = vars(tensor)
+            own = {name: v for name, v in values.items() if isinstance(v, np.ndarray)}
+            arrays |= {f"{number}{SEPARATOR}{n}": np.array(v, order="C") for n, v in own.items()}
+            plain.append({name: v for name, v in values.items() if name not in own})
+    _write(made, arrays)
+    return {"tensors": plain}
+
+
 def no_room(error: OSError) -> OutputError:
     """What to say where the temporary folder cannot be written."""
     return OutputError(
@@ -136,7 +158,7 @@ def no_room(error: OSError) -> OutputError:
     )
 
 
-_TASKS = {"run": _run, "run-second": _run_second, "trace": _trace}
+_TASKS = {"run": _run, "run-second": _run_second, "trace": _trace, "take-apart": _take_apart}
 
 
 def _nested(path: Path) -> dict[str, dict[str, np.ndarray]]:

@@ -27,7 +27,7 @@ from slide_deploy.models.slide_pvt import SlidePvt, SlidePvtConfig
 from slide_deploy.models.slide_pvt_v2 import SlidePvtV2, SlidePvtV2Config
 from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig
 from slide_deploy.parity.block_trace import BlockReference
-from slide_deploy.pipeline import reference_of
+from slide_deploy.pipeline.reference import reference_of
 from slide_deploy.types import Precision, Verdict
 from slide_deploy.verification.record import Check
 from slide_deploy.verification.runner import read_artifact

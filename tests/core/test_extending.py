@@ -138,7 +138,7 @@ def judged(module):
         for e in expected
         for c in compare(e, {"y": made[e.probe]["y"].astype(np.float32)}, scheme.gates)
     ]
-    (result,) = gate_results(scheme.gates, found, {}, {})
+    (result,) = gate_results(scheme.gates, found, {})
     return result
 
 rendered = judged(scheme.render(model))

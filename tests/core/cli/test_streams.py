@@ -116,8 +116,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def wait(*arguments):
     print("writing", flush=True)
     time.sleep(60)
-import slide_deploy.pipeline
-slide_deploy.pipeline.write_artifact = wait
+import slide_deploy.pipeline.export
+slide_deploy.pipeline.export.write_artifact = wait
 from slide_deploy.cli import main
 main()
 """

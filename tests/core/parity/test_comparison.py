@@ -172,11 +172,14 @@ def test_an_output_that_never_changes_is_found() -> None:
     assert list(constant_outputs(expected, {"a": {"y": same}, "b": {"y": same + 1}})) == []
 
 
+OVER_PROBES = {GateKind.POOLED_ERROR: {"y": 3.5}, GateKind.SYSTEMATIC_ERROR: {"y": 0.4}}
+
+
 def test_a_gate_tells_its_worst_figure_and_where_it_was() -> None:
     expected = (expecting(probe="a"), expecting(probe="b"))
     made = {"a": off_by(2 * NOISE), "b": off_by(-5 * NOISE)}
     comparisons = [c for e in expected for c in compare(e, {"y": made[e.probe]}, FLOAT32)]
-    largest, pooled, systematic = gate_results(FLOAT32, comparisons, {"y": 3.5}, {"y": 0.4})
+    largest, pooled, systematic = gate_results(FLOAT32, comparisons, OVER_PROBES)
     assert (largest.probe, largest.output, largest.unit, largest.limit) == ("b", "y", "× noise", 10)
     assert largest.measured == pytest.approx(5, rel=0.1)
     assert (pooled.measured, pooled.passed, pooled.probe) == (3.5, False, "")
@@ -185,7 +188,7 @@ def test_a_gate_tells_its_worst_figure_and_where_it_was() -> None:
 
 def test_a_gate_with_nothing_to_measure_has_no_result() -> None:
     comparisons = compare(expecting(), {"y": off_by(0.0)}, FLOAT32)
-    assert [r.kind for r in gate_results(FLOAT32, comparisons, {}, {})] == ["max_error"]
+    assert [r.kind for r in gate_results(FLOAT32, comparisons, {})] == ["max_error"]
 
 
 @pytest.mark.parametrize("precision", Precision)
@@ -198,7 +201,7 @@ def test_an_output_that_is_no_answer_is_beyond_every_gate(
     output: np.ndarray | None, precision: Precision
 ) -> None:
     gates = scheme_named(precision).gates[:1]
-    (result,) = gate_results(gates, [judge(output, precision)], {}, {})
+    (result,) = gate_results(gates, [judge(output, precision)], {})
     assert (result.measured, result.passed) == (math.inf, False)
 
 
@@ -211,7 +214,7 @@ def test_a_float16_figure_is_the_loss_in_decibels() -> None:
 def test_a_tolerance_is_a_gate() -> None:
     tolerance = Tolerance(atol=1e-4)
     found = compare(expecting(), {"y": off_by(1e-3)}, FLOAT32, tolerance)
-    (result,) = gate_results([tolerance.gate], found, {}, {})
+    (result,) = gate_results([tolerance.gate], found, {})
     assert result.measured == pytest.approx(9e-4, rel=0.01)
     assert (result.passed, result.limit, result.basis) == (False, 0, str(tolerance))
 

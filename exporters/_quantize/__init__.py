@@ -1,0 +1,1 @@
+"""Quantization of float32 artifacts by the tools of each target."""

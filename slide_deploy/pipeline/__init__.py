@@ -1,0 +1,1 @@
+"""Exports and verifies models; the command line calls these functions."""

@@ -1,0 +1,201 @@
+"""Exports models, and verifies what was written."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from slide_deploy import registry
+from slide_deploy.artifacts.manifest import Artifact, Manifest
+from slide_deploy.artifacts.options import options_by_target
+from slide_deploy.artifacts.prepare import PreparedModel, preparer, size_of_model
+from slide_deploy.artifacts.write import (
+    quantize_artifact,
+    record_golden,
+    require,
+    save_manifest,
+    superseded_golden,
+    write_artifact,
+)
+from slide_deploy.errors import ConversionError, MissingLibrary, SlideDeployError
+from slide_deploy.loading.loader import Model
+from slide_deploy.parity.fresh_probes import new_seed
+from slide_deploy.pipeline.reference import calibration_set, reference_of
+from slide_deploy.quantization.calibration import CalibrationSet
+from slide_deploy.quantization.catalog import scheme_named
+from slide_deploy.reference.equals import equal_modules
+from slide_deploy.report.formats import save_reports
+from slide_deploy.types import DynamicAxes, Options, Precision, Verdict, dynamic_axes_of, silent
+from slide_deploy.utils.cores import sharing_cores
+from slide_deploy.utils.staging import staged_folder
+from slide_deploy.verification.background import background
+from slide_deploy.verification.baseline import regressions
+from slide_deploy.verification.check import check_artifact
+from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
+from slide_deploy.verification.outcome import report_of
+from slide_deploy.verification.record import Check, Report
+
+__all__ = ["export", "export_and_verify"]
+
+DEFAULTS, CALIBRATED = Options(), VerificationPolicy()
+
+
+def export(
+    model: Model,
+    targets: str | Sequence[str],
+    output: Path | str,
+    options: Options = DEFAULTS,
+    progress: Progress = silent,
+) -> Manifest:
+    """Write one artifact per target, a manifest and golden vectors into the folder `output`.
+
+    `targets` are one or several names or aliases; `all` is every target. `progress` is called
+    with a line of text before each step. Raises UsageError for options that no target has, and
+    ConversionError, MissingLibrary or OutputError for the first target that cannot be written; in
+    this case `output` is unchanged.
+    """
+    output, targets = Path(output), registry.resolve_targets(targets)
+    wanted = options_by_target(targets, options)
+    options = next(iter(wanted.values()))  # the common options are the same for all targets
+    for target in targets:
+        require(target)
+    calibration = calibration_set(model, options.calibration, options.precision)
+    size_of = size_of_model(model)
+    prepare = preparer(model, options, size_of)
+    reference = reference_of(model, progress, size_of=size_of, calibration=calibration)
+    with staged_folder(output, superseded_golden) as scratch, _temporary_folder() as programs:
+        artifacts = []
+        for target in wanted:
+            progress(f"exporting {registry.exporter(target).title}")
+            prepared = prepare(target)
+            artifacts.append(
+                _write(target, model, prepared, scratch, programs, wanted[target], calibration)
+            )
+        return _record(model, reference, tuple(artifacts), scratch, output)
+
+
+def export_and_verify(
+    model: Model,
+    targets: str | Sequence[str],
+    output: Path | str,
+    options: Options = DEFAULTS,
+    *,
+    policy: VerificationPolicy = CALIBRATED,
+    images: Sequence[np.ndarray] = (),
+    baseline: Report | None = None,
+    progress: Progress = silent,
+    command: str = "",
+    seed: int | None = None,
+) -> Report:
+    """Export and verify, writing artifacts, `manifest.json`, golden vectors and reports.
+
+    `targets` and UsageError are as in `export`. An error in one target does not stop the others:
+    its check fails or is `not_run`. Artifacts that are worse than in `baseline`, an earlier report,
+    fail too. Artifacts are verified in a scratch folder, then moved into place together. `seed`
+    repeats the fresh probes of an earlier report.
+    """
+    output = Path(output)
+    wanted = options_by_target(registry.resolve_targets(targets), options)
+    options = next(iter(wanted.values()))  # the common options are the same for all targets
+    calibration = calibration_set(model, options.calibration, options.precision)
+    size_of = size_of_model(model)
+    prepare = preparer(model, options, size_of)
+    seed = new_seed() if seed is None else seed
+    artifacts: list[Artifact] = []
+    checks: list[Check | Future[Check]] = []
+    with staged_folder(output, superseded_golden) as scratch, _temporary_folder() as programs:
+        # Converters use one core: the reference and the artifacts already written the other.
+        equals = cache(partial(equal_modules, model))
+        equals(options.dynamic_axes, options.precision)  # may trace, as converters do: not at once
+        with sharing_cores(), background(progress) as (submit, step):
+            reference = reference_of(
+                *(model, step, tuple(images)),
+                size_of=size_of,
+                seed=seed,
+                equals=equals,
+                calibration=calibration,
+            )
+            for run in (reference.expect, reference.fresh):
+                submit(run, options.dynamic_axes, options.precision)
+            for target, own in wanted.items():
+                progress(f"exporting {registry.exporter(target).title}")
+                try:
+                    require(target)
+                    prepared = prepare(target)
+                    record = _write(target, model, prepared, scratch, programs, own, calibration)
+                except (ConversionError, MissingLibrary) as error:
+                    checks.append(_not_exported(target, model, own, error))
+                    continue
+                artifacts.append(record)
+                check = partial(check_artifact, program=_program(programs, record))
+                path = scratch / record.path
+                checks.append(submit(check, path, reference, record, policy, step))
+        if artifacts:  # else an earlier manifest stays
+            _record(model, reference, tuple(artifacts), scratch, output)
+        done = tuple(check if isinstance(check, Check) else check.result() for check in checks)
+        report = report_of(reference, done, command)
+        if baseline is not None:
+            report = regressions(report, baseline)
+        save_reports(report, scratch)
+    return report
+
+
+def _write(
+    target: str,
+    model: Model,
+    prepared: PreparedModel,
+    scratch: Path,
+    programs: Path,
+    options: Options,
+    calibration: CalibrationSet | None,
+) -> Artifact:
+    """Write an artifact to `scratch`; a quantized one from a float32 one in `programs`."""
+    capture = prepared.capture
+    if calibration is None:
+        record = write_artifact(target, model.name, capture, scratch, options)
+    else:
+        plain = replace(options, precision=Precision.FLOAT32, calibration=None)
+        program = write_artifact(target, model.name, capture, programs, plain)
+        record = quantize_artifact(program, capture, calibration, programs, scratch, options)
+    return replace(record, lowering=prepared.lowering)
+
+
+def _program(programs: Path, record: Artifact) -> Callable[[DynamicAxes], Path] | None:
+    return (
+        (lambda axes: programs / record.path) if scheme_named(record.precision).quantized else None
+    )
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
+        yield Path(folder)
+
+
+def _record(
+    model: Model, reference: Reference, artifacts: tuple[Artifact, ...], scratch: Path, output: Path
+) -> Manifest:
+    expected = reference.expect(dynamic_axes_of(artifacts[0].inputs), artifacts[0].precision)
+    artifacts = record_golden(model, artifacts, expected, scratch)
+    return save_manifest(model, artifacts, scratch, output)
+
+
+def _not_exported(target: str, model: Model, options: Options, error: SlideDeployError) -> Check:
+    missing = isinstance(error, MissingLibrary)
+    exporter = registry.exporter(target)
+    return Check(
+        target=exporter.target,
+        path=exporter.file_name(model.name),
+        precision=options.precision,
+        verdict=Verdict.NOT_RUN if missing else Verdict.FAIL,
+        problems=(str(error),),
+        details="".join(traceback.format_exception(error)),
+    )

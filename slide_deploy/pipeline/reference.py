@@ -1,0 +1,170 @@
+"""What the artifacts of a model are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from torch import nn
+
+from slide_deploy.artifacts.prepare import SizeOf, size_of_model, source_of
+from slide_deploy.errors import UsageError
+from slide_deploy.loading.loader import Model
+from slide_deploy.loading.probes import drawn_probes, is_judged, recorded_probes
+from slide_deploy.packaging.preprocessing import prepare
+from slide_deploy.parity.expectation import Expectation
+from slide_deploy.parity.fresh_probes import nan_probe
+from slide_deploy.parity.probes import Probe
+from slide_deploy.quantization.calibration import SYNTHETIC, CalibrationSet, load_calibration
+from slide_deploy.quantization.catalog import scheme_named
+from slide_deploy.reference.blocks import block_references
+from slide_deploy.reference.equals import equal_modules
+from slide_deploy.reference.expectations import expectations
+from slide_deploy.reference.noise import without_luck
+from slide_deploy.reference.run import run_module
+from slide_deploy.reference.samples import sample_expectations
+from slide_deploy.types import DynamicAxes, TensorSpec, silent, with_batch
+from slide_deploy.verification.judge import Progress, Reference
+
+__all__ = ["Equals", "calibration_set", "reference_of"]
+
+Equals = Callable[[DynamicAxes, str], list[nn.Module]]
+
+
+def calibration_set(
+    model: Model, source: Path | str | None, precision: str | None
+) -> CalibrationSet | None:
+    """The calibration set at `source`; without one, synthetic samples for a quantized precision,
+    whose cost is judged on them, and None for others. Raises as `load_calibration` does."""
+    if source is None and precision and scheme_named(precision).quantized:
+        source = SYNTHETIC
+    return None if source is None else load_calibration(source, model.inputs, model.preprocessing)
+
+
+def reference_of(
+    model: Model,
+    progress: Progress = silent,
+    images: tuple[np.ndarray, ...] = (),
+    *,
+    size_of: SizeOf | None = None,
+    seed: int | None = None,
+    equals: Equals | None = None,
+    calibration: CalibrationSet | None = None,
+) -> Reference:
+    """The reference that artifacts of a model are compared with.
+
+    The model runs once for each combination of dynamic axes and precision, on first use. Fresh
+    probes are drawn from `seed`; None leaves them out. Artifacts of a quantized precision are
+    compared with it on the samples of `calibration`.
+    """
+    kind = "fused" if model.fused else "unfused"
+    size_of = size_of or size_of_model(model)
+
+    def specs(axes: DynamicAxes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        free = size_of() if axes.any_size else model
+        inputs, outputs = (
+            tuple(with_batch(spec, axes.batch) for spec in side)
+            for side in (free.inputs, free.outputs)
+        )
+        return inputs, outputs
+
+    running = partial(
+        _running, model, progress, Lock(), equals or cache(partial(equal_modules, model))
+    )
+    on_probes = running(lambda axes: recorded_probes(model, axes, images, size_of))
+    draw = running(lambda axes: drawn_probes(model, axes, seed or 0, size_of))
+    on_samples = cache(partial(_on_samples, model, progress, calibration))
+
+    def expect(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
+        if scheme_named(precision).quantized:
+            return on_samples(precision, axes.batch)
+        return on_probes(axes, precision)
+
+    def fresh(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
+        if seed is None or scheme_named(precision).quantized:
+            return ()
+        recorded = on_probes(axes, precision)
+        return without_luck((*recorded, *draw(axes, precision)))[len(recorded) :]
+
+    return Reference(
+        name=model.name,
+        source=source_of(model),
+        reference=f"{kind} PyTorch model in float64, {model.source.weights} weights",
+        specs=specs,
+        expect=expect,
+        blocks=lambda inputs, precision: block_references(
+            model.module,
+            model.block_names(model.module),
+            prepare(model.preprocessing, inputs),
+            precision,
+        ),
+        fresh=fresh,
+        nan=cache(lambda axes: _with_nan(model, recorded_probes(model, axes, (), size_of)[0])),
+        seed=seed,
+        calibration_sha256=calibration.sha256 if calibration else "",
+    )
+
+
+def _running(
+    model: Model,
+    progress: Progress,
+    lock: Lock,
+    equals: Equals,
+    probes: Callable[[DynamicAxes], tuple[Probe, ...]],
+) -> Callable[[DynamicAxes, str], tuple[Expectation, ...]]:
+    """What the model makes of `probes`: it runs when first asked, one at a time."""
+
+    @cache
+    def run(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
+        found = expectations(
+            model.module,
+            model.outputs,
+            probes(axes),
+            precision=precision,
+            equals=equals(axes, precision),
+            on_probe=lambda name: progress(f"running the reference: {name}"),
+            prepare=partial(prepare, model.preprocessing),
+        )
+        return tuple(filter(is_judged, found))
+
+    def run_alone(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
+        with lock:
+            return run(axes, precision)
+
+    return run_alone
+
+
+def _on_samples(
+    model: Model,
+    progress: Progress,
+    calibration: CalibrationSet | None,
+    precision: str,
+    batch: int | str,
+) -> tuple[Expectation, ...]:
+    """What the model makes of the calibration set."""
+    if calibration is None:
+        raise UsageError(
+            f"a {precision} artifact is judged on its calibration set",
+            "pass --calibration as for its export",
+        )
+    return sample_expectations(
+        model.module,
+        model.outputs,
+        [prepare(model.preprocessing, run) for run in calibration.runs(batch)],
+        on_sample=lambda name: progress(f"running the reference: {name}"),
+    )
+
+
+def _with_nan(model: Model, probe: Probe) -> Expectation | None:
+    """What the model, in float32, makes of a probe with a NaN; None where it takes none."""
+    if (asked := nan_probe(probe)) is None:
+        return None
+    try:
+        inputs = prepare(model.preprocessing, asked.inputs)
+        outputs = run_module(model.module, model.outputs, inputs)
+    except Exception:  # the user's own forward may refuse it
+        return None
+    return Expectation(asked.name, asked.why, asked.inputs, outputs, {})

@@ -1,0 +1,89 @@
+"""Verifies artifacts against their model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from slide_deploy import registry
+from slide_deploy.artifacts.manifest import Artifact, Manifest
+from slide_deploy.artifacts.prepare import preparer
+from slide_deploy.artifacts.write import write_artifact
+from slide_deploy.loading.loader import Model
+from slide_deploy.lowering.selection import AUTO
+from slide_deploy.parity.fresh_probes import new_seed
+from slide_deploy.pipeline.reference import calibration_set, reference_of
+from slide_deploy.types import DynamicAxes, Options, silent
+from slide_deploy.verification.check import check_artifact
+from slide_deploy.verification.folder import listed_artifacts, record_problems
+from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
+from slide_deploy.verification.outcome import report_of
+from slide_deploy.verification.record import Report
+
+__all__ = ["verify"]
+
+CALIBRATED = VerificationPolicy()
+
+
+def verify(
+    artifacts: Path | str | Sequence[Path | str],
+    model: Model,
+    *,
+    policy: VerificationPolicy = CALIBRATED,
+    images: Sequence[np.ndarray] = (),
+    progress: Progress = silent,
+    command: str = "",
+    seed: int | None = None,
+    calibration: Path | str | None = None,
+) -> Report:
+    """Compare artifacts on disk with `model`, each in a fresh process.
+
+    If there is a manifest beside an artifact, it must agree with file and model. An output folder
+    of an export stands for all of its artifacts. `images`, each (C, H, W), are additional probes.
+    `seed` repeats the fresh probes of an earlier report. `calibration` is the calibration set that
+    quantized artifacts were made with.
+    """
+    seed = new_seed() if seed is None else seed
+    samples = calibration_set(model, calibration, policy.precision)
+    reference = reference_of(model, progress, tuple(images), seed=seed, calibration=samples)
+    given = [artifacts] if isinstance(artifacts, (str, Path)) else artifacts
+    found, notes = listed_artifacts(tuple(map(Path, given)))
+    checks = []
+    with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
+        for listed in found:
+            path, record = listed.path, listed.record
+            known: list[str] = []
+            if listed.manifest and record:
+                known += record_problems(path, record)
+                known += _source_problems(path, listed.manifest, reference)
+            program = partial(_float_artifact, model, path, record, Path(folder))
+            check = check_artifact(path, reference, record, policy, progress, tuple(known), program)
+            checks.append(check)
+    return report_of(reference, tuple(checks), command, notes)
+
+
+def _float_artifact(
+    model: Model, path: Path, record: Artifact | None, folder: Path, axes: DynamicAxes
+) -> Path:
+    """The float32 artifact that a quantized one was made from, written again."""
+    target = registry.recognise(path).target
+    lowerings = {layer.form for layer in record.lowering} if record else set()
+    fixed = isinstance(axes.batch, int)
+    options = Options(
+        batch=axes.batch if isinstance(axes.batch, int) else 1,
+        dynamic=not fixed,
+        dynamic_size=axes.any_size,
+        lowering=lowerings.pop() if len(lowerings) == 1 else AUTO,
+    )
+    capture = preparer(model, options)(target).capture
+    return folder / write_artifact(target, path.name, capture, folder, options).path
+
+
+def _source_problems(path: Path, manifest: Manifest, reference: Reference) -> list[str]:
+    if manifest.source.same_weights(reference.source):
+        return []
+    return [f"{path.name} was exported from {manifest.source}, not from {reference.source}"]

@@ -1,0 +1,45 @@
+"""What the unfused PyTorch model says of samples, such as a calibration set."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+from torch import nn
+
+from slide_deploy.parity.expectation import Expectation, Noise
+from slide_deploy.parity.metrics import noise_floor, noise_rms
+from slide_deploy.reference.run import run_module
+from slide_deploy.types import TensorSpec
+
+__all__ = ["sample_expectations"]
+
+WHY = "what the precision costs on the calibration set"
+
+
+def sample_expectations(
+    module: nn.Module,
+    outputs: tuple[TensorSpec, ...],
+    samples: Iterable[Mapping[str, np.ndarray]],
+    *,
+    on_sample: Callable[[str], None] = lambda name: None,
+) -> tuple[Expectation, ...]:
+    """Run `module`, in float32, on every set of inputs in float64.
+
+    The noise is the error of float32 alone: it tells near ties of classes, no more.
+    """
+    exact = copy.deepcopy(module).double()
+
+    def expected(number: int, inputs: Mapping[str, np.ndarray]) -> Expectation:
+        name = f"sample {number}"
+        on_sample(name)
+        references = run_module(exact, outputs, inputs)
+        single = run_module(module, outputs, inputs)
+        noise = {
+            n: Noise(floor=noise_floor(single[n], value), rms=noise_rms(single[n], value))
+            for n, value in references.items()
+        }
+        return Expectation(name, WHY, inputs, references, noise)
+
+    return tuple(expected(number, inputs) for number, inputs in enumerate(samples, 1))

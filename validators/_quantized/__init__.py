@@ -1,0 +1,1 @@
+"""Takes quantized artifacts apart: their integers and ranges, and the program without them."""
