@@ -34,6 +34,7 @@ class Precision(StrEnum):
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
+    W8 = "w8"
     W8A16 = "w8a16"
     W8A8 = "w8a8"
 
