@@ -184,10 +184,10 @@ def gate_results(
     the figures of the gates on several probes, by output."""
     results = []
     for gate in gates:
-        if gate.kind in over_probes:
-            figures = [(figure, name, "") for name, figure in over_probes[gate.kind].items()]
-        else:
+        if gate.kind in EACH_COMPARISON:
             figures = [(c.measured[gate.kind], c.output, c.probe) for c in comparisons]
+        else:
+            figures = [(f, name, "") for name, f in over_probes.get(gate.kind, {}).items()]
         if figures:
             measured, output, probe = max(figures, key=lambda found: _severity(found[0]))
             results.append(

@@ -11,8 +11,9 @@ __all__ = ["dequantized", "quantization_problem"]
 # Quantizers round to the nearest integer: half a step, and what float32 rounds in computing it.
 HALF = 0.501
 
-# The ends of a range, computed again by the same runtime, may differ by rounding.
-RANGE_TOLERANCE = 1e-4
+# Shares of a range by which its width and its ends may differ, where the same runtime computes
+# them again.
+WIDTH_TOLERANCE, END_TOLERANCE = 1e-4, 2e-6
 
 # Quantizers give a channel a larger scale where its bias would not fit into 32 bits otherwise.
 # Such a channel is far below the largest one, and so is its rounding.
@@ -73,13 +74,13 @@ def _range_problem(tensor: QuantizedTensor) -> str:
         return ""
     scale, zero_point = float(tensor.scale.max()), int(tensor.zero_point.max())
     steps = tensor.high - tensor.low
-    if tensor.scale.size > 1 or abs(scale * steps - (high - low)) > RANGE_TOLERANCE * (high - low):
+    if tensor.scale.size > 1 or abs(scale * steps - (high - low)) > WIDTH_TOLERANCE * (high - low):
         return (
             f"{tensor.name} has a range of {scale * steps:.4g}, but {high - low:.4g} on the "
             "calibration set"
         )
     off = abs(scale * (tensor.low - zero_point) - low) / scale
-    if off > HALF + RANGE_TOLERANCE * steps / 10:
+    if off > HALF + END_TOLERANCE * steps:
         return f"{tensor.name} has a zero point that is {off:.3g} steps off"
     return ""
 

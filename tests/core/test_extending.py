@@ -123,7 +123,7 @@ from slide_deploy.types import TensorSpec
 
 torch.manual_seed(0)
 scheme = scheme_named("bf16")
-assert scheme is scheme_named("brain") is scheme_of("bfloat16")
+assert scheme is scheme_named("brain") is scheme_of("bfloat16", "float32")
 model = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.GELU(), torch.nn.Linear(64, 8)).eval()
 outputs = (TensorSpec("y", (4, 8)),)
 probes = make_probes((TensorSpec("x", (4, 16)),))

@@ -16,7 +16,9 @@ from slide_deploy.parity.comparison import (
     Tolerance,
     compare,
     constant_outputs,
+    disagreements,
     gate_results,
+    relative_errors,
 )
 from slide_deploy.parity.expectation import Expectation, Noise, with_operator_errors
 from slide_deploy.parity.gates import GateKind
@@ -191,7 +193,7 @@ def test_a_gate_with_nothing_to_measure_has_no_result() -> None:
     assert [r.kind for r in gate_results(FLOAT32, comparisons, {})] == ["max_error"]
 
 
-@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.FLOAT16])
 @pytest.mark.parametrize(
     "output",
     [None, REFERENCE, np.full((1, 3), np.nan, np.float32)],
@@ -203,6 +205,33 @@ def test_an_output_that_is_no_answer_is_beyond_every_gate(
     gates = scheme_named(precision).gates[:1]
     (result,) = gate_results(gates, [judge(output, precision)], {})
     assert (result.measured, result.passed) == (math.inf, False)
+
+
+def test_the_cost_is_the_pooled_error_and_the_share_of_other_classes() -> None:
+    gates = scheme_named("w8a8").gates
+    expected = tuple(expecting(probe=str(number)) for number in range(4))
+    swapped = REFERENCE[:, ::-1].astype(np.float32)
+    made = {e.probe: {"y": off_by(0.0)} for e in expected} | {"3": {"y": swapped}}
+    comparisons = [c for e in expected for c in compare(e, made[e.probe], gates)]
+    assert all(c.passed for c in comparisons)
+    figures = {
+        GateKind.RELATIVE_ERROR: relative_errors(expected, made),
+        GateKind.DISAGREEMENT: disagreements(comparisons),
+    }
+    error, disagreement = gate_results(gates, comparisons, figures)
+    norm = np.linalg.norm(REFERENCE)
+    lost = np.linalg.norm(swapped - REFERENCE)
+    assert error.measured == pytest.approx(100 * lost / norm / 2, rel=1e-3)
+    assert (disagreement.measured, disagreement.passed) == (25.0, False)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_the_relative_error_does_not_depend_on_the_scale(scale: float) -> None:
+    reference = scale * np.array([[1.0, -2.0, 0.0]])
+    noise = Noise(1e-6 * scale, 1e-7 * scale)
+    expected = (Expectation("p", "", {}, {"y": reference}, {"y": noise}),)
+    made = {"p": {"y": (1.1 * reference).astype(np.float32)}}
+    assert relative_errors(expected, made) == {"y": pytest.approx(10, rel=1e-5)}
 
 
 def test_a_float16_figure_is_the_loss_in_decibels() -> None:

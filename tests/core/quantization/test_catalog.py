@@ -28,7 +28,7 @@ def test_the_public_names_are_schemes() -> None:
     assert {precision.value for precision in Precision} == {scheme.name for scheme in schemes()}
 
 
-@pytest.mark.parametrize("find", [scheme_named, scheme_of])
+@pytest.mark.parametrize("find", [scheme_named, lambda name: scheme_of(name, name)])
 def test_an_unknown_name_is_answered_with_the_nearest(find) -> None:
     with pytest.raises(UnknownName) as caught:
         find("flaot16")
@@ -36,16 +36,22 @@ def test_an_unknown_name_is_answered_with_the_nearest(find) -> None:
 
 
 def test_no_two_schemes_share_a_name() -> None:
-    names = [n for s in schemes() for n in (s.name, s.short_name, *s.aliases)]
+    names = [n for s in schemes() for n in {s.name, s.short_name, *s.aliases}]
     assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("scheme", schemes(), ids=lambda scheme: scheme.short_name)
 def test_weights_lead_back_to_the_scheme(scheme) -> None:
-    assert scheme_of(scheme.weights) is scheme
+    assert scheme_of(scheme.weights, scheme.activations) is scheme
+
+
+def test_the_type_of_the_arithmetic_decides_only_between_schemes_with_equal_weights() -> None:
+    assert scheme_of("float16", "bfloat16").name == "float16"
+    assert scheme_of("int8", "uint16").name == "w8a16"
 
 
 def test_the_limits_are_those_that_were_promised() -> None:
+    cost = {GateKind.RELATIVE_ERROR: 50.0, GateKind.DISAGREEMENT: 10.0}
     limits = {s.name: {gate.kind: gate.limit for gate in s.gates} for s in schemes()}
     assert limits == {
         "float32": {
@@ -59,6 +65,7 @@ def test_the_limits_are_those_that_were_promised() -> None:
             GateKind.POOLED_ERROR: 3.0,
             GateKind.SYSTEMATIC_ERROR: 2.0,
         },
+        **dict.fromkeys(("w8", "w8a16", "w8a8"), cost),
     }
 
 

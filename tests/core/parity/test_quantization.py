@@ -1,0 +1,170 @@
+"""Sound tensors of any scale pass; each kind of damage to a tensor is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slide_deploy.parity.quantization import quantization_problem
+from slide_deploy.protocols import QuantizedTensor
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def weights_of(seed: int, *, scale: float = 1.0, axis: int = 0) -> QuantizedTensor:
+    """Symmetric int8 weights per channel, some channels far larger than others."""
+    rng = np.random.default_rng(seed)
+    shape = (6, 4, 3, 3)
+    spread = 10.0 ** rng.uniform(-2, 2, [6 if a == axis else 1 for a in range(4)])
+    weights = (scale * spread * rng.standard_normal(shape)).astype(np.float32)
+    others = tuple(a for a in range(4) if a != axis)
+    step = np.abs(weights).max(axis=others, keepdims=True) / np.float32(127)
+    integers = np.clip(np.round(weights / step), -127, 127).astype(np.int8)
+    return QuantizedTensor(
+        name="layer.weight",
+        kind="int8",
+        low=-128,
+        high=127,
+        scale=step.reshape(-1),
+        zero_point=np.zeros(step.size, np.int8),
+        axis=axis,
+        integers=integers,
+        weights=weights,
+    )
+
+
+def range_of(low: float, high: float, *, bits: int = 8) -> QuantizedTensor:
+    """An activation quantized asymmetrically to unsigned integers."""
+    wide = (min(low, 0.0), max(high, 0.0))
+    scale = np.float32((wide[1] - wide[0]) / (2**bits - 1))
+    zero = np.round(-wide[0] / scale)
+    kind = np.dtype(f"uint{bits}")
+    return QuantizedTensor(
+        name="layer.input",
+        kind=kind.name,
+        low=0,
+        high=2**bits - 1,
+        scale=np.array(scale),
+        zero_point=np.array(zero).astype(kind),
+        observed=(low, high),
+    )
+
+
+@given(seed=SEEDS, exponent=st.floats(-12, 12))
+def test_rounded_weights_of_any_scale_pass(seed: int, exponent: float) -> None:
+    assert quantization_problem(weights_of(seed, scale=10.0**exponent)) == ""
+
+
+@given(low=st.floats(-1e6, 1e6), width=st.floats(1e-6, 1e6), bits=st.sampled_from([8, 16]))
+@settings(max_examples=300)
+def test_the_range_of_the_calibration_set_passes(low: float, width: float, bits: int) -> None:
+    low, high = (float(np.float32(end)) for end in (low, low + width))
+    assert quantization_problem(range_of(low, high, bits=bits)) == ""
+
+
+def one_wrong(t: QuantizedTensor) -> QuantizedTensor:
+    assert t.integers is not None
+    integers = t.integers.copy()
+    integers[2, 1, 0, 2] += 1 if integers[2, 1, 0, 2] < 100 else -1
+    return replace(t, integers=integers)
+
+
+def rounded_with_twice_the_scale(t: QuantizedTensor) -> QuantizedTensor:
+    assert t.weights is not None
+    step = 2 * t.scale.reshape(-1, 1, 1, 1)
+    return replace(t, scale=2 * t.scale, integers=np.round(t.weights / step).astype(np.int8))
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (one_wrong, "1 of 216 weights"),
+        (lambda t: replace(t, scale=t.scale * np.float32(1.05)), "as its weights need"),
+        (lambda t: replace(t, scale=t.scale / np.float32(1.05)), "not the nearest integers"),
+        (lambda t: replace(t, zero_point=t.zero_point + np.int8(1)), "not the nearest integers"),
+        (lambda t: replace(t, scale=t.scale[::-1]), "as its weights need"),
+        (lambda t: replace(t, axis=1), "scales along axis 1"),
+        (lambda t: replace(t, scale=-t.scale), "not a positive number"),
+        (lambda t: replace(t, scale=t.scale * np.float32("nan")), "not a positive number"),
+        (rounded_with_twice_the_scale, "2 times as large as its weights need"),
+    ],
+)
+def test_damaged_weights_are_named(
+    damage: Callable[[QuantizedTensor], QuantizedTensor], named: str
+) -> None:
+    problem = quantization_problem(damage(weights_of(0)))
+    assert problem.startswith("layer.weight has ")
+    assert named in problem
+
+
+@given(low=st.floats(-3, 0), high=st.floats(0.1, 3), bits=st.sampled_from([8, 16]))
+def test_a_zero_point_that_is_off_by_one_is_named(low: float, high: float, bits: int) -> None:
+    sound = range_of(low, high, bits=bits)
+    zero = int(sound.zero_point)
+    off = replace(sound, zero_point=np.array(zero + (1 if zero == 0 else -1), sound.kind))
+    # Half a step is what rounding takes: next to it, both integers are the nearest.
+    exact = -min(low, 0.0) / float(sound.scale)
+    if abs(abs(exact - zero) - 0.5) > 0.2:
+        assert "zero point" in quantization_problem(off)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda t: {"scale": t.scale * np.float32(1.05)}, "a range of"),
+        (lambda t: {"scale": t.scale * np.float32(0.5)}, "a range of"),
+        (lambda t: {"observed": (-1.0, 4.0)}, "a range of"),
+        (lambda t: {"observed": (-1.1, 2.9)}, "zero point"),
+        (lambda t: {"scale": np.full(3, t.scale)}, "a range of"),
+    ],
+    ids=["scale", "clipped", "another set", "shifted", "per channel"],
+)
+def test_damaged_ranges_are_named(
+    damage: Callable[[QuantizedTensor], dict[str, Any]], named: str, bits: int
+) -> None:
+    sound = range_of(-1.0, 3.0, bits=bits)
+    assert named in quantization_problem(replace(sound, **damage(sound)))
+
+
+def test_a_value_that_is_always_zero_has_any_scale() -> None:
+    assert quantization_problem(replace(range_of(-1.0, 3.0), observed=(0.0, 0.0))) == ""
+
+
+def test_the_scale_of_a_bias_is_that_of_the_product_it_is_added_to() -> None:
+    bias = np.array([0.5, -0.25], np.float32)
+    product = np.array([1e-3, 2e-3], np.float32)
+    sound = QuantizedTensor(
+        name="layer.bias",
+        kind="int32",
+        low=-(2**31),
+        high=2**31 - 1,
+        scale=product,
+        zero_point=np.zeros(2, np.int32),
+        integers=np.round(bias / product).astype(np.int32),
+        weights=bias,
+        product=product,
+    )
+    assert quantization_problem(sound) == ""
+    coarse = 100 * product
+    wrong = replace(sound, scale=coarse, integers=np.round(bias / coarse).astype(np.int32))
+    assert "not that of its operator's input and weights" in quantization_problem(wrong)
+
+
+def test_a_channel_far_below_the_others_may_have_a_larger_scale() -> None:
+    """Its bias would not fit into 32 bits otherwise."""
+    sound = weights_of(1)
+    assert sound.weights is not None
+    assert sound.integers is not None
+    weights, integers, scale = sound.weights.copy(), sound.integers.copy(), sound.scale.copy()
+    weights[3] *= 1e-6 * np.abs(weights).max() / np.abs(weights[3]).max()
+    scale[3] = 1e3 * np.abs(weights[3]).max()
+    integers[3] = 0
+    changed = replace(sound, weights=weights, integers=integers, scale=scale)
+    assert quantization_problem(changed) == ""
