@@ -13,7 +13,7 @@ import numpy as np
 from slide_deploy.errors import ArtifactError
 from slide_deploy.protocols import Arrays, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
-from slide_deploy.validators._quantized.onnx import quantized_types, take_apart
+from slide_deploy.validators._quantized.onnx import float_operations, quantized_types, take_apart
 
 __all__ = ["RUNTIME"]
 
@@ -50,6 +50,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         weight_type=weight_type,
         compute_type=compute_type,
         device="CPU",
+        other_precision=float_operations(proto) if quantized_types(proto) else (),
         metadata={entry.key: entry.value for entry in proto.metadata_props},
     )
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from slide_deploy.errors import UsageError
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options, Precision
 
@@ -21,6 +22,8 @@ QUANTIZED = ("Conv", "MatMul", "Gemm")
 # activation type of Hexagon.
 ACTIVATIONS = {Precision.W8A8: "QInt8", Precision.W8A16: "QUInt16"}
 
+OPSET_OF_16_BITS = 21
+
 
 def quantize(program: Path, path: Path, calibration: Calibration, options: Options) -> None:
     """Write `path` from the float32 file `program`: symmetric weights per output channel,
@@ -28,6 +31,14 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
     import onnx
     from onnxruntime import quantization as ort
 
+    if (
+        options.precision == Precision.W8A16
+        and (options.opset or OPSET_OF_16_BITS) < OPSET_OF_16_BITS
+    ):
+        raise UsageError(
+            f"ONNX has 16-bit activations from opset {OPSET_OF_16_BITS} on; got {options.opset}",
+            f"use --opset {OPSET_OF_16_BITS}, or --precision {Precision.W8A8}",
+        )
     with _without_advice():
         ort.quantize_static(
             program,

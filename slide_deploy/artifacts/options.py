@@ -9,11 +9,12 @@ from pathlib import Path
 from slide_deploy import registry
 from slide_deploy.errors import UsageError
 from slide_deploy.protocols import Exporter
+from slide_deploy.quantization.calibration import SYNTHETIC
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.quantization.scheme import Scheme
 from slide_deploy.types import Options
 
-__all__ = ["check_calibration", "option_notes", "options_by_target"]
+__all__ = ["option_notes", "options_by_target"]
 
 
 def options_by_target(targets: Sequence[str], options: Options) -> dict[str, Options]:
@@ -31,21 +32,23 @@ def options_by_target(targets: Sequence[str], options: Options) -> dict[str, Opt
         if not any(_has(exporter, name) for exporter in exporters):
             raise _no_such_option(name, exporters)
     found = {exporter.target: _options_of(exporter, options) for exporter in exporters}
-    check_calibration(scheme, options.calibration)
-    return found
+    calibration = _calibration(scheme, options.calibration)
+    return {target: replace(own, calibration=calibration) for target, own in found.items()}
 
 
-def check_calibration(scheme: Scheme, calibration: str | Path | None) -> None:
-    """Raise UsageError unless there is a calibration set exactly where the scheme needs one."""
-    if scheme.needs_calibration and calibration is None:
+def _calibration(scheme: Scheme, given: str | Path | None) -> str | Path | None:
+    """The calibration set that an export needs; UsageError where it is missing or of no use."""
+    if scheme.needs_calibration and given is None:
         raise UsageError(
             f"precision {scheme.name} needs a calibration set, to measure the ranges of "
             "activations on",
             "pass --calibration with a folder of images or a .npz file of at least 32 inputs, or "
-            "--calibration synthetic",
+            f"--calibration {SYNTHETIC}",
         )
-    if calibration is not None and not scheme.quantized:
+    if given is not None and not scheme.quantized:
         raise UsageError(f"precision {scheme.name} needs no calibration set", "omit --calibration")
+    # Where no range is measured on it, the cost is.
+    return SYNTHETIC if given is None and scheme.quantized else given
 
 
 def option_notes(targets: Sequence[str], options: Options) -> tuple[str, ...]:

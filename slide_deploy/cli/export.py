@@ -26,6 +26,7 @@ def export(
     features: cli.Features = False,
     precision: cli.PrecisionName = None,
     half: cli.Half = False,
+    calibration: cli.Calibration = None,
     lowering: cli.LoweringName = "auto",
     batch: cli.Batch = 1,
     dynamic: cli.Dynamic = False,
@@ -35,6 +36,7 @@ def export(
     target_options: cli.TargetOptions = None,
     atol: cli.Atol = None,
     rtol: cli.Rtol = None,
+    max_drop: cli.MaxDrop = None,
     thorough: cli.Thorough = False,
     trace: cli.Trace = False,
     images: cli.Images = None,
@@ -52,13 +54,14 @@ def export(
         dynamic=dynamic,
         dynamic_size=dynamic_size,
         lowering=lowering,
+        calibration=calibration,
         opset=opset,
         deployment_target=deployment_target,
         target_options=cli.parse_target_options(target_options),
     )
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before, (targets, notes) = read_baseline(baseline), _targets(target, options)
-    policy = make_policy(atol, rtol, thorough=thorough, trace=trace)
+    policy = make_policy(atol, rtol, max_drop=max_drop, thorough=thorough, trace=trace)
     with reporting.progress() as progress:
         progress(f"loading {model.name}")
         loaded = load_model(model, weights, image_size, features, factory, inputs, prefix, key)

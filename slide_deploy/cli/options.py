@@ -13,13 +13,12 @@ from slide_deploy.errors import UsageError
 
 # fmt: off
 __all__ = [
-    "Against", "Artifacts", "AsJson", "Atol", "Baseline", "Batch", "DeploymentTarget",
-    "Dynamic", "DynamicSize", "ExpectedPrecision", "Factory", "Features", "Half", "ImageSize",
-    "Images", "Inputs", "Key", "LoweringName", "ModelFile", "Opset", "Output", "PrecisionName",
-    "Prefix", "Quiet",
-    "Reports", "Rtol", "Seed", "TargetOptions", "Targets", "Thorough", "Threads", "Trace",
-    "Verbose", "Weights", "WeightsOption", "chosen_precision", "parse_size",
-    "parse_target_options",
+    "Against", "Artifacts", "AsJson", "Atol", "Baseline", "Batch", "Calibration",
+    "DeploymentTarget", "Dynamic", "DynamicSize", "ExpectedPrecision", "Factory", "Features",
+    "Half", "ImageSize", "Images", "Inputs", "Key", "LoweringName", "MaxDrop", "ModelFile", "Opset",
+    "Output", "PrecisionName", "Prefix", "Quiet", "Reports", "Rtol", "Seed", "TargetOptions",
+    "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights", "WeightsOption",
+    "chosen_precision", "parse_size", "parse_target_options",
 ]
 # fmt: on
 
@@ -158,8 +157,8 @@ PrecisionName = Annotated[
     _numerics(
         "--precision",
         metavar="NAME",
-        help="Type of weights and arithmetic: float32 (fp32) or float16 (fp16, half). "
-        "Inputs and outputs stay float32.",
+        help="Type of weights and arithmetic: float32 (fp32), float16 (fp16, half), w8 (8-bit "
+        "weights), w8a16 or w8a8 (int8: weights and activations). Inputs and outputs stay float32.",
         show_default="float32",
     ),
 ]
@@ -168,11 +167,21 @@ ExpectedPrecision = Annotated[
     _numerics(
         "--precision",
         metavar="NAME",
-        help="Precision that the artifacts must have: float32 (fp32) or float16 (fp16, half).",
+        help="Precision that the artifacts must have: float32 (fp32), float16 (fp16, half), w8, "
+        "w8a16 or w8a8 (int8).",
         show_default="as the manifest says, without one float32",
     ),
 ]
 Half = Annotated[bool, _numerics("--half", help="Same as --precision float16.")]
+Calibration = Annotated[
+    str | None,
+    _numerics(
+        "--calibration",
+        metavar="FOLDER|FILE",
+        help="Real inputs to quantize with, 32 or more: a folder of images, an .npy or .npz file, "
+        "or the word synthetic.",
+    ),
+]
 LoweringName = Annotated[
     str,
     _numerics(
@@ -212,6 +221,17 @@ Atol = Annotated[
 ]
 Rtol = Annotated[
     float | None, _verification(help="Relative tolerance instead of the calibrated gates.")
+]
+MaxDrop = Annotated[
+    float | None,
+    _verification(
+        "--max-drop",
+        metavar="PERCENT",
+        min=0,
+        help="Largest share of the calibration set that a quantized artifact may classify "
+        "otherwise than the float64 model.",
+        show_default="10",
+    ),
 ]
 Thorough = Annotated[
     bool, _verification("--thorough", help="Run a second implementation on large artifacts too.")

@@ -111,6 +111,7 @@ def make_policy(
     rtol: float | None,
     precision: str | None = None,
     *,
+    max_drop: float | None = None,
     thorough: bool,
     trace: bool,
 ) -> VerificationPolicy:
@@ -124,7 +125,9 @@ def make_policy(
         raise UsageError("a tolerance cannot be negative", "use 0 or more, such as 1e-4")
     own = None if atol is None and rtol is None else Tolerance(atol or 0.0, rtol or 0.0)
     asked = scheme_named(precision).name if precision else None
-    return VerificationPolicy(tolerance=own, precision=asked, thorough=thorough, trace=trace)
+    return VerificationPolicy(
+        tolerance=own, precision=asked, thorough=thorough, trace=trace, max_drop=max_drop
+    )
 
 
 def read_baseline(path: Path | None) -> Report | None:

@@ -27,8 +27,10 @@ def verify(
     image_size: cli.ImageSize = None,
     features: cli.Features = False,
     precision: cli.ExpectedPrecision = None,
+    calibration: cli.Calibration = None,
     atol: cli.Atol = None,
     rtol: cli.Rtol = None,
+    max_drop: cli.MaxDrop = None,
     thorough: cli.Thorough = False,
     trace: cli.Trace = False,
     images: cli.Images = None,
@@ -42,8 +44,10 @@ def verify(
     """Verify artifacts on disk against their checkpoint or their golden vectors."""
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before = read_baseline(baseline)
-    policy = make_policy(atol, rtol, precision, thorough=thorough, trace=trace)
-    of_model = any((factory, inputs, weights, prefix, key, image_size, features, images, trace))
+    policy = make_policy(atol, rtol, precision, max_drop=max_drop, thorough=thorough, trace=trace)
+    of_model = any(
+        (factory, inputs, weights, prefix, key, image_size, features, images, trace, calibration)
+    )
     _check_given(against, golden, manifest_sha256, of_model=of_model or seed is not None)
     notes: tuple[str, ...] = ()
     with reporting.progress() as progress:
@@ -67,6 +71,7 @@ def verify(
                 progress=progress,
                 command=command_line(),
                 seed=seed,
+                calibration=calibration,
             )
     if before is not None:
         from slide_deploy.verification.baseline import regressions
@@ -82,8 +87,8 @@ def _check_given(
     `of_model` tells whether there are options that need the checkpoint."""
     if against is None and of_model:
         raise UsageError(
-            "--model, --input, --weights, --prefix, --key, --image-size, --features, --images and "
-            "--trace need the checkpoint",
+            "--model, --input, --weights, --prefix, --key, --image-size, --features, --images, "
+            "--calibration and --trace need the checkpoint",
             "add --against model.pth",
         )
     given = {"--against": against, "--golden": golden, "--manifest-sha256": manifest_sha256}

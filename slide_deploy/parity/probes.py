@@ -15,9 +15,11 @@ __all__ = [
     "PIXELS",
     "Probe",
     "image_probes",
+    "is_sample",
     "make_probe",
     "make_probes",
     "natural_image",
+    "sample_name",
     "source",
 ]
 
@@ -30,6 +32,7 @@ PERTURBED = 2
 PERTURBED_COPIES = 4
 PERTURBATION = 2.0**-6
 COPY = " perturbed copy "
+SAMPLE = "sample "
 PIXELS = "pixels"
 OLD_COPY = " echo "  # the name of perturbed copies in golden vectors of earlier versions
 
@@ -145,6 +148,16 @@ def _integers(ends: tuple[int, int], shape: tuple[int, ...], seed: int, index: i
 def source(name: str) -> str:
     """The name of the probe that a perturbed copy was made from; otherwise the name itself."""
     return name.partition(COPY)[0].partition(OLD_COPY)[0]
+
+
+def sample_name(number: int) -> str:
+    """The name of the run of a calibration set with this number."""
+    return f"{SAMPLE}{number}"
+
+
+def is_sample(name: str) -> bool:
+    """Whether a probe is a run of a calibration set."""
+    return name.startswith(SAMPLE)
 
 
 def _perturbed_copies(probe: Probe, rng: Generator) -> Iterator[Probe]:

@@ -67,7 +67,7 @@ def export(
     options = next(iter(wanted.values()))  # the common options are the same for all targets
     for target in targets:
         require(target)
-    calibration = calibration_set(model, options.calibration, options.precision)
+    calibration = calibration_set(model, options.calibration)
     size_of = size_of_model(model)
     prepare = preparer(model, options, size_of)
     reference = reference_of(model, progress, size_of=size_of, calibration=calibration)
@@ -105,7 +105,7 @@ def export_and_verify(
     output = Path(output)
     wanted = options_by_target(registry.resolve_targets(targets), options)
     options = next(iter(wanted.values()))  # the common options are the same for all targets
-    calibration = calibration_set(model, options.calibration, options.precision)
+    calibration = calibration_set(model, options.calibration)
     size_of = size_of_model(model)
     prepare = preparer(model, options, size_of)
     seed = new_seed() if seed is None else seed

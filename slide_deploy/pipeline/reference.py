@@ -18,7 +18,7 @@ from slide_deploy.packaging.preprocessing import prepare
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.fresh_probes import nan_probe
 from slide_deploy.parity.probes import Probe
-from slide_deploy.quantization.calibration import SYNTHETIC, CalibrationSet, load_calibration
+from slide_deploy.quantization.calibration import CalibrationSet, load_calibration
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.reference.blocks import block_references
 from slide_deploy.reference.equals import equal_modules
@@ -34,13 +34,8 @@ __all__ = ["Equals", "calibration_set", "reference_of"]
 Equals = Callable[[DynamicAxes, str], list[nn.Module]]
 
 
-def calibration_set(
-    model: Model, source: Path | str | None, precision: str | None
-) -> CalibrationSet | None:
-    """The calibration set at `source`; without one, synthetic samples for a quantized precision,
-    whose cost is judged on them, and None for others. Raises as `load_calibration` does."""
-    if source is None and precision and scheme_named(precision).quantized:
-        source = SYNTHETIC
+def calibration_set(model: Model, source: Path | str | None) -> CalibrationSet | None:
+    """The calibration set at `source`, None without one; raises as `load_calibration` does."""
     return None if source is None else load_calibration(source, model.inputs, model.preprocessing)
 
 

@@ -13,13 +13,16 @@ from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact, Manifest
 from slide_deploy.artifacts.prepare import preparer
 from slide_deploy.artifacts.write import write_artifact
+from slide_deploy.errors import UsageError
 from slide_deploy.loading.loader import Model
 from slide_deploy.lowering.selection import AUTO
 from slide_deploy.parity.fresh_probes import new_seed
 from slide_deploy.pipeline.reference import calibration_set, reference_of
+from slide_deploy.quantization.calibration import SYNTHETIC
+from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import DynamicAxes, Options, silent
 from slide_deploy.verification.check import check_artifact
-from slide_deploy.verification.folder import listed_artifacts, record_problems
+from slide_deploy.verification.folder import Listed, listed_artifacts, record_problems
 from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
 from slide_deploy.verification.outcome import report_of
 from slide_deploy.verification.record import Report
@@ -48,10 +51,10 @@ def verify(
     quantized artifacts were made with.
     """
     seed = new_seed() if seed is None else seed
-    samples = calibration_set(model, calibration, policy.precision)
-    reference = reference_of(model, progress, tuple(images), seed=seed, calibration=samples)
     given = [artifacts] if isinstance(artifacts, (str, Path)) else artifacts
     found, notes = listed_artifacts(tuple(map(Path, given)))
+    samples = calibration_set(model, calibration or _recorded_calibration(found, policy))
+    reference = reference_of(model, progress, tuple(images), seed=seed, calibration=samples)
     checks = []
     with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
         for listed in found:
@@ -64,6 +67,19 @@ def verify(
             check = check_artifact(path, reference, record, policy, progress, tuple(known), program)
             checks.append(check)
     return report_of(reference, tuple(checks), command, notes)
+
+
+def _recorded_calibration(found: Sequence[Listed], policy: VerificationPolicy) -> str | None:
+    """The calibration set of these artifacts, where it is made here; UsageError for another one."""
+    for record in (listed.record for listed in found):
+        if record and record.calibration not in ("", SYNTHETIC):
+            raise UsageError(
+                f"{record.path} was calibrated on {record.calibration}, and is judged on it",
+                "pass --calibration with this set, or leave out --against to judge its cost alone",
+            )
+    precisions = [listed.record.precision for listed in found if listed.record]
+    asked = [scheme_named(name) for name in (*precisions, policy.precision) if name]
+    return SYNTHETIC if any(scheme.quantized for scheme in asked) else None
 
 
 def _float_artifact(

@@ -10,6 +10,7 @@ from torch import nn
 
 from slide_deploy.parity.expectation import Expectation, Noise
 from slide_deploy.parity.metrics import noise_floor, noise_rms
+from slide_deploy.parity.probes import sample_name
 from slide_deploy.reference.run import run_module
 from slide_deploy.types import TensorSpec
 
@@ -32,7 +33,7 @@ def sample_expectations(
     exact = copy.deepcopy(module).double()
 
     def expected(number: int, inputs: Mapping[str, np.ndarray]) -> Expectation:
-        name = f"sample {number}"
+        name = sample_name(number)
         on_sample(name)
         references = run_module(exact, outputs, inputs)
         single = run_module(module, outputs, inputs)

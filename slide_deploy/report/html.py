@@ -35,6 +35,7 @@ def render(report: Report) -> str:
     environment.filters |= {
         "breakable": _breakable,
         "comparison": text.comparison_text,
+        "cost": text.cost_text,
         "gate": text.gate_text,
         "gates": text.gates_text,
         "number": text.number,
@@ -45,7 +46,8 @@ def render(report: Report) -> str:
     }
     source = files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     items = _items(report)
-    drawn = [item for item in items if item.check.comparisons]
+    # The error of a quantized artifact is its cost, not a multiple of rounding noise.
+    drawn = [item for item in items if item.check.comparisons and not item.check.cost]
     by_noise = [item for item in drawn if _limit(item, GateKind.SNR_LOSS) is None]
     by_snr = [item for item in drawn if item not in by_noise]
     page = environment.from_string(source).render(

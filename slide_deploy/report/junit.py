@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 from slide_deploy.report.text import (
     clean,
+    cost_text,
     gates_text,
     headline,
     number,
@@ -84,7 +85,8 @@ def _details(check: Check) -> str:
         f"ran on {check.runtime} ({check.fidelity}) in {check.ran_precision}",
         *gates_text(check),
         f"max error {error}, SNR {snr}",
-        f"top-1: {top1_text(check)}",
+        f"top-1: {'' if check.cost else top1_text(check)}",
+        f"cost of {check.precision}: {cost_text(check)}",
         f"second implementation: {opinion_text(check)}",
         f"sha256 {check.sha256}, {check.size_bytes} bytes",
     ]

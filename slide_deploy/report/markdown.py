@@ -11,6 +11,7 @@ from slide_deploy.report.text import (
     VERDICT_WORD,
     clean,
     comparison_text,
+    cost_text,
     date_text,
     gate_text,
     gates_text,
@@ -99,7 +100,9 @@ def _details(check: Check) -> Iterator[str]:
     for note in check.notes:
         yield f"- {_text(note)}"
     yield ""
-    if top1 := top1_text(check):
+    if cost := cost_text(check):
+        yield f"Cost of {_text(check.precision)}: {_text(cost)}."
+    elif top1 := top1_text(check):
         yield f"Top-1: {top1}."
     if opinion := opinion_text(check):
         yield f"Second implementation: {_text(opinion)}."

@@ -16,6 +16,7 @@ from slide_deploy.report.fitting import fitted_table
 from slide_deploy.report.text import (
     VERDICT_WORD,
     clean,
+    cost_text,
     gate_text,
     gates_text,
     list_probes,
@@ -154,13 +155,18 @@ def _footing(report: Report) -> str:
     custom = sum(len(check.custom_operators) for check in read)
     operators = f"{custom} custom operators" if custom else "Standard operators only"
     notes = "".join(f"\n{check.target}: {note}." for check in read for note in check.notes)
+    costs = "".join(
+        f"\n{check.target}, cost of {check.precision}: {cost_text(check)}."
+        for check in read
+        if check.cost
+    )
     opinions = "".join(
         f"\n{check.target}, second implementation: {opinion_text(check)}."
         for check in read
         if check.second_opinion
     )
     return (
-        f"{runtimes}.{opinions}{notes}\nProbes: {probes}. {probes_text(report)}\n"
+        f"{runtimes}.{costs}{opinions}{notes}\nProbes: {probes}. {probes_text(report)}\n"
         f"Gate, {'; '.join(gates)}.\n{operators}. No GPU was visible."
     )
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from slide_deploy.parity.comparison import Comparison
 from slide_deploy.parity.gates import EACH_COMPARISON, MEANING, GateKind, GateResult
-from slide_deploy.parity.probes import source
+from slide_deploy.parity.probes import is_sample, source
 from slide_deploy.types import Fidelity, Verdict
 from slide_deploy.verification.record import Check, Report
 
@@ -20,6 +20,7 @@ __all__ = [
     "VERDICT_WORD",
     "clean",
     "comparison_text",
+    "cost_text",
     "date_text",
     "gate_text",
     "gates_text",
@@ -98,10 +99,25 @@ def opinion_text(check: Check) -> str:
 
 
 def list_probes(names: Iterable[str]) -> str:
-    """The names of the probes, with the number of perturbed copies of each."""
-    counts = Counter(map(source, names))
+    """The names of the probes, with the number of perturbed copies of each; samples as a number."""
+    names = list(names)
+    samples = sum(map(is_sample, names))
+    counts = Counter(source(name) for name in names if not is_sample(name))
     copied = {name: f" and {count - 1} perturbed copies" for name, count in counts.items()}
-    return ", ".join(name + (copied[name] if counts[name] > 1 else "") for name in counts)
+    listed = [name + (copied[name] if counts[name] > 1 else "") for name in counts]
+    return ", ".join([*listed, *([f"{samples} runs on samples"] if samples else [])])
+
+
+def cost_text(check: Check) -> str:
+    """What a quantized precision costs; empty for others."""
+    return "; ".join(
+        f"{cost.output} {number(cost.snr_db, '.1f', ' dB')}, cosine {number(cost.cosine, '.5f')}"
+        + (
+            f", {cost.top1_agreed} of {cost.top1_decided} best classes kept"
+            * bool(cost.top1_decided)
+        )
+        for cost in check.cost
+    )
 
 
 def probes_text(report: Report) -> str:

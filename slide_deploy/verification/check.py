@@ -14,6 +14,7 @@ from slide_deploy.artifacts.manifest import Artifact
 from slide_deploy.errors import ArtifactError, MissingLibrary, NotSupported, UsageError
 from slide_deploy.parity.block_trace import BlockReference, first_bad_block
 from slide_deploy.parity.comparison import OVERFLOW
+from slide_deploy.parity.cost import precision_costs
 from slide_deploy.parity.expectation import Expectation, with_operator_errors
 from slide_deploy.parity.gates import gates_text
 from slide_deploy.protocols import Runtime
@@ -40,6 +41,11 @@ from slide_deploy.verification.runner import RunResult, read_artifact, trace_art
 __all__ = ["check_artifact"]
 
 Program = Callable[[DynamicAxes], Path]
+
+SYNTHETIC = (
+    "its ranges and its cost were measured on synthetic images, and real ones differ: export it "
+    "with --calibration FOLDER"
+)
 
 # ONNX's reference evaluator is slow, so by default it only runs small artifacts.
 SMALL_ARTIFACT = 8_000_000
@@ -129,10 +135,12 @@ def _check(
         inputs = feeds[max(judgement.comparisons, key=lambda c: c.noise_ratio).probe]
         check = _with_trace(check, runtime, path, inputs, reference.blocks(inputs, precision))
     if quantized:
+        cost = precision_costs(expected, result.outputs, judgement.comparisons)
+        notes = (SYNTHETIC,) if result.metadata.get("calibration") == "synthetic" else ()
         runs = [expectation.inputs for expectation in expected]
         progress(f"verifying {path.name}: comparing it with its float32 artifact")
         check = with_program(
-            check,
+            replace(check, cost=cost, notes=notes),
             path,
             program and program(axes),
             runs,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from slide_deploy import registry
 from slide_deploy.errors import ArtifactError
-from slide_deploy.parity.gates import GateKind, GateResult
+from slide_deploy.parity.gates import MEANING, GateKind, GateResult
 from slide_deploy.parity.quantization import quantization_problem
 from slide_deploy.protocols import QuantizedTensor
 from slide_deploy.quantization.catalog import scheme_named
@@ -68,6 +68,8 @@ def with_program(
     return replace(
         check,
         problems=problems,
+        gate=f"{check.gate}; {MEANING[GateKind.QUANTIZATION]}: none; "
+        f"without quantization, {floats.gate}",
         gates=(*check.gates, result, *floats.gates),
         first_bad_block=check.first_bad_block or floats.first_bad_block,
     )

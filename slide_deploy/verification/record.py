@@ -11,6 +11,7 @@ from typing import Final, Literal
 from slide_deploy.artifacts.manifest import SourceRecord
 from slide_deploy.parity.block_trace import BlockError
 from slide_deploy.parity.comparison import Comparison
+from slide_deploy.parity.cost import PrecisionCost
 from slide_deploy.parity.gates import GateResult
 from slide_deploy.types import Fidelity, LayerLowering, Verdict
 from slide_deploy.utils.records import Count, Figure, OptionalSha256, read_json, write_json
@@ -46,6 +47,7 @@ class Check:
     `first_bad_block` is the first block whose error exceeds the noise. `details` is the traceback
     or standard error of a converter or runner that failed. `notes` say what
     was not judged, and why. `seconds` is how long the verification took.
+    `cost` is what a quantized precision costs at each output, on the calibration set.
     """
 
     target: str
@@ -81,6 +83,7 @@ class Check:
     details: str = ""
     seconds: Figure | None = None
     notes: tuple[str, ...] = ()
+    cost: tuple[PrecisionCost, ...] = ()
 
 
 @dataclass(frozen=True)

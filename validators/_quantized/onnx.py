@@ -12,9 +12,15 @@ import numpy as np
 from slide_deploy.errors import ArtifactError
 from slide_deploy.protocols import Arrays, QuantizedTensor
 
-__all__ = ["quantized_types", "take_apart"]
+__all__ = ["float_operations", "quantized_types", "take_apart"]
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+
+# Operators that only move values.
+MOVING = (
+    *("Concat", "Expand", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze"),
+    *("Transpose", "Unsqueeze"),
+)
 
 # The type of biases, which are added to sums of products.
 BIAS = "int32"
@@ -76,6 +82,18 @@ def quantized_types(proto: Any) -> tuple[str, str] | None:
         return None
     return max(weights, key=weights.__getitem__), max(
         activations, key=activations.__getitem__, default="float32"
+    )
+
+
+def float_operations(proto: Any) -> tuple[str, ...]:
+    """The operators of a quantized file that take float32 values, by name."""
+    read = {name for n in proto.graph.node if n.op_type == DEQUANTIZE for name in n.output}
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    return tuple(
+        f"{node.name} ({node.op_type})"
+        for node in proto.graph.node
+        if node.op_type not in (QUANTIZE, DEQUANTIZE, *MOVING)
+        and not all(name in read or name in constants for name in node.input if name)
     )
 
 

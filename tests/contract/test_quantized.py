@@ -1,0 +1,180 @@
+"""The contract of every quantized precision of every target."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import slide_deploy
+from slide_deploy import registry
+from slide_deploy.artifacts.manifest import find_manifest
+from slide_deploy.errors import UsageError
+from slide_deploy.parity.gates import GateKind
+from slide_deploy.parity.probes import natural_image
+from slide_deploy.quantization.catalog import scheme_named
+from slide_deploy.types import Options, Verdict
+from slide_deploy.verification.judge import VerificationPolicy
+
+NAME = "micro_official"
+CHECKPOINT = Path(__file__).parents[1] / "golden" / f"{NAME}.pth"
+PAIRS = [
+    (target, precision)
+    for target in registry.target_names()
+    for precision in registry.exporter(target).precisions
+    if scheme_named(precision).quantized
+]
+
+
+@cache
+def model() -> slide_deploy.Model:
+    return slide_deploy.load(CHECKPOINT)
+
+
+def calibration_file(path: Path, seed: int, count: int = 32) -> Path:
+    rng = np.random.default_rng(seed)
+    images = [natural_image(model().inputs[0].shape[1:], rng) for _ in range(count)]
+    np.save(path, np.stack(images).astype(np.float32))
+    return path
+
+
+@pytest.fixture(scope="session")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return calibration_file(tmp_path_factory.mktemp("calibration") / "real.npy", seed=1)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, calibration: Path):
+    """Export once per target and precision."""
+
+    @cache
+    def run(target: str, precision: str) -> tuple[slide_deploy.Report, Path]:
+        folder = tmp_path_factory.mktemp(f"{precision}-{target}")
+        options = Options(precision=precision, calibration=calibration)
+        report = slide_deploy.export_and_verify(model(), target, folder, options)
+        return report, folder
+
+    return run
+
+
+def artifact_in(folder: Path) -> Path:
+    manifest = find_manifest(folder)
+    assert manifest is not None
+    return folder / manifest.artifacts[0].path
+
+
+@pytest.mark.parametrize(("target", "precision"), PAIRS)
+def test_the_program_and_the_cost_are_judged(exported, calibration, target, precision):
+    report, folder = exported(target, precision)
+    (check,) = report.checks
+    assert check.problems == ()
+    assert check.verdict is Verdict.PASS
+    assert (check.precision, check.weight_type) == (precision, "int8")
+    assert check.compute_type == scheme_named(precision).activations
+    kinds = [result.kind for result in check.gates]
+    assert kinds == [
+        *(GateKind.RELATIVE_ERROR, GateKind.DISAGREEMENT, GateKind.QUANTIZATION),
+        *(GateKind.MAX_ERROR, GateKind.POOLED_ERROR, GateKind.SYSTEMATIC_ERROR),
+    ]
+    (cost,) = check.cost
+    assert 15 < cost.snr_db < 90  # neither broken nor float32
+    assert cost.top1_agreed == cost.top1_decided > 20
+    (record,) = find_manifest(folder).artifacts
+    assert record.calibration == calibration.name
+    assert len(record.calibration_sha256) == 64
+
+
+@pytest.mark.parametrize(("target", "precision"), PAIRS)
+def test_an_artifact_of_one_byte_per_weight_is_smaller(exported, target, precision, tmp_path):
+    _, folder = exported(target, precision)
+    manifest = slide_deploy.export(model(), target, tmp_path / "float32")
+    (quantized,) = find_manifest(folder).artifacts
+    assert quantized.size_bytes < manifest.artifacts[0].size_bytes
+
+
+@pytest.mark.parametrize(("target", "precision"), PAIRS)
+def test_it_is_verified_against_the_checkpoint_and_its_calibration_set(
+    exported, calibration, target, precision
+):
+    _, folder = exported(target, precision)
+    report = slide_deploy.verify(folder, model(), calibration=calibration)
+    assert report.verdict is Verdict.PASS, report.checks[0].problems
+    assert GateKind.QUANTIZATION in [result.kind for result in report.checks[0].gates]
+    with pytest.raises(UsageError, match=r"was calibrated on real\.npy"):
+        slide_deploy.verify(folder, model())
+
+
+@pytest.mark.parametrize(("target", "precision"), PAIRS)
+def test_without_the_checkpoint_the_cost_alone_is_judged(exported, target, precision):
+    _, folder = exported(target, precision)
+    report = slide_deploy.verify_golden(folder)
+    (check,) = report.checks
+    assert check.verdict is Verdict.PASS, check.problems
+    assert "was not judged" in check.notes[0]
+    assert [result.kind for result in check.gates] == ["relative_error", "disagreement"]
+
+
+@pytest.mark.parametrize(("target", "precision"), PAIRS)
+def test_a_limit_on_the_drop_is_a_gate(exported, calibration, target, precision):
+    _, folder = exported(target, precision)
+    policy = VerificationPolicy(max_drop=-1.0)  # what no artifact can keep
+    report = slide_deploy.verify_golden(folder, policy)
+    assert "(limit: -1 %)" in report.checks[0].problems[0]
+
+
+@pytest.mark.parametrize(("target", "precision"), PAIRS)
+def test_another_calibration_set_is_noticed(exported, target, precision, tmp_path):
+    _, folder = exported(target, precision)
+    artifact = artifact_in(folder)
+    other = calibration_file(tmp_path / "other.npy", seed=2)
+    report = slide_deploy.verify(artifact, model(), calibration=other)
+    problems = report.checks[0].problems
+    assert problems[0].startswith("its metadata says that it was calibrated on real.npy")
+    calibrated = scheme_named(precision).needs_calibration
+    assert any("on the calibration set" in p for p in problems) is calibrated
+
+
+@pytest.mark.parametrize(("target", "precision"), PAIRS)
+def test_an_artifact_of_another_checkpoint_is_noticed(exported, calibration, target, precision):
+    _, folder = exported(target, precision)
+    own = model()
+    changed = type(own.module)(own.config).eval()
+    changed.load_state_dict({k: 1.02 * v for k, v in own.module.state_dict().items()})
+    report = slide_deploy.verify(
+        artifact_in(folder), replace(own, module=changed), calibration=calibration
+    )
+    assert any("not the nearest integers" in problem for problem in report.checks[0].problems)
+
+
+@pytest.mark.parametrize(("target", "precision"), PAIRS)
+def test_a_float_artifact_does_not_pass_for_a_quantized_one(
+    exported, calibration, target, precision, tmp_path
+):
+    _, folder = exported(target, precision)
+    forged = tmp_path / "forged"
+    shutil.copytree(folder, forged)
+    artifact = artifact_in(forged)
+    slide_deploy.export(model(), target, tmp_path / "float32")
+    if artifact.is_dir():
+        shutil.rmtree(artifact)
+        shutil.copytree(tmp_path / "float32" / artifact.name, artifact)
+    else:
+        shutil.copy(tmp_path / "float32" / artifact.name, artifact)
+    report = slide_deploy.verify(forged, model(), calibration=calibration)
+    assert f"the manifest says {precision}, the file is float32" in report.checks[0].problems
+
+
+@pytest.mark.parametrize("target", registry.target_names())
+@pytest.mark.parametrize("precision", ["w8", "w8a16", "w8a8"])
+def test_a_target_that_lacks_a_precision_says_why(target: str, precision: str, tmp_path: Path):
+    if (target, precision) in PAIRS:
+        return
+    with pytest.raises(UsageError, match=f"does not support precision {precision}: ") as caught:
+        options = Options(precision=precision, calibration="synthetic")
+        slide_deploy.export(model(), target, tmp_path / "out", options)
+    assert "its exporter does not write it" not in str(caught.value)
+    assert caught.value.hint
