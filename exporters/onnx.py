@@ -136,6 +136,9 @@ EXPORTER = Exporter(
     packages=("torch", "onnx", "onnxscript"),
     extra="onnx",
     precisions=(Precision.FLOAT32, Precision.FLOAT16, Precision.W8A16, Precision.W8A8),
+    lacks={
+        Precision.W8: "onnxruntime quantizes weights alone in the MatMul of language models only",
+    },
     quantize=quantize,
     options=(TargetOption("opset", "ONNX opset, 17 to 23.", parse_opset, str(DEFAULT_OPSET)),),
 )
