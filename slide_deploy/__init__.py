@@ -2,10 +2,11 @@
 
 The commands are functions: `load` a checkpoint (or `wrap` a module), `fuse` its shift convolutions,
 `export` artifacts, `verify` them against the model or, with `verify_golden`, against golden
-vectors. `run_artifact` runs an artifact on given inputs, `benchmark` measures latency. The result
-is a `Report` with one `Check` per artifact. The individual steps are also public (`fuse_module`,
-`lower`, `write_artifact`, `judge`), and so are the modules errors, types, protocols, registry,
-capture, models, quantization, parity and coreml. Heavy libraries are imported on first use.
+vectors. The result is a `Report` with one `Check` per artifact. `run_artifact` runs an artifact on
+given inputs, `evaluate` measures accuracy on labelled images (`read_dataset`), `benchmark` latency.
+The individual steps are also public (`fuse_module`, `lower`, `write_artifact`, `judge`), and so are
+the modules errors, types, protocols, registry, capture, models, quantization, parity and coreml.
+Heavy libraries are imported on first use.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from slide_deploy.artifacts.write import write_artifact
     from slide_deploy.bench.latency import Benchmark, Timing
     from slide_deploy.bench.latency import bench as benchmark
+    from slide_deploy.evaluation.accuracy import Accuracy, Evaluation
+    from slide_deploy.evaluation.dataset import Dataset, read_dataset
     from slide_deploy.fusion.branches import fuse as fuse_module
     from slide_deploy.fusion.branches import fused_skeleton, replace_attention
     from slide_deploy.loading.custom import load_foreign, wrap
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from slide_deploy.lowering.catalog import lowerings
     from slide_deploy.lowering.selection import lower_for as lower
     from slide_deploy.parity.comparison import Tolerance
+    from slide_deploy.pipeline.evaluate import evaluate
     from slide_deploy.pipeline.export import export, export_and_verify
     from slide_deploy.pipeline.reference import reference_of
     from slide_deploy.pipeline.verify import verify
@@ -50,8 +54,11 @@ if TYPE_CHECKING:
     from slide_deploy.verification.runner import RunResult, run_artifact
 
 __all__ = [
+    "Accuracy",
     "Benchmark",
     "Check",
+    "Dataset",
+    "Evaluation",
     "Judgement",
     "Model",
     "Options",
@@ -70,6 +77,7 @@ __all__ = [
     "check_artifact",
     "count_flops",
     "count_parameters",
+    "evaluate",
     "export",
     "export_and_verify",
     "fuse",
@@ -81,6 +89,7 @@ __all__ = [
     "lower",
     "lowerings",
     "preparer",
+    "read_dataset",
     "read_report",
     "reference_of",
     "replace_attention",
@@ -106,6 +115,8 @@ _PLACES = {
     "artifacts.prepare": "PreparedModel preparer",
     "artifacts.write": "write_artifact",
     "bench.latency": "Benchmark Timing benchmark=bench",
+    "evaluation.accuracy": "Accuracy Evaluation",
+    "evaluation.dataset": "Dataset read_dataset",
     "fusion.branches": "fuse_module=fuse fused_skeleton replace_attention",
     "loading.custom": "load_foreign wrap",
     "loading.flops": "count_flops",
@@ -114,6 +125,7 @@ _PLACES = {
     "lowering.catalog": "lowerings",
     "lowering.selection": "lower=lower_for",
     "parity.comparison": "Tolerance",
+    "pipeline.evaluate": "evaluate",
     "pipeline.export": "export export_and_verify",
     "pipeline.reference": "reference_of",
     "pipeline.verify": "verify",

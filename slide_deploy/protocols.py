@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     from slide_deploy.capture import Capture
 
 __all__ = [
-    *("Arrays", "Calibration", "Exporter", "Open", "QuantizedTensor", "Runtime", "Session"),
-    *("TakeApart", "TargetOption"),
+    "Arrays",
+    "Calibration",
+    "Exporter",
+    "Open",
+    "QuantizedTensor",
+    "Runtime",
+    "Session",
+    "TakeApart",
+    "TargetOption",
 ]
 
 Arrays = Mapping[str, np.ndarray]

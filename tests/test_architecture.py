@@ -104,7 +104,7 @@ def within(module: str, allowed: tuple[str, ...]) -> bool:
 ORDER = (
     *("errors", "types", "utils", "protocols", "registry", "parity"),
     *("models", "fusion", "capture", "lowering", "packaging", "quantization"),
-    *("loading", "reference", "artifacts", "verification", "coreml"),
+    *("loading", "reference", "artifacts", "verification", "evaluation", "coreml"),
     *("report", "bench", "pipeline", "cli"),
 )
 VOCABULARY = ("errors", "types", "protocols")

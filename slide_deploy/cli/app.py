@@ -12,6 +12,7 @@ import typer
 from slide_deploy import __version__
 from slide_deploy.cli import coreml
 from slide_deploy.cli.bench import bench
+from slide_deploy.cli.evaluate import evaluate
 from slide_deploy.cli.export import export
 from slide_deploy.cli.fuse import fuse
 from slide_deploy.cli.inspect import inspect
@@ -64,7 +65,7 @@ def _root(
     """Declare the global options, which are handled before this runs."""
 
 
-for _command in (export, verify, inspect, fuse, targets, bench, tune):
+for _command in (export, verify, evaluate, inspect, fuse, targets, bench, tune):
     app.command(epilog=EXIT_CODES)(_command)
 
 _coreml = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")

@@ -49,19 +49,12 @@ def export(
 ) -> None:
     """Export a checkpoint, and verify each artifact on disk against the PyTorch model."""
     options = Options(
-        precision=cli.chosen_precision(precision, half=half),
-        batch=batch,
-        dynamic=dynamic,
-        dynamic_size=dynamic_size,
-        lowering=lowering,
-        calibration=calibration,
-        opset=opset,
-        deployment_target=deployment_target,
-        target_options=cli.parse_target_options(target_options),
+        *(cli.chosen_precision(precision, half=half), batch, dynamic, dynamic_size, lowering),
+        *(calibration, opset, deployment_target, cli.parse_target_options(target_options)),
     )
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before, (targets, notes) = read_baseline(baseline), _targets(target, options)
-    policy = make_policy(atol, rtol, max_drop=max_drop, thorough=thorough, trace=trace)
+    policy = make_policy(atol, rtol, None, max_drop, thorough=thorough, trace=trace)
     with reporting.progress() as progress:
         progress(f"loading {model.name}")
         loaded = load_model(model, weights, image_size, features, factory, inputs, prefix, key)

@@ -110,8 +110,8 @@ def make_policy(
     atol: float | None,
     rtol: float | None,
     precision: str | None = None,
-    *,
     max_drop: float | None = None,
+    *,
     thorough: bool,
     trace: bool,
 ) -> VerificationPolicy:

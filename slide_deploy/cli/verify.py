@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import slide_deploy
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_images, load_model
 from slide_deploy.cli.outcome import Reporting, command_line, make_policy, read_baseline
 from slide_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from slide_deploy.verification.record import Report
 
 __all__ = ["verify"]
 
@@ -44,11 +48,10 @@ def verify(
     """Verify artifacts on disk against their checkpoint or their golden vectors."""
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before = read_baseline(baseline)
-    policy = make_policy(atol, rtol, precision, max_drop=max_drop, thorough=thorough, trace=trace)
-    of_model = any(
-        (factory, inputs, weights, prefix, key, image_size, features, images, trace, calibration)
-    )
-    _check_given(against, golden, manifest_sha256, of_model=of_model or seed is not None)
+    policy = make_policy(atol, rtol, precision, max_drop, thorough=thorough, trace=trace)
+    of_model = (factory, inputs, weights, prefix, key, image_size, features, images, calibration)
+    asked = any((*of_model, trace)) or seed is not None
+    _check_given(against, golden, manifest_sha256, of_model=asked)
     notes: tuple[str, ...] = ()
     with reporting.progress() as progress:
         if against is None:
@@ -73,11 +76,14 @@ def verify(
                 seed=seed,
                 calibration=calibration,
             )
-    if before is not None:
-        from slide_deploy.verification.baseline import regressions
+    reporting.finish(_compared(found, before), notes, trace=trace)
 
-        found = regressions(found, before)
-    reporting.finish(found, notes, trace=trace)
+
+def _compared(found: Report, before: Report | None) -> Report:
+    """The report with the artifacts that are worse than in the baseline."""
+    from slide_deploy.verification.baseline import regressions
+
+    return found if before is None else regressions(found, before)
 
 
 def _check_given(

@@ -10,7 +10,7 @@ from slide_deploy.errors import UsageError
 from slide_deploy.packaging.preprocessing import Preprocessing, fit, load_image, normalise, preset
 from slide_deploy.types import TensorSpec
 
-__all__ = ["read_images"]
+__all__ = ["PICTURES", "read_image", "read_images"]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -25,16 +25,20 @@ def read_images(
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder of images", "pass a folder of .npy or .png")
-    wanted = tuple(int(size) for size in spec.shape[1:])
     paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".npy", *PICTURES)]
     if not paths:
         raise UsageError(f"{folder} has no images", f"put .npy, {', '.join(PICTURES)} files there")
-    return tuple(
-        _array(path, wanted)
-        if path.suffix.lower() == ".npy"
-        else _picture(path, wanted, preprocessing)
-        for path in paths
-    )
+    return tuple(read_image(path, spec, preprocessing) for path in paths)
+
+
+def read_image(
+    path: Path, spec: TensorSpec, preprocessing: Preprocessing | None = None
+) -> np.ndarray:
+    """One .npy array or picture, as `read_images` reads it."""
+    wanted = tuple(int(size) for size in spec.shape[1:])
+    if path.suffix.lower() == ".npy":
+        return _array(path, wanted)
+    return _picture(path, wanted, preprocessing)
 
 
 def _array(path: Path, wanted: tuple[int, ...]) -> np.ndarray:

@@ -72,13 +72,11 @@ def export(
     prepare = preparer(model, options, size_of)
     reference = reference_of(model, progress, size_of=size_of, calibration=calibration)
     with staged_folder(output, superseded_golden) as scratch, _temporary_folder() as programs:
+        write = partial(_write, model, prepare, scratch, programs, calibration)
         artifacts = []
-        for target in wanted:
+        for target, own in wanted.items():
             progress(f"exporting {registry.exporter(target).title}")
-            prepared = prepare(target)
-            artifacts.append(
-                _write(target, model, prepared, scratch, programs, wanted[target], calibration)
-            )
+            artifacts.append(write(target, own))
         return _record(model, reference, tuple(artifacts), scratch, output)
 
 
@@ -105,16 +103,17 @@ def export_and_verify(
     output = Path(output)
     wanted = options_by_target(registry.resolve_targets(targets), options)
     options = next(iter(wanted.values()))  # the common options are the same for all targets
-    calibration = calibration_set(model, options.calibration)
-    size_of = size_of_model(model)
+    calibration, size_of = calibration_set(model, options.calibration), size_of_model(model)
     prepare = preparer(model, options, size_of)
     seed = new_seed() if seed is None else seed
     artifacts: list[Artifact] = []
     checks: list[Check | Future[Check]] = []
     with staged_folder(output, superseded_golden) as scratch, _temporary_folder() as programs:
+        write = partial(_write, model, prepare, scratch, programs, calibration)
         # Converters use one core: the reference and the artifacts already written the other.
+        axes, program = options.dynamic_axes, scheme_named(options.precision).program
         equals = cache(partial(equal_modules, model))
-        equals(options.dynamic_axes, options.precision)  # may trace, as converters do: not at once
+        equals(axes, program)  # may trace, as converters do: not at once
         with sharing_cores(), background(progress) as (submit, step):
             reference = reference_of(
                 *(model, step, tuple(images)),
@@ -123,41 +122,39 @@ def export_and_verify(
                 equals=equals,
                 calibration=calibration,
             )
-            for run in (reference.expect, reference.fresh):
-                submit(run, options.dynamic_axes, options.precision)
+            submit(reference.expect, axes, program)
+            submit(reference.fresh, axes, program)
             for target, own in wanted.items():
                 progress(f"exporting {registry.exporter(target).title}")
                 try:
-                    require(target)
-                    prepared = prepare(target)
-                    record = _write(target, model, prepared, scratch, programs, own, calibration)
+                    record = write(target, own)
                 except (ConversionError, MissingLibrary) as error:
                     checks.append(_not_exported(target, model, own, error))
                     continue
                 artifacts.append(record)
                 check = partial(check_artifact, program=_program(programs, record))
-                path = scratch / record.path
-                checks.append(submit(check, path, reference, record, policy, step))
+                checks.append(submit(check, scratch / record.path, reference, record, policy, step))
         if artifacts:  # else an earlier manifest stays
             _record(model, reference, tuple(artifacts), scratch, output)
         done = tuple(check if isinstance(check, Check) else check.result() for check in checks)
         report = report_of(reference, done, command)
-        if baseline is not None:
-            report = regressions(report, baseline)
+        report = regressions(report, baseline) if baseline else report
         save_reports(report, scratch)
     return report
 
 
 def _write(
-    target: str,
     model: Model,
-    prepared: PreparedModel,
+    prepare: Callable[[str], PreparedModel],
     scratch: Path,
     programs: Path,
-    options: Options,
     calibration: CalibrationSet | None,
+    target: str,
+    options: Options,
 ) -> Artifact:
     """Write an artifact to `scratch`; a quantized one from a float32 one in `programs`."""
+    require(target)
+    prepared = prepare(target)
     capture = prepared.capture
     if calibration is None:
         record = write_artifact(target, model.name, capture, scratch, options)

@@ -58,14 +58,6 @@ def reference_of(
     kind = "fused" if model.fused else "unfused"
     size_of = size_of or size_of_model(model)
 
-    def specs(axes: DynamicAxes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-        free = size_of() if axes.any_size else model
-        inputs, outputs = (
-            tuple(with_batch(spec, axes.batch) for spec in side)
-            for side in (free.inputs, free.outputs)
-        )
-        return inputs, outputs
-
     running = partial(
         _running, model, progress, Lock(), equals or cache(partial(equal_modules, model))
     )
@@ -88,7 +80,7 @@ def reference_of(
         name=model.name,
         source=source_of(model),
         reference=f"{kind} PyTorch model in float64, {model.source.weights} weights",
-        specs=specs,
+        specs=partial(_specs, model, size_of),
         expect=expect,
         blocks=lambda inputs, precision: block_references(
             model.module,
@@ -101,6 +93,17 @@ def reference_of(
         seed=seed,
         calibration_sha256=calibration.sha256 if calibration else "",
     )
+
+
+def _specs(
+    model: Model, size_of: SizeOf, axes: DynamicAxes
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of an artifact with these dynamic axes."""
+    free = size_of() if axes.any_size else model
+    inputs, outputs = (
+        tuple(with_batch(spec, axes.batch) for spec in side) for side in (free.inputs, free.outputs)
+    )
+    return inputs, outputs
 
 
 def _running(

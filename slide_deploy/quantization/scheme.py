@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slide_deploy.parity.gates import EACH_COMPARISON, Gate, GateKind
+from slide_deploy.types import Precision
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +38,12 @@ class Scheme:
     gates: tuple[Gate, ...]
     rounded: Callable[[nn.Module], nn.Module] | None = None
     quantized: bool = False
+
+    @property
+    def program(self) -> str:
+        """The precision of the program that rounding noise judges: this one, or that of the float
+        artifact that a quantized one is made from."""
+        return Precision.FLOAT32 if self.quantized else self.name
 
     def __post_init__(self) -> None:
         judging = (*EACH_COMPARISON, GateKind.RELATIVE_ERROR)

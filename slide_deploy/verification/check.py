@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -99,55 +99,75 @@ def _check(
         precision = scheme_named(precision).name
         axes = _identify(path, runtime, record, reference, precision, progress)
         unrun = replace(unrun, precision=precision)
-        recorded, fresh = (
-            with_operator_errors(run(axes, precision), runtime.operator_errors)
-            for run in (reference.expect, reference.fresh)
-        )
-        expected = (*recorded, *fresh)
-        quantized = scheme_named(precision).quantized
-        nan = None if runtime.loses_nan is None or quantized else reference.nan(axes)
-        asked = (*expected, nan) if nan else expected
-        feeds = {expectation.probe: dict(expectation.inputs) for expectation in asked}
-        progress(f"verifying {path.name}: running it")
-        result = read_artifact(runtime.target, path, feeds)
+        ran = _run(path, runtime, reference, axes, precision, progress)
     except (ArtifactError, UsageError) as error:
         unable = isinstance(error, NotSupported) and not known
         verdict = Verdict.NOT_RUN if unable else Verdict.FAIL
         problems = (*known, str(error))
         return replace(unrun, verdict=verdict, problems=problems, details=error.details)
     if record is not None:
-        known = (*known, *manifest_problems(record, runtime, result))
-    known = (
-        *known,
-        *metadata_problems(result.metadata, reference.source, reference.calibration_sha256),
-    )
-    judgement = judge(result, expected, reference, axes, precision, policy)
-    check = _judged(unrun, result, expected, judgement, policy)
+        known = (*known, *manifest_problems(record, runtime, ran.result))
+    about = (ran.result.metadata, reference.source, reference.calibration_sha256)
+    known = (*known, *metadata_problems(*about))
+    judgement = judge(ran.result, ran.expected, reference, axes, precision, policy)
+    check = _judged(unrun, ran.result, ran.expected, judgement, policy)
     check = replace(check, lowering=record.lowering if record else ())
-    if not quantized:  # integers have no NaN
-        lost, notes = nan_problems(nan, result, runtime.loses_nan)
+    if not scheme_named(precision).quantized:  # integers have no NaN
+        lost, notes = nan_problems(ran.nan, ran.result, runtime.loses_nan)
         check = replace(check, problems=(*check.problems, *lost), notes=notes)
     if runtime.second_opinion and _may_have_second_opinion(path, precision, policy):
         progress(f"verifying {path.name}: running it on {runtime.second_opinion}")
-        check = _with_second_opinion(check, runtime, path, recorded, policy)
+        check = _with_second_opinion(check, runtime, path, ran.recorded, policy)
     if reference.blocks and (policy.trace or judgement.numbers_differ):
         progress(f"verifying {path.name}: tracing its blocks")
-        inputs = feeds[max(judgement.comparisons, key=lambda c: c.noise_ratio).probe]
+        worst = max(judgement.comparisons, key=lambda c: c.noise_ratio).probe
+        inputs = next(e.inputs for e in ran.expected if e.probe == worst)
         check = _with_trace(check, runtime, path, inputs, reference.blocks(inputs, precision))
-    if quantized:
-        cost = precision_costs(expected, result.outputs, judgement.comparisons)
-        notes = (SYNTHETIC,) if result.metadata.get("calibration") == "synthetic" else ()
-        runs = [expectation.inputs for expectation in expected]
+    if scheme_named(precision).quantized:
         progress(f"verifying {path.name}: comparing it with its float32 artifact")
-        check = with_program(
-            replace(check, cost=cost, notes=notes),
-            path,
-            program and program(axes),
-            runs,
-            partial(_check_float, reference, progress),
-        )
+        check = _with_cost(check, ran, judgement)
+        made_from, judges = program and program(axes), partial(_check_float, reference, progress)
+        check = with_program(check, path, made_from, ran.expected, judges)
     problems = (*known, *check.problems)
     return replace(check, problems=problems, verdict=Verdict.FAIL if problems else Verdict.PASS)
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """What was asked of an artifact, with the part that golden vectors hold and the probe with a
+    NaN, and what it answered."""
+
+    recorded: tuple[Expectation, ...]
+    expected: tuple[Expectation, ...]
+    nan: Expectation | None
+    result: RunResult
+
+
+def _run(
+    path: Path,
+    runtime: Runtime,
+    reference: Reference,
+    axes: DynamicAxes,
+    precision: str,
+    progress: Progress,
+) -> _Ran:
+    recorded, fresh = (
+        with_operator_errors(run(axes, precision), runtime.operator_errors)
+        for run in (reference.expect, reference.fresh)
+    )
+    judges_nan = runtime.loses_nan is not None and not scheme_named(precision).quantized
+    nan = reference.nan(axes) if judges_nan else None
+    asked = (*recorded, *fresh, nan) if nan else (*recorded, *fresh)
+    feeds = {expectation.probe: dict(expectation.inputs) for expectation in asked}
+    progress(f"verifying {path.name}: running it")
+    result = read_artifact(runtime.target, path, feeds)
+    return _Ran(recorded, (*recorded, *fresh), nan, result)
+
+
+def _with_cost(check: Check, ran: _Ran, judgement: Judgement) -> Check:
+    cost = precision_costs(ran.expected, ran.result.outputs, judgement.comparisons)
+    notes = (SYNTHETIC,) if ran.result.metadata.get("calibration") == "synthetic" else ()
+    return replace(check, cost=cost, notes=notes)
 
 
 def _check_float(reference: Reference, progress: Progress, path: Path) -> Check:

@@ -62,15 +62,15 @@ def manifest_problems(record: Artifact, runtime: Runtime, result: RunResult) -> 
 
 
 def metadata_problems(
-    metadata: Mapping[str, str], source: SourceRecord, calibration_sha256: str
+    metadata: Mapping[str, str], source: SourceRecord, given: str = ""
 ) -> Iterator[str]:
     """What the file says of its source and its calibration set, where it does, and is not true of
-    the reference."""
-    calibrated = metadata.get("calibration_sha256", calibration_sha256)
-    if calibration_sha256 and calibrated != calibration_sha256:
+    the reference; `given` is the SHA-256 of the calibration set."""
+    calibrated = metadata.get("calibration_sha256", given)
+    if given and calibrated != given:
         yield (
             f"its metadata says that it was calibrated on {metadata.get('calibration')} (sha256 "
-            f"{calibrated[:12]}…), not on the set that was given ({calibration_sha256[:12]}…)"
+            f"{calibrated[:12]}…), not on the set that was given ({given[:12]}…)"
         )
     said = SourceRecord(
         metadata.get("source", source.path_name),

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from slide_deploy import registry
 from slide_deploy.errors import ArtifactError
+from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.gates import MEANING, GateKind, GateResult
 from slide_deploy.parity.quantization import quantization_problem
 from slide_deploy.protocols import QuantizedTensor
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.quantization.scheme import Scheme
-from slide_deploy.verification.judge import Inputs
 from slide_deploy.verification.record import Check
 from slide_deploy.verification.runner import take_apart
 
@@ -36,13 +36,13 @@ def with_program(
     check: Check,
     path: Path,
     program: Path | None,
-    runs: Sequence[Inputs],
+    expected: Sequence[Expectation],
     check_float: Callable[[Path], Check],
 ) -> Check:
     """The check of a quantized artifact, with what is wrong with its program.
 
-    `program` is the float32 artifact that it must have been made from, `runs` are the inputs of
-    each run on the calibration set, `check_float` judges a float32 artifact.
+    `program` is the float32 artifact that it must have been made from, `expected` has the inputs
+    of each run on the calibration set, `check_float` judges a float32 artifact.
     """
     if program is None:
         return replace(check, notes=(*check.notes, NOT_JUDGED))
@@ -50,6 +50,7 @@ def with_program(
     with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
         restored = Path(folder, path.name)
         try:
+            runs = [dict(expectation.inputs) for expectation in expected]
             tensors = take_apart(target, path, program, restored, runs)
             floats = check_float(restored)
         except ArtifactError as error:

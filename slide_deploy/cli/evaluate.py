@@ -1,0 +1,128 @@
+"""slide-deploy evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import slide_deploy
+from slide_deploy.cli import options as cli
+from slide_deploy.cli.model import load_model
+from slide_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from slide_deploy.loading.loader import Model
+    from slide_deploy.packaging.preprocessing import Preprocessing
+    from slide_deploy.types import TensorSpec
+
+__all__ = ["evaluate"]
+
+
+Artifacts = Annotated[
+    list[Path], typer.Argument(metavar="ARTIFACT...", help="Artifacts of classifiers.")
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="FOLDER|FILE",
+        help="Labelled images: a folder of images per class, a CSV file of path,label, an .npz "
+        "file of images and labels, or the word digits (of examples/digits).",
+    ),
+]
+Against = Annotated[Path | None, typer.Option(help="Checkpoint to compare with.")]
+Preprocess = Annotated[
+    str | None,
+    typer.Option(
+        metavar="imagenet|FILE.json",
+        help="Preprocessing of pictures.",
+        show_default="that of the checkpoint's training, or imagenet",
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="Names of the model's classes in order, one per line or as JSON, which the folders "
+        "are named after.",
+        show_default="class numbers, or the names in alphabetical order",
+    ),
+]
+MinTop1 = Annotated[
+    float | None,
+    typer.Option(min=0, max=100, help="Fail artifacts of a lower top-1 accuracy, in percent."),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="Fail artifacts whose top-1 accuracy is more points below that of --against."
+    ),
+]
+
+
+def evaluate(
+    artifact: Artifacts,
+    data: Data,
+    against: Against = None,
+    weights: cli.WeightsOption = None,
+    image_size: cli.ImageSize = None,
+    preprocess: Preprocess = None,
+    labels: Labels = None,
+    min_top1: MinTop1 = None,
+    max_drop: MaxDrop = None,
+    threads: cli.Threads = 1,
+    as_json: cli.AsJson = False,
+    quiet: cli.Quiet = False,
+) -> None:
+    """Measure the accuracy of artifacts on labelled images, in their own runtimes."""
+    if max_drop is not None and against is None:
+        raise UsageError("--max-drop needs the checkpoint", "add --against model.pth")
+    from slide_deploy.evaluation.accuracy import input_of
+    from slide_deploy.evaluation.dataset import read_dataset
+    from slide_deploy.report.evaluations import evaluation_table
+    from slide_deploy.report.progress import progress_reporter
+    from slide_deploy.report.terminal import make_console
+    from slide_deploy.utils.records import to_json
+
+    with progress_reporter(quiet=quiet) as progress:
+        about = input_of(artifact[0])
+        model = load_model(against, weights, image_size) if against else None
+        names = _class_names(labels, model, about.output_specs[0])
+        way = _preprocessing(preprocess, about.inputs[0], model)
+        images = read_dataset(data, about.inputs[0], way, names)
+        found = slide_deploy.evaluate(
+            artifact,
+            images,
+            model=model,
+            min_top1=min_top1,
+            max_drop=max_drop,
+            threads=threads,
+            progress=progress,
+        )
+    console = make_console(stderr=as_json)
+    if as_json:
+        typer.echo(to_json(found), nl=False)
+    elif not quiet:
+        console.print(evaluation_table(found, width=console.width))
+    raise typer.Exit(1 if found.problems else 0)
+
+
+def _class_names(
+    labels: Path | None, model: Model | None, output: TensorSpec
+) -> tuple[str, ...] | None:
+    from slide_deploy.packaging.labels import read_labels
+
+    if labels is None:
+        return model.labels if model else None
+    return read_labels(labels, int(output.shape[-1]))
+
+
+def _preprocessing(name: str | None, spec: TensorSpec, model: Model | None) -> Preprocessing | None:
+    """The preprocessing of pictures; None is the preset imagenet."""
+    from slide_deploy.packaging.preprocessing import preset, read_preprocessing
+
+    if name is None:
+        return model.preprocessing if model else None
+    if name.endswith(".json"):
+        return read_preprocessing(Path(name))
+    return preset(name, (int(spec.shape[-2]), int(spec.shape[-1])))

@@ -1,0 +1,1 @@
+"""Measures the accuracy of artifacts on labelled images."""
