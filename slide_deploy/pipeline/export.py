@@ -116,11 +116,10 @@ def export_and_verify(
         equals(axes, program)  # may trace, as converters do: not at once
         with sharing_cores(), background(progress) as (submit, step):
             reference = reference_of(
-                *(model, step, tuple(images)),
+                *(model, step, tuple(images), calibration),
                 size_of=size_of,
                 seed=seed,
                 equals=equals,
-                calibration=calibration,
             )
             submit(reference.expect, axes, program)
             submit(reference.fresh, axes, program)

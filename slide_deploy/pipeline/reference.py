@@ -43,11 +43,11 @@ def reference_of(
     model: Model,
     progress: Progress = silent,
     images: tuple[np.ndarray, ...] = (),
+    calibration: CalibrationSet | None = None,
     *,
     size_of: SizeOf | None = None,
     seed: int | None = None,
     equals: Equals | None = None,
-    calibration: CalibrationSet | None = None,
 ) -> Reference:
     """The reference that artifacts of a model are compared with.
 

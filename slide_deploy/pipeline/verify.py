@@ -54,7 +54,7 @@ def verify(
     given = [artifacts] if isinstance(artifacts, (str, Path)) else artifacts
     found, notes = listed_artifacts(tuple(map(Path, given)))
     samples = calibration_set(model, calibration or _recorded_calibration(found, policy))
-    reference = reference_of(model, progress, tuple(images), seed=seed, calibration=samples)
+    reference = reference_of(model, progress, tuple(images), samples, seed=seed)
     checks = []
     with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
         for listed in found:

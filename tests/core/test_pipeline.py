@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import slide_deploy
-from slide_deploy import pipeline
 from slide_deploy.artifacts import prepare
 from slide_deploy.artifacts.manifest import Artifact, Manifest, SourceRecord
 from slide_deploy.artifacts.write import superseded_golden
 from slide_deploy.errors import ConversionError
+from slide_deploy.pipeline import export as pipeline
 
 
 def test_free_sizes_are_found_once_for_all_targets(
