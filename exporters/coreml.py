@@ -125,6 +125,10 @@ EXPORTER = Exporter(
     packages=("torch", "coremltools"),
     extra="coreml",
     aliases=("ios", "mlpackage"),
+    lacks=dict.fromkeys(
+        (Precision.W8, Precision.W8A16, Precision.W8A8),
+        "slide-deploy does not quantize Core ML packages yet",
+    ),
     options=(
         TargetOption(
             name="deployment_target",

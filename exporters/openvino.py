@@ -75,4 +75,8 @@ EXPORTER = Exporter(
     packages=("torch", "openvino"),
     extra="openvino",
     aliases=("ov",),
+    lacks=dict.fromkeys(
+        (Precision.W8, Precision.W8A16, Precision.W8A8),
+        "slide-deploy does not quantize OpenVINO models yet",
+    ),
 )

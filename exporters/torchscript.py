@@ -83,4 +83,8 @@ EXPORTER = Exporter(
     packages=("torch",),
     extra="torchscript",
     aliases=("pt", "jit"),
+    lacks=dict.fromkeys(
+        (Precision.W8, Precision.W8A16, Precision.W8A8),
+        "PyTorch's quantized operators for TorchScript are deprecated; use onnx",
+    ),
 )
