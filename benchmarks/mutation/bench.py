@@ -28,7 +28,7 @@ from slide_deploy import (
 )
 from slide_deploy.capture import Capture
 from slide_deploy.parity.block_trace import BlockReference, first_bad_block, trace_blocks
-from slide_deploy.parity.expectation import Expectation
+from slide_deploy.parity.expectation import Expectation, with_operator_errors
 from slide_deploy.parity.metrics import max_abs_error, rms_error
 from slide_deploy.protocols import Session
 from slide_deploy.quantization.catalog import scheme_named
@@ -126,14 +126,15 @@ class Bench:
         Without `locate`, the broken block is not determined.
         """
         runtime = registry.runtime(target)
+        expected = with_operator_errors(self.expected, runtime.operator_errors)
         try:
             session = runtime.open(path)
-            run_result = _run_result(target, session, self.expected)
+            run_result = _run_result(target, session, expected)
         except Exception as error:  # `verify` too counts any exception of a loader as a failure
             return Observation(f"{type(error).__name__}: {error}".splitlines()[0])
         judgement = judge(
             run_result,
-            self.expected,
+            expected,
             self.reference,
             self.options.dynamic_axes,
             self.scheme.name,
@@ -142,33 +143,13 @@ class Bench:
         located = locate and judgement.numbers_differ
         named = self._named_block(session, judgement) if located else None
         return Observation(
-            next(iter(judgement.problems), ""), judgement, self._figures(run_result), named
+            next(iter(judgement.problems), ""), judgement, _figures(run_result, expected), named
         )
 
     def run(self, target: str, path: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """The output of an artifact for one input."""
         (output,) = registry.runtime(target).open(path).run(inputs).values()
         return output
-
-    def _figures(self, run_result: RunResult) -> tuple[Figure, ...]:
-        made = [
-            (e, name, run_result.outputs[e.probe].get(name), reference)
-            for e in self.expected
-            for name, reference in e.references.items()
-        ]
-        return tuple(
-            Figure(
-                probe=e.probe,
-                output=name,
-                max_error=max_abs_error(value, reference),
-                noise_floor=e.noise[name].floor,
-                rms_error=rms_error(value, reference),
-                noise_rms=e.noise[name].rms,
-                size=reference.size,
-            )
-            for e, name, value, reference in made
-            if value is not None and value.shape == reference.shape
-        )
 
     def _named_block(self, session: Session, judgement: Judgement) -> str | None:
         probe = max(judgement.comparisons, key=lambda c: c.noise_ratio).probe
@@ -188,6 +169,27 @@ def load_bench(
     """Load the model of a checkpoint."""
     model = slide_deploy.load(checkpoint, image_size=image_size)
     return Bench(model.name, model, folder, options)
+
+
+def _figures(run_result: RunResult, expected: tuple[Expectation, ...]) -> tuple[Figure, ...]:
+    made = [
+        (e, name, run_result.outputs[e.probe].get(name), reference)
+        for e in expected
+        for name, reference in e.references.items()
+    ]
+    return tuple(
+        Figure(
+            probe=e.probe,
+            output=name,
+            max_error=max_abs_error(value, reference),
+            noise_floor=e.noise[name].floor,
+            rms_error=rms_error(value, reference),
+            noise_rms=e.noise[name].rms,
+            size=reference.size,
+        )
+        for e, name, value, reference in made
+        if value is not None and value.shape == reference.shape
+    )
 
 
 def _run_result(target: str, session: Session, expected: tuple[Expectation, ...]) -> RunResult:

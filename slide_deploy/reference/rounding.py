@@ -46,19 +46,33 @@ EXACT = frozenset(
     (*MOVES.split(), "roll", "stack", "to", "unfold", "where", "relu", "max_pool2d", "dropout")
 )
 
+# Operators that sum products, with the number of terms for their two operands. Kernels sum no more
+# of them in a row before they add partial sums.
+SUMMED_IN_A_ROW = 256
+TERMS: Mapping[str, Callable[[Tensor, Tensor], int]] = {
+    "linear": lambda values, weight: weight.shape[-1],
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), lambda values, weight: weight[0].numel()),
+    **dict.fromkeys(("matmul", "__matmul__", "bmm"), lambda left, right: left.shape[-1]),
+}
+
 # These are function modes because such a mode acts on one thread alone. A dispatch mode changes
 # state that converters in other threads read.
 
 
 class RandomRounding(TorchFunctionMode):
     """Monte Carlo arithmetic (Parker 1997): each float32 result is multiplied by 1 + u·ξ, with
-    u = 2⁻²⁴ and ξ uniform in ±1, as if it had been rounded once more in a random direction."""
+    u = 2⁻²⁴ and ξ uniform in ±1, as if it had been rounded once more in a random direction.
+
+    A sum of K products has K − 1 partial sums, which a runtime may round one after the other. For
+    terms of random signs their errors add up to u·√(K/2)·√Σ(aₖ·bₖ)² (after Higham, Accuracy and
+    Stability of Numerical Algorithms, 2002, chapter 4), which is added to such results.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         # Drawing anew for each of a model's million results would take longer than the model.
-        self.factors = 1 + UNIT_ROUNDOFF * (2 * torch.rand(2 * TABLE, generator=generator) - 1)
+        self.draws = 2 * torch.rand(2 * TABLE, generator=generator, dtype=torch.float64) - 1
         self.offset = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -66,21 +80,41 @@ class RandomRounding(TorchFunctionMode):
         if _name(func) in EXACT:
             return result
         if isinstance(result, Tensor):
-            return self._rounded(result, args)
+            return self._rounded(result, args, _rounding_of_sums(func, args, kwargs or {}))
         if type(result) in (tuple, list):
             return type(result)(
                 self._rounded(one, args) if isinstance(one, Tensor) else one for one in result
             )
         return result
 
-    def _rounded(self, value: Tensor, args: Any) -> Tensor:
+    def _rounded(self, value: Tensor, args: Any, sums: Tensor | None = None) -> Tensor:
         if value.dtype is not torch.float32 or _shares_memory(value, args):
             return value
+        rounded = value.double() * (1 + UNIT_ROUNDOFF * self._drawn(value))
+        if sums is not None:
+            rounded += sums * self._drawn(value)
+        return rounded.float()
+
+    def _drawn(self, like: Tensor) -> Tensor:
         self.offset = (self.offset + 7919) % TABLE
-        factors = self.factors[self.offset :]
-        if value.numel() > TABLE:
-            factors = factors.repeat(-(-value.numel() // TABLE))
-        return value * factors[: value.numel()].view(value.shape)
+        count = like.numel()
+        draws = self.draws[self.offset : self.offset + min(count, TABLE)]
+        if count > TABLE:
+            draws = draws.repeat(-(-count // TABLE))[:count]
+        return draws.view(like.shape)
+
+
+def _rounding_of_sums(func: Any, args: Any, kwargs: Any) -> Tensor | None:
+    """The error of the sums of products of an operator, up to a random factor; None of others."""
+    terms = TERMS.get(_name(func))
+    if terms is None or len(args) < 2 or args[0].dtype is not torch.float32:
+        return None
+    count = min(terms(*args[:2]), SUMMED_IN_A_ROW)
+    options = {name: value for name, value in kwargs.items() if name != "bias"}
+    without_bias = (None, *args[3:]) if len(args) > 3 else ()
+    power = func(args[0] * args[0], args[1] * args[1], *without_bias, **options)
+    step = UNIT_ROUNDOFF * (count / 2) ** 0.5
+    return step * torch.as_tensor(power).clamp(min=0).double().sqrt()
 
 
 class OperatorErrors(TorchFunctionMode):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from slide_deploy import registry
 from slide_deploy.artifacts.write import write_artifact
@@ -38,6 +40,43 @@ def test_random_rounding_is_of_the_size_of_rounding_and_differs_between_seeds() 
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
     assert 0 < float((made[0] - exact).abs().max()) < 1e-5
+
+
+def test_sums_are_rounded_as_if_their_products_were_added_one_by_one() -> None:
+    torch.manual_seed(0)
+    left, right = torch.randn(64, 200), torch.randn(200, 64)
+    in_a_row = torch.zeros(64, 64)
+    for k in range(200):
+        in_a_row += left[:, k, None] * right[None, k]
+    exact = left.double() @ right.double()
+    with RandomRounding(0):
+        made = left @ right
+    own, honest = ((value - exact).square().mean().sqrt() for value in (made, in_a_row))
+    assert 0.5 < float(own / honest) < 2
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x: F.linear(x, torch.ones(3, 40), torch.ones(3)),
+        lambda x: F.conv2d(x.view(1, 10, 10, 4), torch.ones(2, 5, 3, 1), torch.ones(2), groups=2),
+        lambda x: F.conv1d(x.view(1, 10, 40), torch.ones(5, 10, 3), bias=torch.ones(5), padding=1),
+        lambda x: torch.matmul(x, x.t()),
+        lambda x: torch.bmm(x[None], x.t()[None]),
+    ],
+)
+def test_every_kind_of_product_is_rounded_around_its_result(
+    product: Callable[[Tensor], Tensor],
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(10, 40)
+    plain = product(x)
+    with RandomRounding(0):
+        made = product(x)
+    off = (made - plain) / plain.abs().max()
+    assert made.shape == plain.shape
+    assert 1e-8 < float(off.abs().max()) < 1e-5
+    assert abs(float(off.mean())) < float(off.abs().max()) / 2  # in both directions
 
 
 def test_random_rounding_leaves_what_is_only_moved() -> None:
