@@ -73,6 +73,10 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         name: ct.RangeDim(2 * steps.step, LARGEST_SIZE, default=steps.example)
         for name, steps in capture.sizes.items()
     }
+    passes = ct.PassPipeline.DEFAULT
+    # It fails at a product of one output to which a scalar is added (coremltools 9.0), and merges
+    # nothing in what torch.export gives: products have their bias there.
+    passes.remove_passes({"common::fuse_linear_bias"})
     package = ct.convert(
         capture.program.run_decompositions({}),
         source="pytorch",
@@ -90,6 +94,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         outputs=[ct.TensorType(name=spec.name, dtype=np.float32) for spec in capture.outputs],
         minimum_deployment_target=getattr(ct.target, options.deployment_target or DEFAULT_TARGET),
         compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
+        pass_pipeline=passes,
         skip_model_load=True,
     )
     package.short_description = capture.metadata.get("description", "")
