@@ -71,15 +71,15 @@ def verify(
 
 def _recorded_calibration(found: Sequence[Listed], policy: VerificationPolicy) -> str | None:
     """The calibration set of these artifacts, where it is made here; UsageError for another one."""
-    for record in (listed.record for listed in found):
-        if record and record.calibration not in ("", SYNTHETIC):
+    calibrated = [own.record for own in found if own.record and own.record.calibration]
+    for record in calibrated:
+        if record.calibration != SYNTHETIC:
             raise UsageError(
                 f"{record.path} was calibrated on {record.calibration}, and is judged on it",
                 "pass --calibration with this set, or leave out --against to judge its cost alone",
             )
-    precisions = [listed.record.precision for listed in found if listed.record]
-    asked = [scheme_named(name) for name in (*precisions, policy.precision) if name]
-    return SYNTHETIC if any(scheme.quantized for scheme in asked) else None
+    asked = policy.precision and scheme_named(policy.precision).quantized
+    return SYNTHETIC if calibrated or asked else None
 
 
 def _float_artifact(
