@@ -17,7 +17,7 @@ SlideDeployError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 __all__ = [
@@ -59,12 +59,15 @@ class UsageError(SlideDeployError):
 
 
 class UnknownName(UsageError):
-    """A name is unknown; the hint suggests the nearest known one."""
+    """A name is unknown; the hint suggests the nearest known one, and lists `all_of`."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], all_of: Sequence[str] = ()
+    ) -> None:
         known, name = sorted(known), name[:80]
         near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        listed = f"known: {', '.join(all_of or known)}"
+        hint = f"did you mean {near[0]!r}?{f' {listed}' if all_of else ''}" if near else listed
         super().__init__(f"unknown {kind} {name!r}", hint)
 
 

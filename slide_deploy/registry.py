@@ -104,7 +104,7 @@ def resolve_targets(names: str | Iterable[str]) -> tuple[str, ...]:
                 f"use {target}, which that tool reads ({how})",
             )
         else:
-            raise UnknownName("target", name, [*known, ALL])
+            raise UnknownName("target", name, [*known, ALL], [*target_names(), ALL])
     return tuple(chosen)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slide_deploy.cli import options as cli
-from slide_deploy.errors import UsageError
+from slide_deploy.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 
 def inspect(package: Package, as_json: Json = False) -> None:
     """Show functions, inputs, outputs, states, operations and the oldest systems that run them."""
-    _require_reader()
+    _require_reader(package)
     from slide_deploy.coreml import summarize
     from slide_deploy.report.coreml import summary_table
     from slide_deploy.report.terminal import make_console
@@ -46,7 +46,7 @@ def check(
     verbose: cli.Verbose = False,
 ) -> None:
     """List broken limits, what each system lacks, and the precision of each operation."""
-    _require_reader()
+    _require_reader(package)
     from slide_deploy.coreml import check as look
     from slide_deploy.report.coreml import check_table
     from slide_deploy.report.terminal import make_console
@@ -88,7 +88,7 @@ def run(
     """Compute the outputs for arrays and pictures from files; states start from zeros."""
     if output and output.suffix != ".npz":
         raise UsageError(f"{output} does not end in .npz", "add that suffix to --output")
-    _require_reader()
+    _require_reader(package)
     from slide_deploy.coreml import VARIANTS, evaluate, read, read_feeds
     from slide_deploy.report.coreml import outputs_table, spread_table
     from slide_deploy.report.terminal import make_console
@@ -118,7 +118,10 @@ def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def _require_reader() -> None:
+def _require_reader(package: Path) -> None:
+    """CheckpointError or MissingLibrary unless there is a package and what it is read with."""
     from slide_deploy.registry import require
 
+    if not package.exists():
+        raise CheckpointError(f"{package} does not exist", "check the path")
     require("reading a Core ML package", ("google.protobuf", "scipy"), "coreml-read")

@@ -36,6 +36,8 @@ def test_the_text_holds_the_way_out() -> None:
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     assert UnknownName("target", "ONNXX", ["onnx", "coreml"]).hint == "did you mean 'onnx'?"
+    listed = UnknownName("target", "iOS12", ["ios", "onnx"], ["coreml", "onnx"])
+    assert listed.hint == "did you mean 'ios'? known: coreml, onnx"
 
 
 def test_a_name_near_to_none_is_answered_with_all() -> None:

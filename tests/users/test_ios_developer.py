@@ -26,7 +26,7 @@ def test_from_the_checkpoint_to_a_package_for_the_phone(
 
     # The names that one tries first.
     mistaken = fails(2, program, "export", "-t", "iOS12", DIGITS, folder=tmp_path)
-    assert "did you mean 'ios'" in mistaken
+    assert "did you mean 'ios'? known: coreml, onnx, openvino, torchscript, all" in mistaken
     old = ("export", "-t", "ios", "--deployment-target", "iOS14", DIGITS)
     assert "iOS15" in fails(2, program, *old, folder=tmp_path)
     opset = fails(2, program, "export", "-t", "ios", "--opset", "17", DIGITS, folder=tmp_path)

@@ -99,3 +99,9 @@ def test_neither_torch_nor_coremltools_is_needed(
     assert done.returncode == code, done.stderr
     if missing:
         assert "pip install 'slide-deploy[coreml-read]'" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["inspect", "check", "run"])
+def test_a_package_that_is_not_there_is_a_wrong_argument(run_cli, command: str) -> None:
+    done = run_cli("coreml", command, "absent.mlpackage")
+    done.refused(2, "absent.mlpackage does not exist", "check the path")
