@@ -25,7 +25,14 @@ from benchmarks.mutation.random_tables import (
     false_alarm_rows,
 )
 from benchmarks.mutation.scheduler import run
-from benchmarks.mutation.tables import as_rich, headroom_rows, kind_rows, probe_rows, real_rows
+from benchmarks.mutation.tables import (
+    as_rich,
+    headroom_rows,
+    kind_rows,
+    probe_rows,
+    quantized_rows,
+    real_rows,
+)
 from slide_deploy import write_json
 
 ENOUGH = 0.99
@@ -37,6 +44,7 @@ OPTIONS = {
     "unusual": "drawn models with unusual weights whose artifacts are broken",
     "half_sites": "sites per kind and float16 model",
     "curve_sites": "sites of the detection curve per kind of layer and model",
+    "quantized_sites": "sites per kind, trained model and quantized precision",
     "seed": "random seed of the sampled sites",
     "jobs": "processes",
 }
@@ -86,6 +94,7 @@ def _print(console: Console, results: Results, seconds: float) -> None:
         "": kind_rows(results.outcomes),
         "models with unusual weights": kind_rows(results.unusual),
         "float16": kind_rows(results.half),
+        "quantized": quantized_rows(results.quantized),
     }
     for heading, rows in tables.items():
         console.print(heading, as_rich(rows))
@@ -103,6 +112,7 @@ def _print(console: Console, results: Results, seconds: float) -> None:
     console.print(
         f"detection rate {detection_rate(results.outcomes):.2%}, unusual weights "
         f"{detection_rate(results.unusual):.2%}, float16 {detection_rate(results.half):.2%}, "
+        f"quantized {detection_rate(results.quantized):.2%}, "
         f"block named in {named} of {detected}, "
         f"`verify` agrees on {sum(agree)} of {len(agree)}, {seconds / 60:.1f} minutes",
         highlight=False,

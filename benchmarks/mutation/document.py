@@ -20,6 +20,7 @@ from benchmarks.mutation.tables import (
     headroom_rows,
     kind_rows,
     probe_rows,
+    quantized_rows,
     real_rows,
     undetected_rows,
 )
@@ -93,6 +94,13 @@ float16's own rounding does, around float64 with weights rounded to float16.
 
 {half}
 {half_undetected}
+## Quantized precisions
+
+Errors in the quantized ONNX files of the trained models, in one number of a tensor or in one
+operator that stays in float32. Each cell: detected / made. They are detected from the numbers
+themselves, whatever they do to the outputs ([how](precision.md#verdict)).
+
+{quantized}
 ## Clean exports
 
 Models are drawn at random: families, sizes, weights, number of outputs (0, for features, to 100),
@@ -149,6 +157,7 @@ def document(results: Results, plan: Plan, command: str, seconds: float) -> str:
         curve=as_markdown(curve_rows(results.curve)),
         half=as_markdown(kind_rows(results.half)),
         half_undetected=_undetected(results.half),
+        quantized=as_markdown(quantized_rows(results.quantized)),
         unusual=as_markdown(kind_rows(results.unusual)),
         unusual_models=len({outcome.model for outcome in results.unusual}),
         unusual_undetected=_undetected(results.unusual),

@@ -152,11 +152,13 @@ class CrossCheck:
 @dataclass(frozen=True)
 class Results:
     """Everything one run measured. `unusual` are mutants of drawn models, `half` those of float16
-    artifacts; `clean` are exports of drawn models, `real` of existing ones."""
+    artifacts, `quantized` those of quantized ONNX files; `clean` are exports of drawn models,
+    `real` of existing ones."""
 
     outcomes: tuple[Outcome, ...]
     unusual: tuple[Outcome, ...]
     half: tuple[Outcome, ...]
+    quantized: tuple[Outcome, ...]
     curve: tuple[CurvePoint, ...]
     clean: tuple[Headroom, ...]
     real: tuple[Headroom, ...]

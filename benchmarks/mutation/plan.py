@@ -10,7 +10,18 @@ from benchmarks.mutation.mutation import Kind
 from benchmarks.mutation.random_models import DETECTOR, Draw, draw
 from benchmarks.mutation.sampling import KINDS
 
-__all__ = ["BENCHES", "DIGITS", "GOLDEN", "TARGETS", "Plan", "counts", "few", "half", "unusual"]
+__all__ = [
+    "BENCHES",
+    "DIGITS",
+    "GOLDEN",
+    "QUANTIZED",
+    "TARGETS",
+    "Plan",
+    "counts",
+    "few",
+    "half",
+    "unusual",
+]
 
 ROOT = Path(__file__).parents[2]
 TARGETS = ("onnx", "openvino", "coreml", "torchscript")
@@ -34,11 +45,15 @@ HALF_KINDS = (
 )
 
 
+QUANTIZED = ("w8a16", "w8a8")
+
+
 @dataclass(frozen=True)
 class Plan:
     """`sites` mutations of each kind and model, more of the subtle ones; `half_sites` of float16
-    models; `curve_sites` of each kind of layer. `draws` and `half_draws` clean models at float32
-    and float16, and `unusual` of them whose artifacts are broken."""
+    models; `curve_sites` of each kind of layer; `quantized_sites` in each way and quantized file.
+    `draws` and `half_draws` clean models at float32 and float16, and `unusual` of them whose
+    artifacts are broken."""
 
     sites: int = 2
     draws: int = 125
@@ -46,6 +61,7 @@ class Plan:
     unusual: int = 10
     half_sites: int = 4
     curve_sites: int = 4
+    quantized_sites: int = 6
     seed: int = 1
     jobs: int = 2
     benches: tuple[Path, ...] = BENCHES

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from benchmarks.mutation import tasks
 from benchmarks.mutation.curve import LAYERS
 from benchmarks.mutation.outcome import Outcome, Results, Status
-from benchmarks.mutation.plan import GOLDEN, TARGETS, Plan, unusual
+from benchmarks.mutation.plan import GOLDEN, QUANTIZED, TARGETS, Plan, unusual
 from benchmarks.mutation.tasks import Subject
 
 __all__ = ["Progress", "run"]
@@ -34,7 +34,8 @@ def run(plan: Plan, folder: Path, progress: Progress) -> Results:
     trained = [Subject(path, folder) for path in plan.trained]
     halves = [Subject(path, folder, "float16") for path in plan.trained] if plan.half_sites else []
     with _pool(plan.jobs) as pool:
-        subjects = dict.fromkeys((*own, *strange, *halves, *(trained if plan.curve_sites else ())))
+        sound = trained if plan.curve_sites or plan.quantized_sites else ()
+        subjects = dict.fromkeys((*own, *strange, *halves, *sound))
         _wait([pool.submit(tasks.prepare, s) for s in subjects], "clean artifacts", progress)
         mutants = _mutants(pool, own, plan)
         odd, half = _mutants(pool, strange, plan), _mutants(pool, halves, plan)
@@ -45,12 +46,26 @@ def run(plan: Plan, folder: Path, progress: Progress) -> Results:
             for layer in LAYERS
             for number in range(plan.curve_sites)
         ]
+        quantized = [
+            pool.submit(tasks.quantized, subject, plan, precision)
+            for subject in (trained if plan.quantized_sites else ())
+            for precision in QUANTIZED
+        ]
         drawn = [("float32", n) for n in range(plan.draws)]
         drawn += [("float16", n) for n in range(plan.half_draws)]
         clean = [pool.submit(tasks.clean, seed, folder, name) for name, seed in drawn]
         known = dict.fromkeys((*own, *(Subject(path, folder) for path in GOLDEN)))
         real = [pool.submit(tasks.real, subject) for subject in (known if plan.draws else own)]
-        every: list[Future[Any]] = [*mutants, *odd, *half, *damaged, *curve, *clean, *real]
+        every: list[Future[Any]] = [
+            *mutants,
+            *odd,
+            *half,
+            *damaged,
+            *curve,
+            *quantized,
+            *clean,
+            *real,
+        ]
         _wait(every, "mutants and clean exports", progress)
         chosen = _extremes({mutant: f.result() for f, mutant in mutants.items()})
         checks = [
@@ -63,6 +78,7 @@ def run(plan: Plan, folder: Path, progress: Progress) -> Results:
         unusual=_gathered(odd),
         half=_gathered(half),
         curve=_gathered(curve),
+        quantized=_gathered(quantized),
         clean=_gathered(clean),
         real=_gathered(real),
         cross_checks=tuple(check.result() for check in checks),

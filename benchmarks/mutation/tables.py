@@ -20,6 +20,7 @@ __all__ = [
     "headroom_rows",
     "kind_rows",
     "probe_rows",
+    "quantized_rows",
     "real_rows",
     "undetected_rows",
 ]
@@ -43,6 +44,21 @@ def kind_rows(outcomes: Sequence[Outcome]) -> Rows:
         ("mutation", *(TITLES[target] for target in TARGETS), "made in", "detection rate"),
         [*cells, _kind_row("all", outcomes)],
     )
+
+
+def quantized_rows(outcomes: Sequence[Outcome]) -> Rows:
+    """Kind × precision → detected / made."""
+    kinds = dict.fromkeys(outcome.kind for outcome in outcomes)
+    precisions = list(dict.fromkeys(outcome.detail for outcome in outcomes))
+
+    def cell(own: Sequence[Outcome]) -> str:
+        return f"{counted(own)[Status.DETECTED]}/{len(own)}"
+
+    def row(name: str, own: Sequence[Outcome]) -> list[str]:
+        return [name, *(cell([o for o in own if o.detail == p]) for p in precisions)]
+
+    rows = [row(kind, [o for o in outcomes if o.kind == kind]) for kind in kinds]
+    return Rows("detected / made", ("mutation", *precisions), [*rows, row("all", outcomes)])
 
 
 def _kind_row(name: str, outcomes: Sequence[Outcome]) -> list[str]:

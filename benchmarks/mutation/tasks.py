@@ -22,6 +22,7 @@ from benchmarks.mutation.mutants import break_artifacts, broken_module, make
 from benchmarks.mutation.mutation import Mutation
 from benchmarks.mutation.outcome import CrossCheck, CurvePoint, Headroom, Outcome
 from benchmarks.mutation.plan import TARGETS, Plan, counts, few, half
+from benchmarks.mutation.quantized import break_quantized
 from benchmarks.mutation.random_models import Draw, draw, random_bench
 from benchmarks.mutation.sampling import sampled
 from slide_deploy import Options
@@ -35,6 +36,7 @@ __all__ = [
     "damage",
     "mutations",
     "prepare",
+    "quantized",
     "real",
 ]
 
@@ -80,6 +82,11 @@ def damage(subject: Subject, target: str) -> list[Outcome]:
 def curve(subject: Subject, plan: Plan, layer: str, number: int) -> list[CurvePoint]:
     """One weight of a layer, changed less and less."""
     return curve_points(_bench(subject), layer, number, plan.seed, TARGETS)
+
+
+def quantized(subject: Subject, plan: Plan, precision: str) -> list[Outcome]:
+    """Errors in the quantized ONNX file of a model."""
+    return break_quantized(_bench(subject), precision, plan.quantized_sites, plan.seed)
 
 
 def clean(seed: int, folder: Path, precision: str) -> list[Headroom]:

@@ -13,7 +13,7 @@ HALF = 0.501
 
 # Shares of a range by which its width and its ends may differ, where the same runtime computes
 # them again.
-WIDTH_TOLERANCE, END_TOLERANCE = 1e-4, 2e-6
+WIDTH_TOLERANCE, END_TOLERANCE = 1e-4, 5e-7
 
 # Quantizers give a channel a larger scale where its bias would not fit into 32 bits otherwise.
 # Such a channel is far below the largest one, and so is its rounding.
