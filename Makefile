@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow test-users check bench schemas checkpoint-kinds mutation conformance clean
+.PHONY: setup demo demo-precision test test-slow test-users check bench schemas checkpoint-kinds mutation conformance clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -19,6 +19,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: setup ## Export the trained digits model to every target, verify it, compare accuracy.
 	$(BIN)/python examples/digits/demo.py
+
+demo-precision: setup ## Export the digits models at every precision, compare accuracy and size.
+	$(BIN)/python examples/digits/precision.py --document docs/precision.md
 
 test: setup ## Run the tests (minutes).
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

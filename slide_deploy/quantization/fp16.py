@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE
 from slide_deploy.parity.gates import Gate, GateKind
 from slide_deploy.quantization.scheme import Scheme
 
@@ -18,8 +17,10 @@ __all__ = ["SCHEME"]
 # against float64: runtimes round after other operations than PyTorch does.
 MARGIN_DB = 10.0
 
-# More of float16's rounding recurs than of float32's: clean exports reached 1.1.
-SYSTEMATIC_LIMIT = 2.0
+# Multiples of the noise. The noise is that of the model's own lowerings, which sum in the order of
+# the artifact's, so that less room is needed than for float32: of 172 clean exports of trained and
+# of randomly drawn models, the largest were 1.4, 1.6 and 0.6.
+LARGEST, POOLED, SYSTEMATIC = 4.0, 2.0, 1.0
 
 BASIS = "noise: the rounding error of PyTorch's own float16, around float64 with float16 weights"
 
@@ -44,9 +45,10 @@ SCHEME = Scheme(
     render=render,
     gates=(
         Gate(GateKind.SNR_LOSS, MARGIN_DB, "dB", "against PyTorch's own float16"),
-        Gate(GateKind.MAX_ERROR, NOISE_MULTIPLE, "× noise", BASIS),
-        Gate(GateKind.POOLED_ERROR, POOLED_MULTIPLE, "× noise", BASIS),
-        Gate(GateKind.SYSTEMATIC_ERROR, SYSTEMATIC_LIMIT, "× noise", BASIS),
+        Gate(GateKind.MAX_ERROR, LARGEST, "× noise", BASIS),
+        Gate(GateKind.POOLED_ERROR, POOLED, "× noise", BASIS),
+        Gate(GateKind.SYSTEMATIC_ERROR, SYSTEMATIC, "× noise", BASIS),
     ),
     rounded=rounded,
+    epsilon=2.0**-10,
 )

@@ -20,7 +20,8 @@ class Scheme:
     """One precision; a file in `quantization/` defines it as `SCHEME`.
 
     `name` stands in manifests and reports, `short_name` and `aliases` are accepted beside it.
-    `weights` and `activations` are number types. `render` gives a copy of a float32 module that
+    `weights` and `activations` are number types; `epsilon` is the distance from 1 to the next
+    number of the type that outputs are rounded to. `render` gives a copy of a float32 module that
     rounds as the scheme does, which is the noise that artifacts are judged by; None for float32
     itself. `rounded` gives a float64 copy with the weights that the scheme stores: what an artifact
     is meant to compute; without it that is the float64 model as it is. Artifacts of a `quantized`
@@ -38,6 +39,7 @@ class Scheme:
     gates: tuple[Gate, ...]
     rounded: Callable[[nn.Module], nn.Module] | None = None
     quantized: bool = False
+    epsilon: float = 2.0**-23
 
     @property
     def program(self) -> str:

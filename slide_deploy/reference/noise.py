@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from slide_deploy.parity.expectation import Expectation, Noise
-from slide_deploy.parity.metrics import max_abs_error, noise_floor, noise_rms, rms_error, snr_db
+from slide_deploy.parity.metrics import (
+    max_abs_error,
+    noise_floor,
+    noise_rms,
+    rms_error,
+    rounded_snr_db,
+    snr_db,
+)
 from slide_deploy.parity.probes import Probe, source
 from slide_deploy.parity.systematic import recurring_power
 from slide_deploy.quantization.scheme import Scheme
@@ -43,8 +50,8 @@ def expectation_of(probe: Probe, runs: Runs, scheme: Scheme) -> Expectation:
     for name, meant in runs.meant.items():
         made = [run[name] for run in runs.noisy]
         noise[name] = Noise(
-            floor=max(noise_floor(value, meant) for value in made),
-            rms=float(np.sqrt(np.mean([noise_rms(value, meant) ** 2 for value in made]))),
+            floor=max(noise_floor(value, meant, scheme.epsilon) for value in made),
+            rms=_rms([noise_rms(value, meant, scheme.epsilon) for value in made]),
             operators={
                 function: (
                     max_abs_error(run[name], made[0].astype(np.float64)) / OPERATOR_STEP,
@@ -58,10 +65,17 @@ def expectation_of(probe: Probe, runs: Runs, scheme: Scheme) -> Expectation:
             noise[name] = replace(
                 noise[name],
                 scheme_error=max(max_abs_error(value, reference) for value in made),
-                scheme_snr_db=min(snr_db(value, reference) for value in made),
+                scheme_snr_db=min(
+                    *(snr_db(value, reference) for value in made),
+                    rounded_snr_db(reference, scheme.epsilon),
+                ),
             )
     rounded = runs.meant if runs.meant is not runs.references else {}
     return Expectation(probe.name, probe.why, probe.inputs, runs.references, noise, rounded)
+
+
+def _rms(values: Sequence[float]) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
 
 
 def with_systematic_noise(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from slide_deploy.parity.metrics import max_abs_error, noise_floor, snr_db
+from slide_deploy.parity.metrics import max_abs_error, noise_floor, rounded_snr_db, snr_db
 
 vectors = arrays(np.float64, 5, elements=st.floats(-1e3, 1e3, width=32))
 
@@ -55,3 +55,12 @@ def test_the_floor_is_never_below_one_rounding(reference: np.ndarray) -> None:
     found = noise_floor(reference, reference)
     assert found >= np.finfo(np.float32).eps * np.abs(reference).max()
     assert found > 0
+
+
+def test_a_type_that_rounds_outputs_leaves_a_ratio_of_its_own() -> None:
+    reference = np.random.default_rng(0).uniform(1, 2, 100_000)
+    rounded = reference.astype(np.float16).astype(np.float64)
+    bound = rounded_snr_db(reference, 2.0**-10)
+    assert bound == pytest.approx(snr_db(rounded, reference), abs=4)
+    assert bound < snr_db(rounded, reference)
+    assert noise_floor(reference, reference, 2.0**-10) == pytest.approx(2.0**-9, rel=0.01)

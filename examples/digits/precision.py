@@ -1,0 +1,119 @@
+"""Export the trained digits models at every precision of every target, and measure what each costs.
+
+Run as `python examples/digits/precision.py` (or `make demo-precision`); it writes artifacts and
+reports to `out/precision`, a table to standard output, and a plot of size against accuracy. With
+`--document FILE` the table is written there as Markdown, between two marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from data import train_split
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+import slide_deploy
+from slide_deploy import registry
+from slide_deploy.quantization.catalog import scheme_named
+
+HERE = Path(__file__).parent
+OUTPUT = Path("out/precision")
+CALIBRATION = OUTPUT / "calibration.npy"
+SAMPLES = 64
+COLUMNS = (
+    *("model", "target", "precision", "size", "top-1", "agreement", "SNR", "latency"),
+    *("in float", "runtime", "verdict"),
+)
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One artifact: its check, and its accuracy on the held-out digits."""
+
+    model: str
+    check: slide_deploy.Check
+    accuracy: slide_deploy.Accuracy
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The texts of COLUMNS."""
+        check, own = self.check, self.accuracy
+        snr = check.cost[0].snr_db if check.cost else check.snr_db
+        latency = "–" if own.latency_ms is None else f"{own.latency_ms:.2f} ms"
+        return (
+            *(self.model, check.target, check.precision, f"{own.size_bytes / 1e3:.0f} kB"),
+            *(f"{own.top1:.2f} %", f"{own.agreement:.2f} %", f"{snr:.0f} dB", latency),
+            *(str(len(check.other_precision)), str(check.fidelity), str(check.verdict)),
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--document", type=Path, help="a Markdown file to write the table to")
+    given = parser.parse_args()
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    np.save(CALIBRATION, train_split()[0][:SAMPLES])
+    rows = [row for path in sorted(HERE.glob("*.pth")) for row in _rows(path)]
+    table = Table(*COLUMNS, title="digits, at each precision", title_justify="left")
+    for row in rows:
+        table.add_row(*row.cells)
+    Console(width=160).print(table)
+    _plot(rows, OUTPUT / "precision.png")
+    if given.document:
+        _write(rows, given.document)
+    print(f"Artifacts, reports and precision.png are in {OUTPUT}/")
+    return 0 if all(row.check.verdict == "pass" for row in rows) else 1
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """Every precision of every target that has more than float32."""
+    model = slide_deploy.load(path)
+    data = slide_deploy.read_dataset("digits", model.inputs[0])
+    for target in registry.target_names():
+        for precision in registry.exporter(target).precisions:
+            folder = OUTPUT / f"{model.name}-{target}-{precision}"
+            options = slide_deploy.Options(precision=precision)
+            if scheme_named(precision).quantized:
+                options = replace(options, calibration=CALIBRATION)
+            report = slide_deploy.export_and_verify(model, target, folder, options)
+            (check,) = report.checks
+            found = slide_deploy.evaluate(folder / check.path, data, model=model)
+            print(f"{model.name}: {target} at {precision} {check.verdict}", flush=True)
+            yield Row(model.name.removesuffix("_digits"), check, found.artifacts[0])
+
+
+def _plot(rows: list[Row], path: Path) -> None:
+    """Size against the accuracy that is lost, one mark per artifact."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    precisions = list(dict.fromkeys(row.check.precision for row in rows))
+    for number, precision in enumerate(precisions):
+        own = [row for row in rows if row.check.precision == precision]
+        sizes = [row.accuracy.size_bytes / 1e3 for row in own]
+        top1 = [row.accuracy.top1 for row in own]
+        axes.scatter(sizes, top1, label=precision, marker="osD^v"[number % 5], alpha=0.8)
+    axes.set_xlabel("size in kB")
+    axes.set_ylabel("top-1 on 450 held-out digits, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def _write(rows: list[Row], path: Path) -> None:
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *(row.cells for row in rows)]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    path.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
