@@ -10,6 +10,7 @@ import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slide_deploy.exporters._quantize.openvino import quantize
 from slide_deploy.protocols import Exporter
 from slide_deploy.types import Options, Precision
 
@@ -75,8 +76,7 @@ EXPORTER = Exporter(
     packages=("torch", "openvino"),
     extra="openvino",
     aliases=("ov",),
-    lacks=dict.fromkeys(
-        (Precision.W8, Precision.W8A16, Precision.W8A8),
-        "slide-deploy does not quantize OpenVINO models yet",
-    ),
+    precisions=(Precision.FLOAT32, Precision.FLOAT16, Precision.W8, Precision.W8A8),
+    lacks={Precision.W8A16: "the CPU plugin has no kernels for 16-bit integers"},
+    quantize=quantize,
 )

@@ -13,6 +13,11 @@ import numpy as np
 from slide_deploy.errors import ArtifactError
 from slide_deploy.protocols import Arrays, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
+from slide_deploy.validators._quantized.openvino import (
+    float_operations,
+    quantized_types,
+    take_apart,
+)
 
 __all__ = ["RUNTIME"]
 
@@ -32,9 +37,11 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         )
     core = openvino.Core()
     model = core.read_model(descriptions[0])
-    # By default the plugin uses bf16 or f16 if the processor supports it.
+    # By default the plugin uses bf16 or f16 if the processor supports it, and 8-bit activations
+    # where the weights alone are quantized.
     settings: dict[Any, Any] = {
         properties.hint.inference_precision: openvino.Type.f32,
+        properties.hint.dynamic_quantization_group_size: 0,
         properties.inference_num_threads: threads,
     }
     compiled = core.compile_model(model, "CPU", settings)
@@ -56,6 +63,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         if node.get_type_name() == "Constant":
             stored[node.get_element_type().get_type_name()] += math.prod(node.get_shape())
     half = stored["f16"] > stored["f32"]  # one that nothing uses decides nothing
+    quantized = quantized_types(model)
     ran = compiled.get_property(properties.hint.inference_precision).to_dtype().name
     files = {descriptions[0].name, descriptions[0].with_suffix(".bin").name}
     return Session(
@@ -65,9 +73,10 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         operators=operators,
         runtime=f"OpenVINO {openvino.__version__.split('-')[0]} CPU",
         values=lambda feeds: _values(descriptions[0], feeds),
-        precision=f"{ran}, weights stored as float16" if half else ran,
-        weight_type="float16" if half else "float32",
-        compute_type=ran,
+        precision=_precision(ran, half, quantized, compiled),
+        weight_type=quantized[0] if quantized else "float16" if half else "float32",
+        compute_type=quantized[1] if quantized else ran,
+        other_precision=float_operations(model) if quantized and quantized[1] != ran else (),
         violations=(
             *(f"{f.name} is no part of the model" for f in path.iterdir() if f.name not in files),
             *(f"{kind} {UNSURE[kind]}" for kind in map(_kind, operators) if kind in UNSURE),
@@ -75,6 +84,26 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         device="CPU",
         metadata=_metadata(model),
     )
+
+
+def _precision(ran: str, half: bool, quantized: tuple[str, str] | None, compiled: Any) -> str:
+    """What ran, in words; of quantized products, as many as the plugin computes with integers."""
+    if quantized is None:
+        return f"{ran}, weights stored as float16" if half else ran
+    if quantized[1] == ran:
+        return f"{ran}, weights stored as int8"
+    layers = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    types = [
+        layer["runtimePrecision"].astype(str)
+        for layer in layers
+        if layer["layerType"].astype(str) in COMPILED_PRODUCTS
+    ]
+    integers = sum(name in ("i8", "u8") for name in types)
+    return f"int8 in {integers} of {len(types)} products, {ran} elsewhere"
+
+
+# The plugin's names of products.
+COMPILED_PRODUCTS = ("Convolution", "FullyConnected", "MatMul")
 
 
 def _metadata(model: Any) -> dict[str, str]:
@@ -137,5 +166,6 @@ RUNTIME = Runtime(
     packages=("openvino",),
     extra="openvino",
     standard_domains=frozenset(f"opset{number}" for number in range(1, 18)),
+    take_apart=take_apart,
     operator_errors={"erf": 5.1e-7, "sigmoid": 5e-8, "softplus": 2e-6},  # measured, version 2026.4
 )

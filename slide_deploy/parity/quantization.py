@@ -11,9 +11,8 @@ __all__ = ["dequantized", "quantization_problem"]
 # Quantizers round to the nearest integer: half a step, and what float32 rounds in computing it.
 HALF = 0.501
 
-# Shares of a range by which its width and its ends may differ, where the same runtime computes
-# them again.
-WIDTH_TOLERANCE, END_TOLERANCE = 1e-4, 5e-7
+# The share of a range by which its ends may differ, where the same runtime computes them again.
+END_TOLERANCE = 5e-7
 
 # Quantizers give a channel a larger scale where its bias would not fit into 32 bits otherwise.
 # Such a channel is far below the largest one, and so is its rounding.
@@ -24,8 +23,8 @@ def quantization_problem(tensor: QuantizedTensor) -> str:
     """What is wrong with a quantized tensor; empty if it is as it must be.
 
     Each weight must be within half a step of the float32 artifact's, with a scale that the
-    largest weight of its channel needs. An activation's range must be that of the calibration
-    set, zero included, and its zero point the nearest integer.
+    largest weight of its channel needs. The ends of an activation's range must be within half a
+    step of those on the calibration set, zero included.
     """
     if not (np.isfinite(tensor.scale).all() and (tensor.scale > 0).all()):
         return f"{tensor.name} has a scale that is not a positive number"
@@ -59,10 +58,16 @@ def _weights_problem(tensor: QuantizedTensor) -> str:
             ratio = float((scale / needed)[coarse].max())
             return f"{tensor.name} has a scale {ratio:.3g} times as large as its weights need"
     steps = np.abs(dequantized(tensor) - weights) / scale
-    if (steps > HALF).any():
+    # The scale itself is rounded to its type, by which the largest integers move most.
+    largest_integer = np.abs(tensor.integers.astype(np.int64)).max(initial=0)
+    rounding = float(largest_integer) * float(np.finfo(tensor.scale.dtype).eps) / 2
+    allowed = HALF + rounding
+    # Some quantizers let the largest weight, of one sign or both, be one step beyond the last one.
+    clipped = (steps <= 1 + rounding) & (np.abs(weights) > scale * tensor.high)
+    if wrong := int(((steps > allowed) & ~clipped).sum()):
         return (
-            f"{tensor.name} has {int((steps > HALF).sum())} of {steps.size} weights that are not "
-            f"the nearest integers (the worst is {float(steps.max()):.3g} steps off)"
+            f"{tensor.name} has {wrong} of {steps.size} weights that are not the nearest integers "
+            f"(the worst is {float(steps.max()):.3g} steps off)"
         )
     return ""
 
@@ -72,17 +77,24 @@ def _range_problem(tensor: QuantizedTensor) -> str:
     low, high = min(tensor.observed[0], 0.0), max(tensor.observed[1], 0.0)
     if low == high:  # constant zero: any scale has a step for it
         return ""
-    scale, zero_point = float(tensor.scale.max()), int(tensor.zero_point.max())
+    scale, zero_point = float(tensor.scale.max()), float(tensor.zero_point.max())
     steps = tensor.high - tensor.low
-    if tensor.scale.size > 1 or abs(scale * steps - (high - low)) > WIDTH_TOLERANCE * (high - low):
-        return (
-            f"{tensor.name} has a range of {scale * steps:.4g}, but {high - low:.4g} on the "
-            "calibration set"
-        )
-    off = abs(scale * (tensor.low - zero_point) - low) / scale
-    if off > HALF + END_TOLERANCE * steps:
-        return f"{tensor.name} has a zero point that is {off:.3g} steps off"
-    return ""
+    ends = (scale * (tensor.low - zero_point), scale * (tensor.high - zero_point))
+    off = sorted((abs(ends[0] - low), abs(ends[1] - high)))
+    slack = END_TOLERANCE * steps
+    near = off[1] <= scale * (HALF + slack)
+    # Or one end is moved outwards, so that zero is an integer.
+    zero = round(-low / (high - low) * steps)
+    widened = off[0] <= scale * slack and abs(tensor.low + zero - zero_point) <= slack
+    # Or the range is symmetric, and its largest size is that of the values.
+    size = max(-low, high)
+    symmetric = abs(zero_point) <= slack and abs(scale * tensor.high - size) <= scale * slack
+    if tensor.scale.size == 1 and (near or widened or symmetric):
+        return ""
+    return (
+        f"{tensor.name} has the range {ends[0]:.4g} to {ends[1]:.4g}, {off[1] / scale:.3g} steps "
+        f"off that of the calibration set, {low:.4g} to {high:.4g}"
+    )
 
 
 def _along(tensor: QuantizedTensor, values: np.ndarray) -> np.ndarray:

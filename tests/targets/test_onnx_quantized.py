@@ -145,8 +145,8 @@ def one_more(value: np.ndarray) -> np.ndarray:
         ("conv.bias_quantized", one_more, "conv.bias has 1 of 8 weights"),
         ("conv.bias_quantized_scale", lambda v: 1.05 * v, "conv.bias has a scale"),
         ("fc.weight_scale", lambda v: v[::-1], "fc.weight has a scale"),
-        ("x_scale", lambda v: 0.9 * v, "x has a range"),
-        ("b_zero_point", lambda v: v + 1, "b has a zero point"),
+        ("x_scale", lambda v: 0.9 * v, "x has the range"),
+        ("b_zero_point", lambda v: v + 1, "b has the range"),
     ],
 )
 def test_a_damaged_number_is_named(
