@@ -7,11 +7,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from slide_deploy.errors import MissingLibrary
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options, Precision
 
 __all__ = ["quantize"]
+
+LEVELS = 255  # steps of 8 bits
 
 
 def quantize(program: Path, path: Path, calibration: Calibration, options: Options) -> None:
@@ -34,7 +38,9 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
         model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
     else:
         runs = [dict(run) for run in calibration.runs]
+        origin = model.clone()
         model = nncf.quantize(model, nncf.Dataset(runs), subset_size=len(runs), **_settings(nncf))
+        _set_ranges(model, origin, runs)
     for key, value in calibration.metadata.items():
         model.set_rt_info(value, ["slide_deploy", key])
     path.mkdir()
@@ -66,3 +72,58 @@ def _settings(nncf: Any) -> dict[str, Any]:
             weights_range_estimator_params=ends,
         ),
     }
+
+
+def _set_ranges(model: Any, origin: Any, runs: list[dict[str, np.ndarray]]) -> None:
+    """Give each activation the range that it has in the float32 model, with zero as an integer.
+
+    NNCF 3.4 takes other ranges where it moves a quantizer before the split of q, k and v. What it
+    gives one range, such as the parts of a concatenation, keeps one.
+    """
+    import openvino
+
+    quantizers = [node for node in model.get_ops() if node.get_type_name() == "FakeQuantize"]
+    observed = _observed(origin, [node.input_value(0) for node in quantizers], runs)
+    alike: dict[tuple[float, float], list[tuple[float, float]]] = {}
+    for node, ends in zip(quantizers, observed, strict=True):
+        alike.setdefault(_range(node), []).append(ends)
+    for node in quantizers:
+        group = alike[_range(node)]
+        low, high = min(0.0, *(e[0] for e in group)), max(0.0, *(e[1] for e in group))
+        scale = (high - low) / LEVELS or 1.0
+        low = -round(-low / scale) * scale
+        ends = (low, low + LEVELS * scale)
+        for index, end in zip(range(1, 5), (*ends, *ends), strict=True):
+            constant = openvino.opset13.constant(np.array(end, np.float32))
+            node.input(index).replace_source_output(constant.output(0))
+
+
+def _range(node: Any) -> tuple[float, float]:
+    low, high = (np.array(node.input_value(index).get_node().data) for index in (1, 2))
+    return float(low.min()), float(high.max())
+
+
+def _observed(
+    origin: Any, ports: list[Any], runs: list[dict[str, np.ndarray]]
+) -> list[tuple[float, float]]:
+    """The smallest and the largest value in `origin` of the ports of a model made from it."""
+    import openvino
+    from openvino import opset13 as ops
+    from openvino import properties
+
+    known = {node.get_friendly_name(): node for node in origin.get_ops()}
+    results = []
+    for port in ports:
+        own = known[port.get_node().get_friendly_name()].output(port.get_index())
+        axes = ops.constant(np.arange(len(own.get_partial_shape()), dtype=np.int64))
+        results += [ops.result(ops.reduce_min(own, axes)), ops.result(ops.reduce_max(own, axes))]
+    first = len(origin.outputs)
+    origin.add_results(results)
+    hint = {properties.hint.inference_precision: openvino.Type.f32}
+    request = openvino.Core().compile_model(origin, "CPU", hint).create_infer_request()
+    ends = np.empty((len(runs), len(results)))
+    for number, run in enumerate(runs):
+        request.infer(run)
+        for index in range(len(results)):
+            ends[number, index] = float(request.get_output_tensor(first + index).data)
+    return [(ends[:, n].min(), ends[:, n + 1].max()) for n in range(0, len(results), 2)]

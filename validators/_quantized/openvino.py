@@ -45,8 +45,13 @@ def take_apart(
     openvino.save_model(artifact, restored / "model.xml", compress_to_fp16=False)
     yield from tensors
     observed = _observed(origin, [port for _, port in sources], runs)
-    for (node, port), ends in zip(sources, observed, strict=True):
-        yield _activation(node, port.get_node().get_friendly_name(), ends)
+    for node, port in sources:  # what is concatenated shares a range
+        shared = [
+            e for (n, _), e in zip(sources, observed, strict=True) if _range(n) == _range(node)
+        ]
+        union = (min(e[0] for e in shared), max(e[1] for e in shared))
+        name = port.get_node().get_friendly_name()
+        yield _activation(node, name, union)
 
 
 def quantized_types(model: Any) -> tuple[str, str] | None:
@@ -132,10 +137,13 @@ def _weights(node: Any, constant: Any) -> QuantizedTensor:
     if (scale < 0).any():  # NNCF's compression makes the weight of the largest size the lowest
         integers = integers * np.sign(scale).astype(np.int16)
         scale = np.abs(scale)
-    axes = [axis for axis, size in enumerate(scale.shape) if size > 1]
-    if len(axes) > 1:
+    # Grouped convolutions have a scale for each group and channel: the first axes, as one.
+    kept = int(np.prod(scale.shape)) if scale.size > 1 else 1
+    leading = int(np.prod(integers.shape[: integers.ndim - _inner_axes(scale)]))
+    if scale.size > 1 and kept != leading:
         raise ArtifactError(
-            f"{node.get_friendly_name()} has scales along several axes", "export it again"
+            f"{node.get_friendly_name()} has scales along other axes than the first ones",
+            "export it again",
         )
     return QuantizedTensor(
         name=constant.get_friendly_name(),
@@ -144,10 +152,20 @@ def _weights(node: Any, constant: Any) -> QuantizedTensor:
         high=127,
         scale=scale.reshape(-1),
         zero_point=np.zeros(scale.size, np.int8),
-        axis=axes[0] + integers.ndim - scale.ndim if axes else 0,
-        integers=integers,
-        weights=np.array(constant.data, np.float32),
+        axis=0,
+        integers=integers.reshape(kept, -1),
+        weights=np.array(constant.data, np.float32).reshape(kept, -1),
     )
+
+
+def _inner_axes(scale: np.ndarray) -> int:
+    """The number of last axes along which there is one scale."""
+    return next((n for n, size in enumerate(reversed(scale.shape)) if size > 1), scale.ndim)
+
+
+def _range(node: Any) -> tuple[float, float]:
+    low, high = (np.array(node.input_value(index).get_node().data) for index in (1, 2))
+    return float(low.min()), float(high.max())
 
 
 def _activation(node: Any, name: str, observed: tuple[float, float]) -> QuantizedTensor:
