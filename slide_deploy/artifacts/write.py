@@ -100,7 +100,8 @@ def quantize_artifact(
         precision=options.precision,
         sha256=sha256_of(path),
         size_bytes=size_of(path),
-        **about,
+        calibration=calibration.source,
+        calibration_sha256=calibration.sha256,
     )
 
 

@@ -114,7 +114,8 @@ def _rounding_of_sums(func: Any, args: Any, kwargs: Any) -> Tensor | None:
     without_bias = (None, *args[3:]) if len(args) > 3 else ()
     power = func(args[0] * args[0], args[1] * args[1], *without_bias, **options)
     step = UNIT_ROUNDOFF * (count / 2) ** 0.5
-    return step * torch.as_tensor(power).clamp(min=0).double().sqrt()
+    error: Tensor = step * torch.as_tensor(power).clamp(min=0).double().sqrt()
+    return error
 
 
 class OperatorErrors(TorchFunctionMode):

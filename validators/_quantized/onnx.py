@@ -229,8 +229,9 @@ def _observed(
     )
     ends: dict[str, list[float]] = {name: [] for name in names}
     for feeds in runs:
-        found = dict(zip(asked, session.run(asked, dict(feeds)), strict=True))
+        made = dict(zip(asked, session.run(asked, dict(feeds)), strict=True))
+        values = {**originals, **feeds, **made}
         for name in names:
-            value = found[name] if name in found else feeds.get(name, originals.get(name))
+            value = values[name]
             ends[name] += [float(value.min()), float(value.max())]
     return {name: (min(values), max(values)) for name, values in ends.items()}

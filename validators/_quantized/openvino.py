@@ -132,7 +132,9 @@ def _source(node: Any, known: dict[str, Any]) -> Any:
 
 
 def _weights(node: Any, constant: Any) -> QuantizedTensor:
-    integers = np.array(_integers(node).data)
+    source = _integers(node)
+    assert source is not None
+    integers = np.array(source.data)
     scale = np.array(node.input_value(1).get_node().data)
     if (scale < 0).any():  # NNCF's compression makes the weight of the largest size the lowest
         integers = integers * np.sign(scale).astype(np.int16)
