@@ -30,6 +30,13 @@ PAIRS = [
     if scheme_named(precision).quantized
 ]
 
+# The others differ in their number types only.
+DAILY = "w8a8"
+CASES = [
+    pytest.param(target, precision, marks=() if precision == DAILY else pytest.mark.slow)
+    for target, precision in PAIRS
+]
+
 
 def calibration_file(path: Path, seed: int, count: int = 32) -> Path:
     rng = np.random.default_rng(seed)
@@ -73,7 +80,7 @@ def artifact_in(folder: Path) -> Path:
     return folder / manifest.artifacts[0].path
 
 
-@pytest.mark.parametrize(("target", "precision"), PAIRS)
+@pytest.mark.parametrize(("target", "precision"), CASES)
 def test_the_program_and_the_cost_are_judged(exported, model, calibration, target, precision):
     report, folder = exported(target, precision)
     (check,) = report.checks
@@ -94,7 +101,7 @@ def test_the_program_and_the_cost_are_judged(exported, model, calibration, targe
     assert len(record.calibration_sha256) == 64
 
 
-@pytest.mark.parametrize(("target", "precision"), PAIRS)
+@pytest.mark.parametrize(("target", "precision"), CASES)
 def test_it_is_verified_against_the_checkpoint_and_its_calibration_set(
     exported, model, calibration, target, precision
 ):
@@ -106,7 +113,7 @@ def test_it_is_verified_against_the_checkpoint_and_its_calibration_set(
         slide_deploy.verify(folder, model)
 
 
-@pytest.mark.parametrize(("target", "precision"), PAIRS)
+@pytest.mark.parametrize(("target", "precision"), CASES)
 def test_without_the_checkpoint_the_cost_alone_is_judged(exported, target, precision):
     _, folder = exported(target, precision)
     report = slide_deploy.verify_golden(folder)
@@ -116,7 +123,7 @@ def test_without_the_checkpoint_the_cost_alone_is_judged(exported, target, preci
     assert [result.kind for result in check.gates] == ["relative_error", "disagreement"]
 
 
-@pytest.mark.parametrize(("target", "precision"), PAIRS)
+@pytest.mark.parametrize(("target", "precision"), CASES)
 def test_a_limit_on_the_drop_is_a_gate(exported, target, precision):
     _, folder = exported(target, precision)
     policy = VerificationPolicy(max_drop=-1.0)  # what no artifact can keep
@@ -124,7 +131,7 @@ def test_a_limit_on_the_drop_is_a_gate(exported, target, precision):
     assert "(limit: -1 %)" in report.checks[0].problems[0]
 
 
-@pytest.mark.parametrize(("target", "precision"), PAIRS)
+@pytest.mark.parametrize(("target", "precision"), CASES)
 def test_another_calibration_set_is_noticed(exported, model, target, precision, tmp_path):
     _, folder = exported(target, precision)
     artifact = artifact_in(folder)
@@ -136,7 +143,7 @@ def test_another_calibration_set_is_noticed(exported, model, target, precision, 
     assert any("steps off" in p for p in problems) is calibrated
 
 
-@pytest.mark.parametrize(("target", "precision"), PAIRS)
+@pytest.mark.parametrize(("target", "precision"), CASES)
 def test_an_artifact_of_another_checkpoint_is_noticed(
     exported, model, calibration, target, precision
 ):
@@ -150,7 +157,7 @@ def test_an_artifact_of_another_checkpoint_is_noticed(
     assert any("not the nearest integers" in problem for problem in report.checks[0].problems)
 
 
-@pytest.mark.parametrize(("target", "precision"), PAIRS)
+@pytest.mark.parametrize(("target", "precision"), CASES)
 def test_a_float_artifact_does_not_pass_for_a_quantized_one(
     exported, model, target, precision, tmp_path
 ):
