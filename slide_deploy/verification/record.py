@@ -38,16 +38,20 @@ class Opinion:
 class Check:
     """The outcome of one artifact. Errors are those of its worst comparison.
 
-    `precision` names the scheme; `problems` is empty on a pass. `gates` are the results on which
-    the verdict is based, `gate` describes the limits. `fidelity`, `runtime`, `device`,
-    `weight_type`, `compute_type` and `ran_precision` describe the run; `other_precision` are the
-    operations that computed in another type. `probes` are the inputs and their purposes.
-    `pooled_noise_ratio` and `repeated_noise_ratio` are the pooled and the systematic error divided
-    by the noise. `trace` is the error at each block, if it was requested or the check failed;
-    `first_bad_block` is the first block whose error exceeds the noise. `details` is the traceback
-    or standard error of a converter or runner that failed. `notes` say what
-    was not judged, and why. `seconds` is how long the verification took.
-    `cost` is what a quantized precision costs at each output, on the calibration set.
+    `target`, `path` (its name), `sha256`, `size_bytes` and `precision` (the scheme) are those of
+    the artifact; `lowering` is that of each attention. `problems` is empty on a pass. `gates` are
+    the results on which the `verdict` is based, `gate` describes the limits. `fidelity`, `runtime`,
+    `device`, `weight_type`, `compute_type` and `ran_precision` describe the run; `other_precision`
+    are the operations that computed in another type. `operators` counts those of the file by kind;
+    `custom_operators` are in no standard. `probes` are the inputs and their purposes, `comparisons`
+    one for each probe and output. `max_abs_error`, `noise_floor`, `noise_ratio` (error over noise)
+    and `snr_db` are figures of the worst one. `pooled_noise_ratio` and `repeated_noise_ratio` are
+    the pooled and the systematic error divided by the noise. `second_opinion` is what a second
+    implementation found. `trace` is the error at each block, if it was requested or the check
+    failed; `first_bad_block` is the first block whose error exceeds the noise. `details` is the
+    traceback or standard error of a converter or runner that failed. `notes` say what was not
+    judged, and why. `seconds` is how long the verification took. `cost` is what a quantized
+    precision costs at each output, on the calibration set.
     """
 
     target: str
@@ -90,9 +94,11 @@ class Check:
 class Report:
     """All checks of one run, what they were compared with, and the command to run them again.
 
+    `verdict` is that of all `checks`. `source` is the checkpoint, `model` the name of the model and
+    `reference` says what artifacts were compared with. `command` repeats the run; `toolchain` holds
+    versions by package. `seed` is that of the fresh probes; None if all probes were known before.
     `notes` say what was not verified, or rests on less than usual. `date` is when the run ended, in
-    ISO 8601 with the time zone; empty in older reports.
-    `seed` is that of the fresh probes; None if all probes were known before.
+    ISO 8601 with the time zone; empty in older reports. `schema_version` is that of the file.
     """
 
     verdict: Verdict

@@ -136,6 +136,7 @@ def test_float16_is_judged_by_its_noise_power(exported, target):
     (check,) = report.checks
     assert report.verdict is Verdict.PASS, check.problems
     assert check.precision == Precision.FLOAT16
+    assert check.other_precision == ()
     assert 40 < check.snr_db < 100
     full, _ = exported("micro_official", target, Options(batch=2))
     assert check.size_bytes < full.checks[0].size_bytes

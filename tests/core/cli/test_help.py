@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 RunCli = Callable[..., Any]
-COMMANDS = ("export", "verify", "inspect", "fuse", "targets", "bench", "tune", "coreml")
+COMMANDS = ("export", "verify", "evaluate", "inspect", "fuse", "targets", "bench", "tune", "coreml")
 PANELS = ("Model", "Output", "Numerics", "Verification", "Reports")
 
 

@@ -11,6 +11,7 @@ import pytest
 from coremltools.converters.mil import Builder as mb
 
 from slide_deploy.errors import ArtifactError
+from slide_deploy.validators import coreml
 from slide_deploy.validators._mil import evaluate, read_package
 
 Run = Callable[..., list[np.ndarray]]
@@ -62,6 +63,20 @@ def test_a_program_may_mix_precisions_by_casting(run: Run) -> None:
 
     (found,) = run(build, [x], 6)
     assert (found.dtype, found.tolist()) == (np.float32, [1.0])
+
+
+def test_operations_of_another_type_than_most_are_named(write: Callable[..., Path]) -> None:
+    x = np.ones((2, 3), np.float32)
+
+    def build(x: Any) -> Any:
+        half = mb.relu(x=mb.cast(x=x, dtype="fp16"), name="half")
+        wide = mb.exp(x=mb.cast(x=half, dtype="fp32"), name="wide")
+        return mb.cast(x=mb.tanh(x=mb.cast(x=wide, dtype="fp16")), dtype="fp32", name="out")
+
+    session = coreml.open_session(write(build, [x], 6))
+    assert session.compute_type == "float16"
+    assert [name for name in session.other_precision if "cast" not in name] == ["mil::exp wide"]
+    assert "mil::cast out" not in session.other_precision  # outputs are float32 as asked
 
 
 def test_mixed_operands_need_coreml7(write: Callable[..., Path], edit: Callable[..., Path]) -> None:
