@@ -63,7 +63,7 @@ def test_the_limits_are_those_that_were_promised() -> None:
             GateKind.SNR_LOSS: 10.0,
             GateKind.MAX_ERROR: 4.0,
             GateKind.POOLED_ERROR: 2.0,
-            GateKind.SYSTEMATIC_ERROR: 1.0,
+            GateKind.SYSTEMATIC_ERROR: 1.5,
         },
         **dict.fromkeys(("w8", "w8a16", "w8a8"), cost),
     }
