@@ -10,7 +10,7 @@ import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slide_deploy.exporters._quantize.openvino import quantize
+from slide_deploy.exporters._quantize.openvino import quantize, without_telemetry
 from slide_deploy.protocols import Exporter
 from slide_deploy.types import Options, Precision
 
@@ -28,6 +28,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     float16 compresses the weights on disk, which is the default of `save_model`; the runtime
     decompresses them and chooses its own arithmetic.
     """
+    without_telemetry()
     import openvino
 
     model = _converted(capture)

@@ -17,15 +17,18 @@ from slide_deploy.validators._quantized.openvino import (
     float_operations,
     quantized_types,
     take_apart,
+    without_telemetry,
 )
 
 __all__ = ["RUNTIME"]
 
 FOLDER = "_openvino_model"
+PLUMBING = ("Parameter", "Result", "Constant")
 
 
 def open_session(path: Path, *, threads: int = 1) -> Session:
     """Load the folder's one .xml with its .bin."""
+    without_telemetry()
     import openvino
     from openvino import properties
 
@@ -52,11 +55,10 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         request.infer(dict(feeds))
         return {spec.name: request.get_tensor(spec.name).data.copy() for spec in outputs}
 
-    plumbing = {"Parameter", "Result", "Constant"}
     operators = Counter(
         f"{node.type_info.version_id}::{node.get_type_name()}"
         for node in model.get_ops()
-        if node.get_type_name() not in plumbing
+        if node.get_type_name() not in PLUMBING
     )
     stored = Counter[str]()
     for node in model.get_ops():

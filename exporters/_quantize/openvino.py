@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,14 @@ from slide_deploy.errors import MissingLibrary
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options, Precision
 
-__all__ = ["quantize"]
+__all__ = ["quantize", "without_telemetry"]
 
 LEVELS = 255  # steps of 8 bits
+
+
+def without_telemetry() -> None:
+    """Let OpenVINO and NNCF, which are imported next, send nothing to their makers."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # not to import
 
 
 def quantize(program: Path, path: Path, calibration: Calibration, options: Options) -> None:
@@ -24,7 +29,7 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
 
     Raises MissingLibrary without NNCF.
     """
-    os.environ.setdefault("NNCF_CI", "1")  # sends nothing to its makers
+    without_telemetry()
     try:
         import nncf
     except ImportError:
@@ -77,30 +82,20 @@ def _settings(nncf: Any) -> dict[str, Any]:
 def _set_ranges(model: Any, origin: Any, runs: list[dict[str, np.ndarray]]) -> None:
     """Give each activation the range that it has in the float32 model, with zero as an integer.
 
-    NNCF 3.4 takes other ranges where it moves a quantizer before the split of q, k and v. What it
-    gives one range, such as the parts of a concatenation, keeps one.
+    NNCF 3.4 takes other ranges where it moves a quantizer before the split of q, k and v.
     """
     import openvino
 
     quantizers = [node for node in model.get_ops() if node.get_type_name() == "FakeQuantize"]
     observed = _observed(origin, [node.input_value(0) for node in quantizers], runs)
-    alike: dict[tuple[float, float], list[tuple[float, float]]] = {}
     for node, ends in zip(quantizers, observed, strict=True):
-        alike.setdefault(_range(node), []).append(ends)
-    for node in quantizers:
-        group = alike[_range(node)]
-        low, high = min(0.0, *(e[0] for e in group)), max(0.0, *(e[1] for e in group))
+        low, high = min(0.0, ends[0]), max(0.0, ends[1])
         scale = (high - low) / LEVELS or 1.0
         low = -round(-low / scale) * scale
-        ends = (low, low + LEVELS * scale)
-        for index, end in zip(range(1, 5), (*ends, *ends), strict=True):
+        pair = (low, low + LEVELS * scale)
+        for index, end in zip(range(1, 5), (*pair, *pair), strict=True):
             constant = openvino.opset13.constant(np.array(end, np.float32))
             node.input(index).replace_source_output(constant.output(0))
-
-
-def _range(node: Any) -> tuple[float, float]:
-    low, high = (np.array(node.input_value(index).get_node().data) for index in (1, 2))
-    return float(low.min()), float(high.max())
 
 
 def _observed(

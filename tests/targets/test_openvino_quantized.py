@@ -166,3 +166,19 @@ def test_a_changed_float_operator_stays_in_the_restored_model(
     assert problems(broken, program, tmp_path / "restored") == []
     made, meant = outputs(tmp_path / "restored"), outputs(program)
     assert not np.allclose(made[0], meant[0], atol=1e-4)
+
+
+def test_the_range_of_another_value_is_named(program: Path, quantized: Any, tmp_path: Path) -> None:
+    """Also where it is the wider one: equal ranges do not vouch for each other."""
+    artifact = quantized("w8a8")
+    model = read(artifact)
+    nodes = [n for n in model.get_ops() if n.get_type_name() == "FakeQuantize"]
+    ends = [[np.array(n.input_value(i).get_node().data) for i in (1, 2)] for n in nodes]
+    widest = (min(low for low, _ in ends), max(high for _, high in ends))
+    for node in nodes:
+        for place, end in zip(range(1, 5), (*widest, *widest), strict=True):
+            node.input(place).replace_source_output(ops.constant(end).output(0))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    openvino.save_model(model, broken / "small.xml", compress_to_fp16=False)
+    assert any("steps off" in p for p in problems(broken, program, tmp_path / "restored"))

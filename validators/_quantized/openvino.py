@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from slide_deploy.errors import ArtifactError
 from slide_deploy.protocols import Arrays, QuantizedTensor
 
-__all__ = ["float_operations", "quantized_types", "take_apart"]
+__all__ = ["float_operations", "quantized_types", "take_apart", "without_telemetry"]
 
 QUANTIZE, LEVELS = "FakeQuantize", 256
 
@@ -24,6 +25,7 @@ def take_apart(
 ) -> Iterator[QuantizedTensor]:
     """See `Runtime.take_apart`. Raises ArtifactError where `path` quantizes what the float32 model
     `program` does not have."""
+    without_telemetry()
     import openvino
 
     artifact, origin = (
@@ -45,13 +47,13 @@ def take_apart(
     openvino.save_model(artifact, restored / "model.xml", compress_to_fp16=False)
     yield from tensors
     observed = _observed(origin, [port for _, port in sources], runs)
-    for node, port in sources:  # what is concatenated shares a range
-        shared = [
-            e for (n, _), e in zip(sources, observed, strict=True) if _range(n) == _range(node)
-        ]
-        union = (min(e[0] for e in shared), max(e[1] for e in shared))
-        name = port.get_node().get_friendly_name()
-        yield _activation(node, name, union)
+    for (node, port), ends in zip(sources, observed, strict=True):
+        yield _activation(node, port.get_node().get_friendly_name(), ends)
+
+
+def without_telemetry() -> None:
+    """Let OpenVINO, which is imported next, send nothing to its makers."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # not to import
 
 
 def quantized_types(model: Any) -> tuple[str, str] | None:
@@ -163,11 +165,6 @@ def _weights(node: Any, constant: Any) -> QuantizedTensor:
 def _inner_axes(scale: np.ndarray) -> int:
     """The number of last axes along which there is one scale."""
     return next((n for n, size in enumerate(reversed(scale.shape)) if size > 1), scale.ndim)
-
-
-def _range(node: Any) -> tuple[float, float]:
-    low, high = (np.array(node.input_value(index).get_node().data) for index in (1, 2))
-    return float(low.min()), float(high.max())
 
 
 def _activation(node: Any, name: str, observed: tuple[float, float]) -> QuantizedTensor:
