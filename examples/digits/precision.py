@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 OUTPUT = Path("out/precision")
 CALIBRATION = OUTPUT / "calibration.npy"
 SAMPLES = 64
+WHOLE = "slide_swin_digits"
 COLUMNS = (
     *("model", "target", "precision", "size", "top-1", "agreement", "SNR", "latency"),
     *("in float", "runtime", "verdict"),
@@ -74,11 +75,13 @@ def main() -> int:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """Every precision of every target that has more than float32."""
+    """Every precision of every target for Slide-Swin, the quantized ones for the other families."""
     model = slide_deploy.load(path)
     data = slide_deploy.read_dataset("digits", model.inputs[0])
     for target in registry.target_names():
         for precision in registry.exporter(target).precisions:
+            if path.stem != WHOLE and not scheme_named(precision).quantized:
+                continue
             folder = OUTPUT / f"{model.name}-{target}-{precision}"
             options = slide_deploy.Options(precision=precision)
             if scheme_named(precision).quantized:
