@@ -2,7 +2,7 @@
 
 Blocks are found without names: a block's output is the closest value in the artifact of the same
 size, possibly with channels first. A block that a converter has merged into others has no such
-value, and is skipped if a later block agrees.
+value, only similar ones, and is skipped if a later block agrees.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ __all__ = ["BlockError", "BlockReference", "first_bad_block", "trace_blocks"]
 
 # A value that differs by more than this share of the block's amplitude is not the block's output.
 UNRELATED = 0.5
+
+# Nor is it where a later block is right to within this share of the difference: an error of the
+# block itself would have reached it. Blocks of small outputs may lose some of it on the way.
+VANISHED = 0.01
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,21 @@ def trace_blocks(
 
 def first_bad_block(trace: tuple[BlockError, ...]) -> str | None:
     """The first block whose error exceeds the noise; None if there is none."""
-    bad = [index for index, error in enumerate(trace) if error.noise_ratio > NOISE_MULTIPLE]
-    last_good = max(set(range(len(trace))) - set(bad), default=-1)
-    for index in bad:
-        if trace[index].found or index > last_good:
-            return trace[index].block
+    for index, error in enumerate(trace):
+        if not _agrees(error) and not any(
+            _agrees(later) and (not error.found or _bound(later) < VANISHED * error.max_abs_error)
+            for later in trace[index + 1 :]
+        ):
+            return error.block
     return None
+
+
+def _agrees(error: BlockError) -> bool:
+    return error.noise_ratio <= NOISE_MULTIPLE
+
+
+def _bound(error: BlockError) -> float:
+    return NOISE_MULTIPLE * error.noise_floor
 
 
 def _layouts(reference: np.ndarray) -> tuple[np.ndarray, ...]:
