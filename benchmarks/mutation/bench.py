@@ -33,10 +33,14 @@ from slide_deploy.parity.metrics import max_abs_error, rms_error
 from slide_deploy.protocols import Session
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.quantization.scheme import Scheme
+from slide_deploy.verification.not_a_number import nan_problems
 
 __all__ = ["Bench", "Observation", "load_bench"]
 
 DEFAULTS = Options()
+
+# The seed of the fresh probes, which `verify` draws anew each time: a run can be repeated.
+FRESH_SEED = 20
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,17 @@ class Bench:
     @cached_property
     def reference(self) -> Reference:
         """The reference of verification."""
-        return reference_of(self.model)
+        return reference_of(self.model, seed=FRESH_SEED)
 
     @cached_property
     def expected(self) -> tuple[Expectation, ...]:
-        """Reference outputs and noise floors."""
-        return self.reference.expect(self.options.dynamic_axes, self.scheme.name)
+        """Reference outputs and noise floors, on the recorded probes and on fresh ones."""
+        asked = self.options.dynamic_axes, self.scheme.name
+        return (*self.reference.expect(*asked), *self.reference.fresh(*asked))
+
+    @cached_property
+    def _nan(self) -> Expectation | None:
+        return self.reference.nan(self.options.dynamic_axes)
 
     def block_of(self, site: str) -> str:
         """The block that contains a module; empty if there is none."""
@@ -129,7 +138,8 @@ class Bench:
         expected = with_operator_errors(self.expected, runtime.operator_errors)
         try:
             session = runtime.open(path)
-            run_result = _run_result(target, session, expected)
+            nan = self._nan if runtime.loses_nan is not None else None
+            run_result = _run_result(target, session, (*expected, nan) if nan else expected)
         except Exception as error:  # `verify` too counts any exception of a loader as a failure
             return Observation(f"{type(error).__name__}: {error}".splitlines()[0])
         judgement = judge(
@@ -142,9 +152,9 @@ class Bench:
         )
         located = locate and judgement.numbers_differ
         named = self._named_block(session, judgement) if located else None
-        return Observation(
-            next(iter(judgement.problems), ""), judgement, _figures(run_result, expected), named
-        )
+        lost, _ = nan_problems(nan, run_result, runtime.loses_nan)
+        problem = next(iter((*judgement.problems, *lost)), "")
+        return Observation(problem, judgement, _figures(run_result, expected), named)
 
     def run(self, target: str, path: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """The output of an artifact for one input."""
