@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slide_deploy.errors import ConversionError, UsageError
+from slide_deploy.exporters._coreml_package import save_package
+from slide_deploy.exporters._quantize.coreml import COMPRESSIONS, parse_compression, quantize
 from slide_deploy.protocols import Exporter, TargetOption
 from slide_deploy.types import Options, Precision
 
@@ -97,29 +97,9 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         pass_pipeline=passes,
         skip_model_load=True,
     )
-    package.short_description = capture.metadata.get("description", "")
-    package.author = "slide-deploy"
-    package.version = capture.metadata.get("slide_deploy", "")
-    package.user_defined_metadata.update(capture.metadata)
     for spec in capture.inputs:
         package.input_description[spec.name] = capture.metadata.get("input", spec.name)
-    package.save(str(path))
-    _make_reproducible(path, package.get_spec().SerializeToString(deterministic=True))
-
-
-def _make_reproducible(path: Path, program: bytes) -> None:
-    """Replace random identifiers of coremltools, and drop its map from operators to torch's."""
-    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
-    manifest = path / "Manifest.json"
-    content = json.loads(manifest.read_text())
-    items, root = content["itemInfoEntries"], content["rootModelIdentifier"]
-    names = {key: str(uuid.uuid5(uuid.NAMESPACE_URL, items[key]["path"])) for key in items}
-    content["itemInfoEntries"] = {names[key]: item for key, item in items.items()}
-    content["rootModelIdentifier"] = names[root]
-    manifest.write_text(json.dumps(content, indent=4, sort_keys=True))
-    (path / "Data" / items[root]["path"]).write_bytes(program)
-    for part in path.rglob("*"):  # some are readable by the owner only, whatever the umask
-        part.chmod((path if part.is_dir() else manifest).stat().st_mode)
+    save_package(package, path, capture.metadata)
 
 
 EXPORTER = Exporter(
@@ -130,16 +110,26 @@ EXPORTER = Exporter(
     packages=("torch", "coremltools"),
     extra="coreml",
     aliases=("ios", "mlpackage"),
+    precisions=(Precision.FLOAT32, Precision.FLOAT16, Precision.W8),
     lacks=dict.fromkeys(
-        (Precision.W8, Precision.W8A16, Precision.W8A8),
-        "slide-deploy does not quantize Core ML packages yet",
+        (Precision.W8A16, Precision.W8A8),
+        "coremltools calibrates activations on a Mac only, and slide-deploy not yet",
     ),
+    quantize=quantize,
+    quantized_from=Precision.FLOAT16,
     options=(
         TargetOption(
             name="deployment_target",
             help="Oldest system that the package runs on, such as iOS17 or macOS14.",
             parse=parse_deployment_target,
             default=DEFAULT_TARGET,
+        ),
+        TargetOption(
+            name="compression",
+            help="Of w8's weights: integers with a scale for each channel, or a palette of 256 "
+            "values for each tensor.",
+            parse=parse_compression,
+            default=COMPRESSIONS[0],
         ),
     ),
 )

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         VerificationPolicy,
         judge,
     )
+    from slide_deploy.verification.not_a_number import nan_problems
     from slide_deploy.verification.record import Check, Report, read_report
     from slide_deploy.verification.recorded import verify_recorded as verify_golden
     from slide_deploy.verification.runner import RunResult, run_artifact
@@ -88,6 +89,7 @@ __all__ = [
     "load_foreign",
     "lower",
     "lowerings",
+    "nan_problems",
     "preparer",
     "read_dataset",
     "read_report",
@@ -137,6 +139,7 @@ _PLACES = {
     "utils.records": "write_json",
     "verification.judge": "Judgement Reference VerificationPolicy judge",
     "verification.check": "check_artifact",
+    "verification.not_a_number": "nan_problems",
     "verification.record": "Check Report read_report",
     "verification.recorded": "verify_golden=verify_recorded",
     "verification.runner": "RunResult run_artifact",

@@ -79,6 +79,7 @@ class QuantizedTensor:
     weights: np.ndarray | None = None
     product: np.ndarray | None = None
     observed: tuple[float, float] | None = None
+    palette: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Exporter:
     `options` are those of this target, in addition to the common ones. `precisions` names the
     precisions that it supports, `lacks` the reason for each one that it does not. `write` may
     raise any exception, which becomes a ConversionError. `quantize` writes the artifact of a
-    quantized precision from the float32 artifact that `write` wrote; it may raise any too.
+    quantized precision from the one that `write` wrote at the precision `quantized_from`; it may
+    raise any too.
     """
 
     target: str
@@ -103,6 +105,7 @@ class Exporter:
     lacks: Mapping[str, str] = field(default_factory=dict)
     options: tuple[TargetOption, ...] = ()
     quantize: Callable[[Path, Path, Calibration, Options], None] | None = None
+    quantized_from: str = Precision.FLOAT32
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from slide_deploy.errors import ArtifactError, NotSupported
 from slide_deploy.protocols import Arrays, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
+from slide_deploy.validators._quantized.coreml import compressed_weights, take_apart
 
 if TYPE_CHECKING:
     from slide_deploy.validators import _mil
@@ -40,6 +41,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     values = (*program.arguments, *(v for op in program.operations for v in op.outputs))
     made = {value.name: value.type for value in values}
     computed, stored = _precision(program, weights=False), _precision(program, weights=True)
+    compressed = bool(compressed_weights(program))
     kinds, native = _mil.histogram(program), fidelity() is Fidelity.NATIVE
     return Session(
         inputs=tuple(_spec(feature, None) for feature in program.inputs),
@@ -47,7 +49,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         run=_system(path) if native else lambda feeds: _mil.evaluate(program, feeds, note=_refuse),
         operators={f"mil::{kind}": count for kind, count in kinds.items()},
         runtime="Core ML, CPU only" if native else "the MIL interpreter",
-        precision=computed,
+        precision=f"{computed}, weights stored as int8" if compressed else computed,
         values=lambda feeds: _values(program, feeds),
         violations=(
             *_mil.violations(program),
@@ -55,7 +57,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
             *(f"{state.name} keeps state between runs" for state in program.states),
             *(f"{kind} draws random numbers" for kind in kinds if kind.startswith("random_")),
         ),
-        weight_type=stored,
+        weight_type="int8" if compressed else stored,
         compute_type=computed,
         device="CPU",
         other_precision=_other_precision(program, computed),
@@ -151,4 +153,5 @@ RUNTIME = Runtime(
     packages=("google.protobuf", "scipy", *(["coremltools"] if sys.platform == "darwin" else [])),
     extra="coreml",
     standard_domains=frozenset({"mil"}),
+    take_apart=take_apart,
 )

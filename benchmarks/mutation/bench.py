@@ -21,6 +21,7 @@ from slide_deploy import (
     RunResult,
     VerificationPolicy,
     judge,
+    nan_problems,
     preparer,
     reference_of,
     registry,
@@ -33,7 +34,6 @@ from slide_deploy.parity.metrics import max_abs_error, rms_error
 from slide_deploy.protocols import Session
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.quantization.scheme import Scheme
-from slide_deploy.verification.not_a_number import nan_problems
 
 __all__ = ["Bench", "Observation", "load_bench"]
 

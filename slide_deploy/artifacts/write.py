@@ -59,7 +59,7 @@ def write_artifact(
     left in `folder`.
     """
     if scheme_named(options.precision).quantized:
-        raise UsageError(f"{options.precision} artifacts are made from float32 ones", "use export")
+        raise UsageError(f"{options.precision} artifacts are made from float ones", "use export")
     exporter = registry.exporter(target)
     options = options_by_target((target,), options)[exporter.target]
     path = folder / exporter.file_name(name)
@@ -83,7 +83,7 @@ def quantize_artifact(
     folder: Path,
     options: Options,
 ) -> Artifact:
-    """Write the quantized artifact of `record`, a float32 artifact in the folder `programs`, into
+    """Write the quantized artifact of `record`, a float artifact in the folder `programs`, into
     `folder`; returns its manifest entry. As `write_artifact` otherwise."""
     exporter = registry.exporter(record.target)
     about = {"calibration": calibration.source, "calibration_sha256": calibration.sha256}

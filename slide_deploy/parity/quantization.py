@@ -18,14 +18,23 @@ END_TOLERANCE = 5e-7
 # Such a channel is far below the largest one, and so is its rounding.
 SMALL_CHANNEL = 1e-4
 
+# Palettes are found in float32 and stored in float16: its step at the largest weight.
+PALETTE_ROUNDING = 2.0**-10
+
+# What a palette may lose, as a multiple of what evenly spaced values lose on even weights.
+COARSE_PALETTE = 1.5
+
 
 def quantization_problem(tensor: QuantizedTensor) -> str:
     """What is wrong with a quantized tensor; empty if it is as it must be.
 
     Each weight must be within half a step of the float32 artifact's, with a scale that the
-    largest weight of its channel needs. The ends of an activation's range must be within half a
-    step of those on the calibration set, zero included.
+    largest weight of its channel needs; of a palette, each must be the nearest value, and each
+    value near the weights that it stands for. The ends of an activation's range must be within
+    half a step of those on the calibration set, zero included.
     """
+    if tensor.palette is not None:
+        return _palette_problem(tensor, tensor.palette)
     if not (np.isfinite(tensor.scale).all() and (tensor.scale > 0).all()):
         return f"{tensor.name} has a scale that is not a positive number"
     return _weights_problem(tensor) if tensor.weights is not None else _range_problem(tensor)
@@ -69,6 +78,34 @@ def _weights_problem(tensor: QuantizedTensor) -> str:
             f"{tensor.name} has {wrong} of {steps.size} weights that are not the nearest integers "
             f"(the worst is {float(steps.max()):.3g} steps off)"
         )
+    return ""
+
+
+def _palette_problem(tensor: QuantizedTensor, palette: np.ndarray) -> str:
+    assert tensor.weights is not None
+    assert tensor.integers is not None
+    weights = tensor.weights.reshape(-1).astype(np.float64)
+    values, chosen = palette.astype(np.float64), tensor.integers.reshape(-1)
+    if not np.isfinite(values).all():
+        return f"{tensor.name} has a palette value that is not a number"
+    rounding = np.abs(weights).max(initial=0.0) * PALETTE_ROUNDING
+    ordered = np.sort(values)
+    right = np.searchsorted(ordered, weights).clip(1, ordered.size - 1)
+    nearest = np.abs(ordered[np.stack([right - 1, right])] - weights).min(axis=0)
+    error = np.abs(values[chosen] - weights)
+    if wrong := int((error > nearest + rounding).sum()):
+        return f"{tensor.name} has {wrong} of {error.size} weights that are not the nearest values"
+    lowest, highest = np.full(values.size, np.inf), np.full(values.size, -np.inf)
+    np.minimum.at(lowest, chosen, weights)
+    np.maximum.at(highest, chosen, weights)
+    spacing = float(np.ptp(weights)) / (values.size - 1)
+    # Searches for palettes end before each value is the mean of its weights.
+    outside = (values < lowest - spacing - rounding) | (values > highest + spacing + rounding)
+    if outside[np.unique(chosen)].any():
+        return f"{tensor.name} has a palette value beside the weights that it stands for"
+    even = spacing / np.sqrt(12)
+    if float(np.sqrt(np.square(error).mean())) > COARSE_PALETTE * even + rounding:
+        return f"{tensor.name} has a palette coarser than evenly spaced values"
     return ""
 
 

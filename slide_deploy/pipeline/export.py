@@ -33,7 +33,7 @@ from slide_deploy.quantization.calibration import CalibrationSet
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.reference.equals import equal_modules
 from slide_deploy.report.formats import save_reports
-from slide_deploy.types import DynamicAxes, Options, Precision, Verdict, dynamic_axes_of, silent
+from slide_deploy.types import DynamicAxes, Options, Verdict, dynamic_axes_of, silent
 from slide_deploy.utils.cores import sharing_cores
 from slide_deploy.utils.staging import staged_folder
 from slide_deploy.verification.background import background
@@ -151,14 +151,15 @@ def _write(
     target: str,
     options: Options,
 ) -> Artifact:
-    """Write an artifact to `scratch`; a quantized one from a float32 one in `programs`."""
+    """Write an artifact to `scratch`; a quantized one from a float one in `programs`."""
     require(target)
     prepared = prepare(target)
     capture = prepared.capture
     if calibration is None:
         record = write_artifact(target, model.name, capture, scratch, options)
     else:
-        plain = replace(options, precision=Precision.FLOAT32, calibration=None)
+        precision = registry.exporter(target).quantized_from
+        plain = replace(options, precision=precision, calibration=None)
         program = write_artifact(target, model.name, capture, programs, plain)
         record = quantize_artifact(program, capture, calibration, programs, scratch, options)
     return replace(record, lowering=prepared.lowering)

@@ -85,11 +85,12 @@ def _recorded_calibration(found: Sequence[Listed], policy: VerificationPolicy) -
 def _float_artifact(
     model: Model, path: Path, record: Artifact | None, folder: Path, axes: DynamicAxes
 ) -> Path:
-    """The float32 artifact that a quantized one was made from, written again."""
+    """The float artifact that a quantized one was made from, written again."""
     target = registry.recognise(path).target
     lowerings = {layer.form for layer in record.lowering} if record else set()
     fixed = isinstance(axes.batch, int)
     options = Options(
+        precision=registry.exporter(target).quantized_from,
         batch=axes.batch if isinstance(axes.batch, int) else 1,
         dynamic=not fixed,
         dynamic_size=axes.any_size,

@@ -1,4 +1,4 @@
-"""w8: weights of 8 bits; activations and arithmetic stay in float32."""
+"""w8: weights of 8 bits; activations and arithmetic stay in floating point."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def check_artifact(
 ) -> Check:
     """One artifact's verdict; `record` is its manifest entry, `known` problems found before.
 
-    `program` gives the float32 artifact that a quantized one was made from, by its dynamic axes;
+    `program` gives the float artifact that a quantized one was made from, by its dynamic axes;
     without it, it is not judged whether a quantized artifact is the program that was meant.
     """
     begin = time.perf_counter()
@@ -124,7 +124,7 @@ def _check(
         inputs = next(e.inputs for e in ran.expected if e.probe == worst)
         check = _with_trace(check, runtime, path, inputs, reference.blocks(inputs, precision))
     if scheme_named(precision).quantized:
-        progress(f"verifying {path.name}: comparing it with its float32 artifact")
+        progress(f"verifying {path.name}: comparing it with its float artifact")
         check = _with_cost(check, ran, judgement)
         made_from, judges = program and program(axes), partial(_check_float, reference, progress)
         check = with_program(check, path, made_from, ran.expected, judges)
@@ -167,12 +167,13 @@ def _run(
 def _with_cost(check: Check, ran: _Ran, judgement: Judgement) -> Check:
     cost = precision_costs(ran.expected, ran.result.outputs, judgement.comparisons)
     notes = (SYNTHETIC,) if ran.result.metadata.get("calibration") == "synthetic" else ()
-    # Every block of a quantized artifact is beyond the noise of float32.
+    # Every block of a quantized artifact is beyond the noise of a float one.
     return replace(check, cost=cost, notes=notes, first_bad_block=None)
 
 
 def _check_float(reference: Reference, progress: Progress, path: Path) -> Check:
-    policy = VerificationPolicy(precision=Precision.FLOAT32)
+    precision = registry.exporter(registry.recognise(path).target).quantized_from
+    policy = VerificationPolicy(precision=precision)
     return check_artifact(path, reference, None, policy, progress)
 
 

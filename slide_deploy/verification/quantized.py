@@ -1,8 +1,8 @@
 """Whether a quantized artifact is the program that was meant.
 
-The artifact is taken apart: each integer, scale, zero point and range must follow from the float32
-artifact and the calibration set. Without quantization and with the float32 artifact's weights, it
-must pass the float32 gates.
+The artifact is taken apart: each integer, scale, zero point and range must follow from the float
+artifact and the calibration set. Without quantization and with the float artifact's weights, it
+must pass the gates of its precision.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from slide_deploy.verification.runner import take_apart
 
 __all__ = ["with_program"]
 
-BASIS = "program: the float32 artifact, and its ranges on the calibration set"
+BASIS = "program: the float artifact, and its ranges on the calibration set"
 NOT_JUDGED = (
     "whether each integer, scale and range is the one that was meant was not judged: "
     "verify --against model.pth --calibration tells"
@@ -41,8 +41,8 @@ def with_program(
 ) -> Check:
     """The check of a quantized artifact, with what is wrong with its program.
 
-    `program` is the float32 artifact that it must have been made from, `expected` has the inputs
-    of each run on the calibration set, `check_float` judges a float32 artifact.
+    `program` is the float artifact that it must have been made from, `expected` has the inputs
+    of each run on the calibration set, `check_float` judges a float artifact.
     """
     if program is None:
         return replace(check, notes=(*check.notes, NOT_JUDGED))
@@ -78,6 +78,6 @@ def with_program(
 
 def _problem(tensor: QuantizedTensor, scheme: Scheme) -> str:
     wanted = scheme.activations if tensor.weights is None else scheme.weights
-    if tensor.kind != wanted and tensor.product is None:
+    if tensor.kind != wanted and tensor.product is None and tensor.palette is None:
         return f"{tensor.name} is {tensor.kind}, not {wanted}"
     return quantization_problem(tensor)

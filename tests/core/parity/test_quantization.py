@@ -168,3 +168,53 @@ def test_a_channel_far_below_the_others_may_have_a_larger_scale() -> None:
     integers[3] = 0
     changed = replace(sound, weights=weights, integers=integers, scale=scale)
     assert quantization_problem(changed) == ""
+
+
+def palette_of(seed: int, scale: float = 1.0) -> QuantizedTensor:
+    """Weights as the nearest of 256 values, after a few steps of k-means."""
+    weights = scale * np.random.default_rng(seed).standard_normal(2000).astype(np.float32)
+    palette = np.linspace(weights.min(), weights.max(), 256)
+    for _ in range(3):
+        chosen = np.abs(weights[:, None] - palette).argmin(axis=1)
+        counts = np.bincount(chosen, minlength=256)
+        means = np.bincount(chosen, weights, 256) / np.maximum(counts, 1)
+        palette = np.where(counts > 0, means, palette)
+    palette = palette.astype(np.float32)
+    return QuantizedTensor(
+        name="layer.weight",
+        kind="palette",
+        low=0,
+        high=255,
+        scale=np.ones(1),
+        zero_point=np.zeros(1),
+        integers=np.abs(weights[:, None] - palette).argmin(axis=1).astype(np.uint8),
+        weights=weights,
+        palette=palette,
+    )
+
+
+@given(seed=SEEDS, exponent=st.integers(-3, 3))
+def test_the_nearest_values_of_a_palette_pass(seed: int, exponent: int) -> None:
+    assert quantization_problem(palette_of(seed, 10.0**exponent)) == ""
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda t: {"integers": np.roll(t.integers, 1)}, "not the nearest values"),
+        (lambda t: {"palette": t.palette[::-1]}, "not the nearest values"),
+        (lambda t: {"palette": 1.05 * t.palette}, "nearest values"),
+        (lambda t: {"palette": np.where(t.palette > 2, np.nan, t.palette)}, "not a number"),
+        (
+            lambda t: {
+                "palette": t.palette[::32].repeat(32),
+                "integers": np.abs(t.weights[:, None] - t.palette[::32]).argmin(1).astype("u1")
+                * 32,
+            },
+            "coarser|beside",
+        ),
+    ],
+)
+def test_damage_to_a_palette_is_named(damage: Callable[[Any], Any], named: str) -> None:
+    found = quantization_problem(replace(palette_of(0), **damage(palette_of(0))))
+    assert any(part in found for part in named.split("|")), found

@@ -1,0 +1,36 @@
+"""Saves Core ML packages so that the same model gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["save_package"]
+
+
+def save_package(package: Any, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a `coremltools.models.MLModel` to `path`, with `metadata`."""
+    package.short_description = metadata.get("description", "")
+    package.author = "slide-deploy"
+    package.version = metadata.get("slide_deploy", "")
+    package.user_defined_metadata.update(metadata)
+    package.save(str(path))
+    _make_reproducible(path, package.get_spec().SerializeToString(deterministic=True))
+
+
+def _make_reproducible(path: Path, program: bytes) -> None:
+    """Replace random identifiers of coremltools, and drop its map from operators to torch's."""
+    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+    manifest = path / "Manifest.json"
+    content = json.loads(manifest.read_text())
+    items, root = content["itemInfoEntries"], content["rootModelIdentifier"]
+    names = {key: str(uuid.uuid5(uuid.NAMESPACE_URL, items[key]["path"])) for key in items}
+    content["itemInfoEntries"] = {names[key]: item for key, item in items.items()}
+    content["rootModelIdentifier"] = names[root]
+    manifest.write_text(json.dumps(content, indent=4, sort_keys=True))
+    (path / "Data" / items[root]["path"]).write_bytes(program)
+    for part in path.rglob("*"):  # some are readable by the owner only, whatever the umask
+        part.chmod((path if part.is_dir() else manifest).stat().st_mode)

@@ -1,0 +1,44 @@
+"""Compresses the weights of Core ML packages with coremltools, which needs no Mac for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slide_deploy.errors import UsageError
+from slide_deploy.exporters._coreml_package import save_package
+from slide_deploy.protocols import Calibration
+from slide_deploy.types import Options
+
+__all__ = ["COMPRESSIONS", "parse_compression", "quantize"]
+
+COMPRESSIONS = ("linear", "palette")
+
+# Weights of fewer elements save less than what describes their scales or palette.
+FEWEST = {"linear": 64, "palette": 4096}
+
+
+def parse_compression(value: object) -> str:
+    """One of `COMPRESSIONS`; UsageError for anything else."""
+    if value not in COMPRESSIONS:
+        raise UsageError(
+            f"Core ML has no compression {str(value)[:20]!r}", f"known: {', '.join(COMPRESSIONS)}"
+        )
+    return str(value)
+
+
+def quantize(program: Path, path: Path, calibration: Calibration, options: Options) -> None:
+    """Write `path` from the float package `program`: symmetric weights per output channel, or
+    palettes of 256 values, found by k-means, per tensor. Activations are not changed."""
+    import coremltools as ct
+    import coremltools.optimize.coreml as cto
+
+    kind = parse_compression(options.target_options.get("compression", COMPRESSIONS[0]))
+    package = ct.models.MLModel(str(program), skip_model_load=True)
+    fewest = FEWEST[kind]
+    if kind == "linear":
+        way = cto.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=fewest)
+        compressed = cto.linear_quantize_weights(package, cto.OptimizationConfig(way))
+    else:
+        way = cto.OpPalettizerConfig(mode="kmeans", nbits=8, weight_threshold=fewest)
+        compressed = cto.palettize_weights(package, cto.OptimizationConfig(way))
+    save_package(compressed, path, calibration.metadata)

@@ -1,0 +1,149 @@
+"""Takes a Core ML package with compressed weights apart."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slide_deploy.errors import ArtifactError, NotSupported
+from slide_deploy.protocols import Arrays, QuantizedTensor
+
+if TYPE_CHECKING:
+    from slide_deploy.validators import _mil
+
+__all__ = ["COMPRESSED", "compressed_weights", "take_apart"]
+
+LINEAR = ("constexpr_affine_dequantize", "constexpr_blockwise_shift_scale")
+PALETTE = "constexpr_lut_to_dense"
+COMPRESSED = (*LINEAR, PALETTE)
+
+# The weights of the float package, beside those of the compressed one.
+WEIGHTS, RESTORED = "weights/weight.bin", "weights/restored.bin"
+
+
+def take_apart(
+    path: Path, program: Path, restored: Path, runs: Iterable[Arrays]
+) -> Iterator[QuantizedTensor]:
+    """See `Runtime.take_apart`. Raises ArtifactError where `path` compresses what the float package
+    `program` does not have."""
+    from slide_deploy.validators import _mil
+
+    artifact, origin = _mil.read_package(path), _mil.read_package(program)
+    compressed = compressed_weights(artifact)
+    constants = {op.name: op for op in origin.operations if op.type == "const"}
+    readers = {reader: name for reader, name in _readers(origin) if name in constants}
+    originals: dict[str, str] = {}
+    for reader, name in _readers(artifact):
+        if name in compressed:
+            found = originals.setdefault(name, readers.get(reader, ""))
+            if readers.get(reader) != found or not _alike(compressed[name], constants.get(found)):
+                raise ArtifactError(
+                    f"the float package has no weights of the shape of {name} in its place",
+                    "verify it with the options that it was exported with",
+                )
+    _write_restored(path, program, restored, originals)
+    for name, original in originals.items():
+        weights = np.asarray(constants[original].attributes["val"].data, np.float32)
+        yield _tensor(original, compressed[name], weights)
+
+
+def compressed_weights(program: _mil.Program) -> dict[str, _mil.Operation]:
+    """The operations that decompress weights, by the name of their result."""
+    return {op.name: op for op in program.operations if op.type in COMPRESSED}
+
+
+def _readers(program: _mil.Program) -> Iterator[tuple[tuple[str, str, int], str]]:
+    """Each argument that is a value: its operation, name and number, and the value's name."""
+    for op in program.operations:
+        for key, bindings in op.inputs.items():
+            for index, binding in enumerate(bindings):
+                if isinstance(binding, str):
+                    yield (op.name, key, index), binding
+
+
+def _alike(op: _mil.Operation, original: _mil.Operation | None) -> bool:
+    return original is not None and op.outputs[0].type == original.outputs[0].type
+
+
+def _tensor(name: str, op: _mil.Operation, weights: np.ndarray) -> QuantizedTensor:
+    given = _constants(op)
+    if op.type == PALETTE:
+        palette = np.asarray(given["lut"], np.float32).reshape(-1)
+        if palette.size != 256 or op.outputs[0].type.shape != weights.shape:
+            raise NotSupported(f"{name} has {palette.size} palette values, not one palette of 256")
+        return QuantizedTensor(
+            name=name,
+            kind="palette",
+            low=0,
+            high=255,
+            scale=np.ones(1),
+            zero_point=np.zeros(1),
+            integers=np.asarray(given["indices"]).reshape(weights.shape).astype(np.uint8),
+            weights=weights,
+            palette=palette,
+        )
+    integers = np.asarray(given["quantized_data" if op.type == LINEAR[0] else "data"])
+    scale = np.asarray(given["scale"])
+    zero_point = given.get("zero_point", given.get("offset"))
+    axis = _axis(name, scale, integers, given.get("axis"))
+    return QuantizedTensor(
+        name=name,
+        kind=integers.dtype.name,
+        low=int(np.iinfo(integers.dtype).min),
+        high=int(np.iinfo(integers.dtype).max),
+        scale=scale.reshape(-1),
+        zero_point=np.broadcast_to(
+            np.zeros(1, np.int8) if zero_point is None else zero_point.reshape(-1), (scale.size,)
+        ),
+        axis=axis,
+        integers=integers,
+        weights=weights,
+    )
+
+
+def _constants(op: _mil.Operation) -> dict[str, np.ndarray]:
+    """The arguments of an operation on constants, which are attributes before iOS 18."""
+    inputs = {key: value for key, (value,) in op.inputs.items() if not isinstance(value, str)}
+    return {key: value.data for key, value in (inputs | dict(op.attributes)).items()}
+
+
+def _axis(name: str, scale: np.ndarray, integers: np.ndarray, declared: Any) -> int:
+    """The axis along which there is a scale for each index."""
+    if declared is not None:
+        return int(declared) % integers.ndim
+    axes = [axis for axis, size in enumerate(scale.shape) if size > 1]
+    if len(axes) > 1:
+        raise NotSupported(f"{name} has scales for blocks, not for channels")
+    return axes[0] if axes else 0
+
+
+def _write_restored(
+    path: Path, program: Path, restored: Path, originals: Mapping[str, str]
+) -> None:
+    """The package with the float package's constants in place of compressed weights."""
+    from slide_deploy.validators._mil.package import open_package
+    from slide_deploy.validators._mil.schema import parse_model
+
+    shutil.copytree(path, restored)
+    source, target = open_package(program).model, open_package(restored).model
+    if (source.parent / WEIGHTS).exists():
+        shutil.copyfile(source.parent / WEIGHTS, target.parent / RESTORED)
+    origin, model = (parse_model(file.read_bytes(), file.name) for file in (source, target))
+    constants = {op.outputs[0].name: op for op in _operations(origin) if op.type == "const"}
+    for op in _operations(model):
+        if op.outputs and op.outputs[0].name in originals:
+            output = op.outputs[0].name
+            op.CopyFrom(constants[originals[output]])
+            op.outputs[0].name = output
+            if op.attributes["val"].WhichOneof("value") == "blobFileValue":
+                op.attributes["val"].blobFileValue.fileName = f"@model_path/{RESTORED}"
+    target.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _operations(model: Any) -> Iterator[Any]:
+    for function in model.mlProgram.functions.values():
+        yield from function.block_specializations[function.opset].operations
