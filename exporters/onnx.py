@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slide_deploy.errors import ConversionError, UsageError
-from slide_deploy.exporters._quantize.onnx import quantize
+from slide_deploy.exporters._quantize.onnx import products, quantize
 from slide_deploy.protocols import Exporter, TargetOption
 from slide_deploy.types import Options, Precision
 
@@ -140,5 +140,6 @@ EXPORTER = Exporter(
         Precision.W8: "onnxruntime quantizes weights alone in the MatMul of language models only",
     },
     quantize=quantize,
+    products=products,
     options=(TargetOption("opset", "ONNX opset, 17 to 23.", parse_opset, str(DEFAULT_OPSET)),),
 )

@@ -10,7 +10,7 @@ import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slide_deploy.exporters._quantize.openvino import quantize, without_telemetry
+from slide_deploy.exporters._quantize.openvino import products, quantize, without_telemetry
 from slide_deploy.protocols import Exporter
 from slide_deploy.types import Options, Precision
 
@@ -80,4 +80,5 @@ EXPORTER = Exporter(
     precisions=(Precision.FLOAT32, Precision.FLOAT16, Precision.W8, Precision.W8A8),
     lacks={Precision.W8A16: "the CPU plugin has no kernels for 16-bit integers"},
     quantize=quantize,
+    products=products,
 )

@@ -50,11 +50,13 @@ class TargetOption:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a quantizer takes beside the float32 artifact: the inputs of each run of it on the
-    calibration set, and the metadata of the new artifact."""
+    """What a quantizer takes beside the float artifact: the inputs of each run of it on the
+    calibration set, the metadata of the new artifact, and the products, by name, that stay in
+    float."""
 
     runs: Sequence[Arrays]
     metadata: Mapping[str, str]
+    kept: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ class Exporter:
     precisions that it supports, `lacks` the reason for each one that it does not. `write` may
     raise any exception, which becomes a ConversionError. `quantize` writes the artifact of a
     quantized precision from the one that `write` wrote at the precision `quantized_from`; it may
-    raise any too.
+    raise any too. `products` gives the products of a float artifact that `quantize` quantizes, by
+    name, each with the path of its module, or of a tensor in it; without it `quantize` cannot keep
+    any in float. Files that `quantize` leaves beside the float artifact are there the next time.
     """
 
     target: str
@@ -106,6 +110,7 @@ class Exporter:
     options: tuple[TargetOption, ...] = ()
     quantize: Callable[[Path, Path, Calibration, Options], None] | None = None
     quantized_from: str = Precision.FLOAT32
+    products: Callable[[Path], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,10 @@ class LayerLowering:
     why: str
 
 
+# What float32 has at best, in dB.
+HIGHEST_SNR = 120
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of an export.
@@ -111,8 +115,10 @@ class Options:
     `precision` is the name or an alias of a precision scheme (`float16`, `fp16`, `half`).
     `batch` is the fixed batch size, at least 1; `dynamic` leaves it free, `dynamic_size` leaves
     height and width free. `lowering` is `auto`, `low-memory` or the name of a lowering.
-    `calibration` is the calibration set of precisions that need one, as in `--calibration`. `opset`
-    (ONNX) and `deployment_target` (Core ML) are options of single targets; `target_options` holds
+    `calibration` is the calibration set of precisions that need one, as in `--calibration`.
+    `min_snr` is the signal-to-noise ratio in dB that a quantized artifact must have on it, for
+    which as few parts as possible stay in float; None quantizes all of them. `opset` (ONNX) and
+    `deployment_target` (Core ML) are options of single targets; `target_options` holds
     those of other targets by name. Raises UsageError for an invalid value.
     """
 
@@ -122,6 +128,7 @@ class Options:
     dynamic_size: bool = False
     lowering: str = "auto"
     calibration: str | Path | None = None
+    min_snr: float | None = None
     opset: int | None = None
     deployment_target: str | None = None
     target_options: Mapping[str, object] = field(default_factory=dict, hash=False)
@@ -130,6 +137,11 @@ class Options:
         object.__setattr__(self, "lowering", str(self.lowering).lower().replace("_", "-"))
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
             raise UsageError(f"batch expects an integer of at least 1; got {self.batch!r}", "use 1")
+        if self.min_snr is not None and not 0 < self.min_snr <= HIGHEST_SNR:
+            raise UsageError(
+                f"a signal-to-noise ratio of {self.min_snr:g} dB cannot be searched for",
+                f"ask for more than 0 and at most {HIGHEST_SNR} dB, such as 40",
+            )
         if self.dynamic and self.batch != 1:
             raise UsageError(
                 f"a fixed batch of {self.batch} and a dynamic batch contradict each other",

@@ -12,7 +12,7 @@ from slide_deploy.errors import UsageError
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options, Precision
 
-__all__ = ["quantize"]
+__all__ = ["products", "quantize"]
 
 # Products take nearly all of the time. With the additions of the residual path in 8 bits too, the
 # digits model lost 3 dB, and vision transformers lose most of their accuracy.
@@ -50,6 +50,8 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
             activation_type=ort.QuantType[ACTIVATIONS[Precision(options.precision)]],
             weight_type=ort.QuantType.QInt8,
             calibrate_method=ort.CalibrationMethod.MinMax,
+            nodes_to_exclude=sorted(calibration.kept),
+            calibration_cache_path=program.with_suffix(".ranges.json"),
         )
     proto = onnx.load(path)
     onnx.helper.set_model_props(proto, dict(calibration.metadata))
@@ -57,6 +59,24 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
     proto.producer_version = calibration.metadata.get("slide_deploy", "")
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
+
+
+def products(program: Path) -> dict[str, str]:
+    """See `Exporter.products`."""
+    import onnx
+
+    graph = onnx.load(program, load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    readers = {name: node for node in reversed(graph.node) for name in node.input}
+
+    def path(node: Any) -> str:
+        """A weight's name; of a transposed one, which has none, that of the bias added next."""
+        added = readers.get(node.output[0], node)
+        inputs = (*node.input, *(added.input if added.op_type == "Add" else ()))
+        names = [name for name in inputs if name in constants]
+        return next((name for name in names if "." in name), "")
+
+    return {node.name: path(node) for node in graph.node if node.op_type in QUANTIZED}
 
 
 class _Reader:

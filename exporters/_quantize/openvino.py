@@ -13,7 +13,9 @@ from slide_deploy.errors import MissingLibrary
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options, Precision
 
-__all__ = ["quantize", "without_telemetry"]
+__all__ = ["products", "quantize", "without_telemetry"]
+
+PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 
 LEVELS = 255  # steps of 8 bits
 
@@ -39,17 +41,33 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
     nncf.set_log_level(logging.ERROR)
     (description,) = program.glob("*.xml")
     model = openvino.Core().read_model(description)
+    kept = nncf.IgnoredScope(names=sorted(calibration.kept), validate=False)
     if options.precision == Precision.W8:
-        model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+        mode = nncf.CompressWeightsMode.INT8_SYM
+        model = nncf.compress_weights(model, mode=mode, ignored_scope=kept)
     else:
         runs = [dict(run) for run in calibration.runs]
         origin = model.clone()
-        model = nncf.quantize(model, nncf.Dataset(runs), subset_size=len(runs), **_settings(nncf))
+        data = nncf.Dataset(runs)
+        model = nncf.quantize(
+            model, data, subset_size=len(runs), ignored_scope=kept, **_settings(nncf)
+        )
         _set_ranges(model, origin, runs)
     for key, value in calibration.metadata.items():
         model.set_rt_info(value, ["slide_deploy", key])
     path.mkdir()
     openvino.save_model(model, path / description.name, compress_to_fp16=False)
+
+
+def products(program: Path) -> dict[str, str]:
+    """See `Exporter.products`."""
+    without_telemetry()
+    import openvino
+
+    model = openvino.Core().read_model(next(program.glob("*.xml")))
+    found = [node for node in model.get_ordered_ops() if node.get_type_name() in PRODUCTS]
+    names = [node.get_friendly_name() for node in found]
+    return {name: name.removeprefix("__module.").partition("/")[0] for name in names}
 
 
 def _settings(nncf: Any) -> dict[str, Any]:

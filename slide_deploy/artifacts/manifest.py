@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from slide_deploy import registry
+from slide_deploy.quantization.search import Search
 from slide_deploy.types import LayerLowering, TensorSpec
 from slide_deploy.utils.records import (
     Count,
@@ -61,6 +62,8 @@ class Artifact:
     """Name of the calibration set; empty where the precision needs none."""
     calibration_sha256: OptionalSha256 = ""
     """Of the set's samples, as the model takes them."""
+    search: Search | None = None
+    """Which parts stay in float, where they were searched for."""
     golden: str = ""
     golden_sha256: OptionalSha256 = ""
 

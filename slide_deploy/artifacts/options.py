@@ -32,18 +32,23 @@ def options_by_target(targets: Sequence[str], options: Options) -> dict[str, Opt
         if not any(_has(exporter, name) for exporter in exporters):
             raise _no_such_option(name, exporters)
     found = {exporter.target: _options_of(exporter, options) for exporter in exporters}
-    calibration = _calibration(scheme, options.calibration)
+    calibration = _calibration(scheme, options)
     return {target: replace(own, calibration=calibration) for target, own in found.items()}
 
 
-def _calibration(scheme: Scheme, given: str | Path | None) -> str | Path | None:
+def _calibration(scheme: Scheme, options: Options) -> str | Path | None:
     """The calibration set that an export needs; UsageError where it is missing or of no use."""
+    given = options.calibration
     if scheme.needs_calibration and given is None:
         raise UsageError(
             f"precision {scheme.name} needs a calibration set, to measure the ranges of "
             "activations on",
             "pass --calibration with a folder of images or a .npz file of at least 32 inputs, or "
             f"--calibration {SYNTHETIC}",
+        )
+    if options.min_snr is not None and not scheme.quantized:
+        raise UsageError(
+            f"precision {scheme.name} keeps every part in float", "omit --min-snr, or use w8a8"
         )
     if given is not None and not scheme.quantized:
         raise UsageError(f"precision {scheme.name} needs no calibration set", "omit --calibration")
@@ -71,9 +76,19 @@ def _options_of(exporter: Exporter, options: Options) -> Options:
             f"{exporter.title} does not support precision {options.precision}: {why}",
             f"{exporter.target} supports {', '.join(exporter.precisions)}",
         )
+    if options.min_snr is not None and exporter.products is None:
+        raise UsageError(
+            f"{exporter.title} cannot keep parts of a quantized artifact in float",
+            f"omit --min-snr, or use {' or '.join(_searching())}",
+        )
     given = options.of_targets
     own = {o.name: o.parse(given[o.name]) for o in exporter.options if o.name in given}
     return options.with_target_options(own)
+
+
+def _searching() -> list[str]:
+    """The targets that can keep parts of a quantized artifact in float."""
+    return [t for t in registry.target_names() if registry.exporter(t).products is not None]
 
 
 def _no_such_option(name: str, exporters: list[Exporter]) -> UsageError:

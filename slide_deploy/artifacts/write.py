@@ -82,14 +82,17 @@ def quantize_artifact(
     programs: Path,
     folder: Path,
     options: Options,
+    kept: frozenset[str] = frozenset(),
 ) -> Artifact:
     """Write the quantized artifact of `record`, a float artifact in the folder `programs`, into
-    `folder`; returns its manifest entry. As `write_artifact` otherwise."""
+    `folder`; returns its manifest entry. Products named in `kept` stay in float. As
+    `write_artifact` otherwise."""
     exporter = registry.exporter(record.target)
     about = {"calibration": calibration.source, "calibration_sha256": calibration.sha256}
     taken = Calibration(
         runs=calibration.runs(dynamic_axes_of(record.inputs).batch),
         metadata={**capture.metadata, **about},
+        kept=kept,
     )
     path = folder / record.path
     assert exporter.quantize is not None  # options_by_target refuses precisions that it lacks

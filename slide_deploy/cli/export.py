@@ -27,6 +27,7 @@ def export(
     precision: cli.PrecisionName = None,
     half: cli.Half = False,
     calibration: cli.Calibration = None,
+    min_snr: cli.MinSnr = None,
     lowering: cli.LoweringName = "auto",
     batch: cli.Batch = 1,
     dynamic: cli.Dynamic = False,
@@ -50,7 +51,7 @@ def export(
     """Export a checkpoint, and verify each artifact on disk against the PyTorch model."""
     options = Options(
         *(cli.chosen_precision(precision, half=half), batch, dynamic, dynamic_size, lowering),
-        *(calibration, opset, deployment_target, cli.parse_target_options(target_options)),
+        *(calibration, min_snr, opset, deployment_target, cli.parse_target_options(target_options)),
     )
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before, (targets, notes) = read_baseline(baseline), _targets(target, options)

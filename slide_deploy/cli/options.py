@@ -15,10 +15,10 @@ from slide_deploy.errors import UsageError
 __all__ = [
     "Against", "Artifacts", "AsJson", "Atol", "Baseline", "Batch", "Calibration",
     "DeploymentTarget", "Dynamic", "DynamicSize", "ExpectedPrecision", "Factory", "Features",
-    "Half", "ImageSize", "Images", "Inputs", "Key", "LoweringName", "MaxDrop", "ModelFile", "Opset",
-    "Output", "PrecisionName", "Prefix", "Quiet", "Reports", "Rtol", "Seed", "TargetOptions",
-    "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights", "WeightsOption",
-    "chosen_precision", "parse_size", "parse_target_options",
+    "Half", "ImageSize", "Images", "Inputs", "Key", "LoweringName", "MaxDrop", "MinSnr",
+    "ModelFile", "Opset", "Output", "PrecisionName", "Prefix", "Quiet", "Reports", "Rtol", "Seed",
+    "TargetOptions", "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights",
+    "WeightsOption", "chosen_precision", "parse_size", "parse_target_options",
 ]
 # fmt: on
 
@@ -180,6 +180,16 @@ Calibration = Annotated[
         metavar="FOLDER|FILE",
         help="Real inputs to quantize with, 32 or more: a folder of images, an .npy or .npz file, "
         "or the word synthetic.",
+    ),
+]
+MinSnr = Annotated[
+    float | None,
+    _numerics(
+        "--min-snr",
+        metavar="DB",
+        help="Signal-to-noise ratio that a quantized artifact must have on the calibration set, "
+        "such as 40: the fewest parts that this needs stay in float.",
+        show_default="every part is quantized",
     ),
 ]
 LoweringName = Annotated[

@@ -32,7 +32,7 @@ MEANING = {
     GateKind.TOLERANCE: "error beyond the tolerance, per probe and output",
     GateKind.RELATIVE_ERROR: "root mean square error over all samples",
     GateKind.DISAGREEMENT: "samples whose best class is not that of the reference",
-    GateKind.QUANTIZATION: "tensors quantized otherwise than the float32 artifact tells",
+    GateKind.QUANTIZATION: "tensors quantized otherwise than the float artifact tells",
 }
 
 # Gates on one output and one probe; the others are on one output and several probes.

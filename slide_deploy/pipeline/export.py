@@ -18,7 +18,6 @@ from slide_deploy.artifacts.manifest import Artifact, Manifest
 from slide_deploy.artifacts.options import options_by_target
 from slide_deploy.artifacts.prepare import PreparedModel, preparer, size_of_model
 from slide_deploy.artifacts.write import (
-    quantize_artifact,
     record_golden,
     require,
     save_manifest,
@@ -28,8 +27,8 @@ from slide_deploy.artifacts.write import (
 from slide_deploy.errors import ConversionError, MissingLibrary, SlideDeployError
 from slide_deploy.loading.loader import Model
 from slide_deploy.parity.fresh_probes import new_seed
+from slide_deploy.pipeline.quantize import Quantizer
 from slide_deploy.pipeline.reference import calibration_set, reference_of
-from slide_deploy.quantization.calibration import CalibrationSet
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.reference.equals import equal_modules
 from slide_deploy.report.formats import save_reports
@@ -72,7 +71,8 @@ def export(
     prepare = preparer(model, options, size_of)
     reference = reference_of(model, progress, size_of=size_of, calibration=calibration)
     with staged_folder(output, superseded_golden) as scratch, _temporary_folder() as programs:
-        write = partial(_write, model, prepare, scratch, programs, calibration)
+        quantizer = calibration and Quantizer(model, calibration, programs, reference, progress)
+        write = partial(_write, model, prepare, scratch, programs, quantizer)
         artifacts = []
         for target, own in wanted.items():
             progress(f"exporting {registry.exporter(target).title}")
@@ -104,12 +104,10 @@ def export_and_verify(
     wanted = options_by_target(registry.resolve_targets(targets), options)
     options = next(iter(wanted.values()))  # the common options are the same for all targets
     calibration, size_of = calibration_set(model, options.calibration), size_of_model(model)
-    prepare = preparer(model, options, size_of)
-    seed = new_seed() if seed is None else seed
+    prepare, seed = preparer(model, options, size_of), new_seed() if seed is None else seed
     artifacts: list[Artifact] = []
     checks: list[Check | Future[Check]] = []
     with staged_folder(output, superseded_golden) as scratch, _temporary_folder() as programs:
-        write = partial(_write, model, prepare, scratch, programs, calibration)
         # Converters use one core: the reference and the artifacts already written the other.
         axes, program = options.dynamic_axes, scheme_named(options.precision).program
         equals = cache(partial(equal_modules, model))
@@ -121,6 +119,8 @@ def export_and_verify(
                 seed=seed,
                 equals=equals,
             )
+            quantizer = calibration and Quantizer(model, calibration, programs, reference, step)
+            write = partial(_write, model, prepare, scratch, programs, quantizer)
             submit(reference.expect, axes, program)
             submit(reference.fresh, axes, program)
             for target, own in wanted.items():
@@ -147,7 +147,7 @@ def _write(
     prepare: Callable[[str], PreparedModel],
     scratch: Path,
     programs: Path,
-    calibration: CalibrationSet | None,
+    quantizer: Quantizer | None,
     target: str,
     options: Options,
 ) -> Artifact:
@@ -155,13 +155,13 @@ def _write(
     require(target)
     prepared = prepare(target)
     capture = prepared.capture
-    if calibration is None:
+    if quantizer is None:
         record = write_artifact(target, model.name, capture, scratch, options)
     else:
         precision = registry.exporter(target).quantized_from
-        plain = replace(options, precision=precision, calibration=None)
+        plain = replace(options, precision=precision, calibration=None, min_snr=None)
         program = write_artifact(target, model.name, capture, programs, plain)
-        record = quantize_artifact(program, capture, calibration, programs, scratch, options)
+        record = quantizer.write(program, capture, scratch, options)
     return replace(record, lowering=prepared.lowering)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -41,6 +41,7 @@ def render(report: Report) -> str:
         "number": text.number,
         "operators": text.operators_text,
         "opinion": text.opinion_text,
+        "search": text.search_text,
         "size": text.size_text,
         "top1": text.top1_text,
     }
@@ -65,6 +66,11 @@ def render(report: Report) -> str:
         by_snr=by_snr,
         snr_chart=_snr_chart(by_snr) if by_snr else "",
         traces=[(item, _trace_chart(item)) for item in items if item.check.trace],
+        searches=[
+            (item, _search_chart(item))
+            for item in items
+            if item.check.search and item.check.search.kept
+        ],
         key=lambda style: Markup(marker(style)),
     )
     return f"{page.rstrip()}\n"
@@ -121,6 +127,9 @@ DECIBELS = Scale(
 )
 
 
+GAINS = replace(DECIBELS, axis="gain in signal-to-noise ratio if the part stays in float, in dB")
+
+
 def _noise_chart(items: list[_Item]) -> Markup:
     rows = _probes(items)
     series = [_series(item, rows, lambda c: c.noise_ratio) for item in items]
@@ -167,6 +176,20 @@ def _trace_chart(item: _Item) -> Markup:
         gate=_gate([item]),
         joined=True,
         marked=[bad] if bad is not None else [],
+    )
+    return Markup(chart)
+
+
+def _search_chart(item: _Item) -> Markup:
+    """What each part gains, the most first, drawn as a ratio of errors on a logarithmic axis."""
+    assert item.check.search is not None
+    gains = dict(sorted(item.check.search.gains.items(), key=lambda gain: -gain[1]))
+    chart = dot_plot(
+        f"Gain of each part of {item.check.path} if it alone stays in float",
+        list(gains),
+        [Series(item.name, tuple(_ratio(gain) for gain in gains.values()), item.style)],
+        gate=None,
+        scale=GAINS,
     )
     return Markup(chart)
 

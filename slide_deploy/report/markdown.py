@@ -21,6 +21,7 @@ from slide_deploy.report.text import (
     opinion_text,
     probes_text,
     ratio_text,
+    search_text,
     size_text,
     top1_text,
 )
@@ -104,6 +105,8 @@ def _details(check: Check) -> Iterator[str]:
         yield f"Cost of {_text(check.precision)}: {_text(cost)}."
     elif top1 := top1_text(check):
         yield f"Top-1: {top1}."
+    if found := search_text(check):
+        yield f"Search: {_text(found)}."
     if opinion := opinion_text(check):
         yield f"Second implementation: {_text(opinion)}."
     yield ""

@@ -24,6 +24,7 @@ from slide_deploy.report.text import (
     operators_text,
     opinion_text,
     probes_text,
+    search_text,
     size_text,
 )
 from slide_deploy.types import Verdict
@@ -159,6 +160,9 @@ def _footing(report: Report) -> str:
         f"\n{check.target}, cost of {check.precision}: {cost_text(check)}."
         for check in read
         if check.cost
+    )
+    costs += "".join(
+        f"\n{check.target}, search: {found}." for check in read if (found := search_text(check))
     )
     opinions = "".join(
         f"\n{check.target}, second implementation: {opinion_text(check)}."

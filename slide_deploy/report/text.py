@@ -31,6 +31,7 @@ __all__ = [
     "opinion_text",
     "probes_text",
     "ratio_text",
+    "search_text",
     "size_text",
     "top1_text",
 ]
@@ -117,6 +118,21 @@ def cost_text(check: Check) -> str:
             * bool(cost.top1_decided)
         )
         for cost in check.cost
+    )
+
+
+def search_text(check: Check) -> str:
+    """Which parts stay in float, as a search found; empty without one."""
+    if (found := check.search) is None:
+        return ""
+    plain = number(found.trials[0].snr_db, ".1f", " dB")
+    if not found.kept:
+        return f"every part is quantized, which gives {plain}"
+    enough = "for" if found.snr_db >= found.min_snr_db else "and do not suffice for"
+    return (
+        f"{len(found.kept)} of {len(found.parts)} parts stay in float {enough} "
+        f"{found.min_snr_db:g} dB ({number(found.snr_db, '.1f', ' dB')}; {plain} without): "
+        f"{', '.join(found.kept)}"
     )
 
 

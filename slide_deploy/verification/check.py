@@ -111,7 +111,7 @@ def _check(
     known = (*known, *metadata_problems(*about))
     judgement = judge(ran.result, ran.expected, reference, axes, precision, policy)
     check = _judged(unrun, ran.result, ran.expected, judgement, policy)
-    check = replace(check, lowering=record.lowering if record else ())
+    check = _with_record(check, record)
     if not scheme_named(precision).quantized:  # integers have no NaN
         lost, notes = nan_problems(ran.nan, ran.result, runtime.loses_nan)
         check = replace(check, problems=(*check.problems, *lost), notes=notes)
@@ -242,6 +242,10 @@ def _judged(
         pooled_noise_ratio=judgement.pooled_ratio,
         repeated_noise_ratio=judgement.systematic_ratio,
     )
+
+
+def _with_record(check: Check, record: Artifact | None) -> Check:
+    return replace(check, lowering=record.lowering, search=record.search) if record else check
 
 
 def _with_trace(

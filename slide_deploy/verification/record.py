@@ -13,6 +13,7 @@ from slide_deploy.parity.block_trace import BlockError
 from slide_deploy.parity.comparison import Comparison
 from slide_deploy.parity.cost import PrecisionCost
 from slide_deploy.parity.gates import GateResult
+from slide_deploy.quantization.search import Search
 from slide_deploy.types import Fidelity, LayerLowering, Verdict
 from slide_deploy.utils.records import Count, Figure, OptionalSha256, read_json, write_json
 
@@ -51,7 +52,8 @@ class Check:
     failed; `first_bad_block` is the first block whose error exceeds the noise. `details` is the
     traceback or standard error of a converter or runner that failed. `notes` say what was not
     judged, and why. `seconds` is how long the verification took. `cost` is what a quantized
-    precision costs at each output, on the calibration set.
+    precision costs at each output, on the calibration set. `search` tells which parts stay in
+    float, where they were searched for.
     """
 
     target: str
@@ -88,6 +90,7 @@ class Check:
     seconds: Figure | None = None
     notes: tuple[str, ...] = ()
     cost: tuple[PrecisionCost, ...] = ()
+    search: Search | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 
 import slide_deploy
 from slide_deploy import registry
+from slide_deploy.artifacts import search_cache
 from slide_deploy.artifacts.manifest import find_manifest
 from slide_deploy.artifacts.options import options_by_target
 from slide_deploy.errors import UsageError
@@ -175,6 +176,35 @@ def test_a_float_artifact_does_not_pass_for_a_quantized_one(
         shutil.copy(tmp_path / "float32" / artifact.name, artifact)
     report = slide_deploy.verify_golden(forged)
     assert f"the manifest says {precision}, the file is float32" in report.checks[0].problems
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(target, marks=() if target == "onnx" else pytest.mark.slow)
+        for target, precision in PAIRS
+        if precision == DAILY and registry.exporter(target).products is not None
+    ],
+)
+def test_parts_stay_in_float_for_a_given_accuracy(
+    exported, model, calibration, target, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(search_cache.platformdirs, "user_cache_dir", lambda _: str(tmp_path))
+    plain, _ = exported(target, DAILY)
+    wanted = plain.checks[0].cost[0].snr_db + 2
+    options = Options(precision=DAILY, calibration=calibration, min_snr=wanted)
+    first, again = (
+        slide_deploy.export_and_verify(model, target, tmp_path / name, options)
+        for name in ("first", "again")
+    )
+    (check,), (repeated,) = first.checks, again.checks
+    assert (check.problems, check.verdict) == ((), Verdict.PASS)
+    assert 0 < len(check.search.kept) < len(check.search.parts)
+    assert check.cost[0].snr_db >= wanted
+    assert check.search.snr_db == pytest.approx(check.cost[0].snr_db, abs=0.1)
+    assert len(check.other_precision) > len(plain.checks[0].other_precision)
+    assert repeated.search == check.search
+    assert slide_deploy.verify(tmp_path / "first", model, calibration=calibration).checks[0].search
 
 
 @pytest.mark.parametrize("target", registry.target_names())

@@ -35,6 +35,27 @@ def test_what_a_target_does_not_offer_is_refused(
     assert all(word in str(refused.value) for word in words), str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("target", "precision", "words"),
+    [
+        ("coreml", "w8", ["Core ML cannot keep parts", "omit --min-snr, or use onnx or openvino"]),
+        ("onnx", "float16", ["precision float16 keeps every part in float", "omit --min-snr"]),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(
+    target: str, precision: str, words: list[str]
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        options_by_target((target,), Options(precision=precision, min_snr=30.0))
+    assert all(word in str(refused.value) for word in words), str(refused.value)
+
+
+@pytest.mark.parametrize("decibels", [0.0, -3.0, 121.0, float("nan"), float("inf")])
+def test_a_ratio_that_no_artifact_has_is_refused(decibels: float) -> None:
+    with pytest.raises(UsageError, match="cannot be searched for"):
+        Options(precision="w8a8", min_snr=decibels)
+
+
 def test_each_target_gets_its_own_options_alone() -> None:
     asked = Options(opset=18, deployment_target="ios17", batch=2)
     found = options_by_target(("onnx", "coreml", "openvino"), asked)

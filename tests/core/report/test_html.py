@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from slide_deploy.parity.gates import GateKind
+from slide_deploy.quantization.search import Search, Trial
 from slide_deploy.report.chart import dot_plot
 from slide_deploy.report.html import render
 
@@ -122,6 +123,15 @@ def test_float16_has_a_chart_in_decibels_against_its_own_limit(sample):
     assert text.count("2.5 ≤ 10 dB") == 4  # in the table, among the gates, and on both probes
     assert {">0<", ">2<", ">10<"} <= set(re.findall(">[−0-9]+<", source))
     assert "mil::add sum_3" in text
+
+
+def test_a_search_is_told_and_drawn_the_largest_gain_first(sample):
+    trials = (Trial((), 20.0), Trial(("a",), 21.0), Trial(("b",), 29.0))
+    found = Search(28.0, ("a", "b"), ("b",), 29.0, trials)
+    source = render(sample.report(replace(sample.passing("onnx", "a.onnx"), search=found)))
+    told = "1 of 2 parts stay in float for 28 dB (29.0 dB; 20.0 dB without): b"
+    assert Page(source).text.count(told) == 2
+    assert source.index("onnx, b: 9.0 dB") < source.index("onnx, a: 1.0 dB")
 
 
 def test_a_loss_that_is_not_finite_is_drawn(sample):
