@@ -112,8 +112,10 @@ def _values(path: Path, feeds: Arrays) -> Iterator[np.ndarray]:
 
     proto = onnx.shape_inference.infer_shapes(onnx.load(path))
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    written = {name for node in proto.graph.node for name in node.output}
+    # Quantizers leave descriptions of values that they removed.
     inner = [v for v in proto.graph.value_info if v.type.tensor_type.elem_type in floats]
-    proto.graph.output.extend(inner)
+    proto.graph.output.extend(value for value in inner if value.name in written)
     options = onnxruntime.SessionOptions()
     # Fused kernels would omit intermediate values.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

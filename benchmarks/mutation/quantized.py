@@ -93,7 +93,7 @@ def _outcome(sound: _Sound, precision: str, kind: str, edit: Edit, rng: random.R
 
 def _problem(sound: _Sound, path: Path) -> str:
     """The first problem of the program, found as `verify` finds it; empty without one."""
-    restored = path.with_name("restored.onnx")
+    restored = path.with_name(f"restored-{path.name}")  # both precisions run at the same time
     take_apart = registry.runtime(TARGET).take_apart
     assert take_apart is not None
     try:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from slide_deploy import __version__
-from slide_deploy.cli import coreml
+from slide_deploy.cli import coreml, debug
 from slide_deploy.cli.bench import bench
 from slide_deploy.cli.evaluate import evaluate
 from slide_deploy.cli.export import export
@@ -74,6 +74,15 @@ for _part in (coreml.inspect, coreml.check, coreml.run):
 app.add_typer(
     _coreml, name="coreml", help="Inspect, check and run Core ML packages, on any system."
 )
+
+_debug = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+_debug.command(epilog=EXIT_CODES)(debug.precision)
+app.add_typer(_debug, name="debug", help="Find out where an artifact loses accuracy.")
+
+
+@_debug.callback()
+def _several() -> None:
+    """Typer takes a single command for the group itself, unless the group has a callback."""
 
 
 def main() -> None:

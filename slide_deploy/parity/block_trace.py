@@ -15,7 +15,7 @@ import numpy as np
 from slide_deploy.parity.comparison import NOISE_MULTIPLE
 from slide_deploy.utils.records import Figure
 
-__all__ = ["BlockError", "BlockReference", "first_bad_block", "trace_blocks"]
+__all__ = ["VANISHED", "BlockError", "BlockReference", "first_bad_block", "trace_blocks"]
 
 # A value that differs by more than this share of the block's amplitude is not the block's output.
 UNRELATED = 0.5
@@ -38,7 +38,8 @@ class BlockReference:
 class BlockError:
     """The error of one block's output, compared with the float64 reference.
 
-    `noise_ratio` is error / noise; `found` is False if the artifact has no such value.
+    `noise_ratio` is error / noise; `found` is False if the artifact has no such value. `snr_db` is
+    the signal-to-noise ratio of the output.
     """
 
     block: str
@@ -46,6 +47,7 @@ class BlockError:
     noise_floor: Figure
     noise_ratio: Figure
     found: bool
+    snr_db: Figure = np.nan
 
 
 def trace_blocks(
@@ -53,7 +55,7 @@ def trace_blocks(
 ) -> tuple[BlockError, ...]:
     """The error of each block, in the given order; `values` are all values of the artifact."""
     expected = [(reference, _layouts(reference.reference)) for reference in references]
-    best = [np.inf] * len(expected)
+    best = [(np.inf, np.inf)] * len(expected)
     for value in values:
         flat = value.reshape(-1)
         for index, (_, layouts) in enumerate(expected):
@@ -61,7 +63,7 @@ def trace_blocks(
                 if layout.size == flat.size:
                     best[index] = _closer(flat, layout, best[index])
     return tuple(
-        _error(reference, error) for (reference, _), error in zip(expected, best, strict=True)
+        _error(reference, *errors) for (reference, _), errors in zip(expected, best, strict=True)
     )
 
 
@@ -92,15 +94,21 @@ def _layouts(reference: np.ndarray) -> tuple[np.ndarray, ...]:
     return reference.reshape(-1), first.reshape(-1), last.reshape(-1)
 
 
-def _closer(value: np.ndarray, layout: np.ndarray, best: float) -> float:
+def _closer(
+    value: np.ndarray, layout: np.ndarray, best: tuple[float, float]
+) -> tuple[float, float]:
+    """The largest and the root mean square error of the closer of two values."""
     sample = slice(None, None, max(1, layout.size // 512))
-    if not np.abs(value[sample] - layout[sample]).max() < best:
+    if not np.abs(value[sample] - layout[sample]).max() < best[0]:
         return best
-    return min(best, float(np.abs(value - layout).max()))
+    error = value - layout
+    return min(best, (float(np.abs(error).max()), float(np.sqrt(np.square(error).mean()))))
 
 
-def _error(expected: BlockReference, error: float) -> BlockError:
+def _error(expected: BlockReference, error: float, rms: float) -> BlockError:
     amplitude = float(np.sqrt(np.square(expected.reference).mean()))
+    with np.errstate(divide="ignore"):
+        snr_db = float(20 * np.log10(np.divide(amplitude, rms)))
     ratio = error / expected.noise_floor
     found = error < UNRELATED * amplitude or ratio <= NOISE_MULTIPLE
-    return BlockError(expected.block, error, expected.noise_floor, ratio, found)
+    return BlockError(expected.block, error, expected.noise_floor, ratio, found, snr_db)

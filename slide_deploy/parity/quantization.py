@@ -120,9 +120,10 @@ def _range_problem(tensor: QuantizedTensor) -> str:
     off = sorted((abs(ends[0] - low), abs(ends[1] - high)))
     slack = END_TOLERANCE * steps
     near = off[1] <= scale * (HALF + slack)
-    # Or one end is moved outwards, so that zero is an integer.
+    # Or one end is moved outwards, so that zero is an integer; at an end it is one anyway.
     zero = round(-low / (high - low) * steps)
-    widened = off[0] <= scale * slack and abs(tensor.low + zero - zero_point) <= slack
+    moved = 0 < zero < steps and abs(tensor.low + zero - zero_point) <= slack
+    widened = moved and off[0] <= scale * slack
     # Or the range is symmetric, and its largest size is that of the values.
     size = max(-low, high)
     symmetric = abs(zero_point) <= slack and abs(scale * tensor.high - size) <= scale * slack

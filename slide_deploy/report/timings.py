@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from slide_deploy.errors import MissingLibrary, UsageError
+from slide_deploy.report.figures import chart_figure, save_figure
 from slide_deploy.report.fitting import fitted_table
 from slide_deploy.report.text import size_text
-from slide_deploy.utils.staging import staged
 
 if TYPE_CHECKING:
     from slide_deploy.bench.latency import Benchmark
 
 __all__ = ["save_chart", "timings_table"]
-
-CHARTS = (".png", ".svg")
-
 
 _COLUMNS = (
     *("artifact", "batch", "threads", "median", "p10 … p90", "images/s", "ratio", "peak memory"),
@@ -61,14 +57,8 @@ def timings_table(found: Benchmark, width: int = 160) -> RenderableType:
 
 def save_chart(found: Benchmark, path: Path, title: str = "") -> None:
     """Draw medians as bars with p10 … p90, to a .png or .svg."""
-    if path.suffix not in CHARTS:
-        raise UsageError(f"chart {path} has no known suffix", f"use {' or '.join(CHARTS)}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingLibrary("drawing a chart", ("matplotlib",), "chart") from None
     timings = found.timings[::-1]
-    figure = Figure(figsize=(8, 1.2 + 0.42 * len(timings)), layout="constrained")
+    figure = chart_figure(path, height=1.2 + 0.42 * len(timings))
     axes = figure.subplots()
     medians = [timing.median_ms for timing in timings]
     low = [timing.median_ms - timing.p10_ms for timing in timings]
@@ -83,5 +73,4 @@ def save_chart(found: Benchmark, path: Path, title: str = "") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if title:
         axes.set_title(title, loc="left")
-    with staged(path) as scratch:
-        figure.savefig(scratch, dpi=150)
+    save_figure(figure, path)

@@ -114,6 +114,19 @@ def test_a_zero_point_that_is_off_by_one_is_named(low: float, high: float, bits:
         assert "steps off" in quantization_problem(off)
 
 
+@given(
+    ends=st.sampled_from([(0.0, 1.0), (-1.0, 0.0), (-1e-4, 1.0), (-2.0, 3.0)]),
+    factor=st.sampled_from([0.5, 0.8, 0.95, 1.05, 2.0, 6.0]),
+    bits=st.sampled_from([8, 16]),
+)
+def test_a_scale_that_is_off_is_named_also_where_an_end_is_zero(
+    ends: tuple[float, float], factor: float, bits: int
+) -> None:
+    sound = range_of(*ends, bits=bits)
+    off = replace(sound, scale=sound.scale * np.float32(factor))
+    assert "steps off" in quantization_problem(off)
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize(
     ("damage", "named"),

@@ -1,0 +1,33 @@
+"""Figures of matplotlib, drawn to files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from slide_deploy.errors import MissingLibrary, UsageError
+from slide_deploy.utils.staging import staged
+
+__all__ = ["chart_figure", "save_figure"]
+
+CHARTS = (".png", ".svg")
+
+
+def chart_figure(path: Path, height: float) -> Any:
+    """An empty figure, 8 by `height` inches, for a chart that `path` can hold.
+
+    Raises UsageError for an unknown suffix, and MissingLibrary without matplotlib.
+    """
+    if path.suffix not in CHARTS:
+        raise UsageError(f"chart {path} has no known suffix", f"use {' or '.join(CHARTS)}")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingLibrary("drawing a chart", ("matplotlib",), "chart") from None
+    return Figure(figsize=(8, height), layout="constrained")
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure to `path`, atomically."""
+    with staged(path) as scratch:
+        figure.savefig(scratch, dpi=150)
