@@ -17,6 +17,7 @@ from slide_deploy.exporters._quantize.onnx import quantize
 from slide_deploy.parity.quantization import quantization_problem
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options
+from slide_deploy.validators import onnx as runtime
 from slide_deploy.validators._quantized.onnx import quantized_types, take_apart
 
 RNG = np.random.default_rng(0)
@@ -195,3 +196,9 @@ def test_16_bit_activations_need_a_new_opset(program: Path, tmp_path: Path) -> N
     options = Options(precision="w8a16", opset=20)
     with pytest.raises(UsageError, match="from opset 21 on"):
         quantize(program, tmp_path / "small.onnx", Calibration(RUNS, ABOUT), options)
+
+
+def test_every_value_that_a_quantized_file_computes_can_be_seen(artifact: Path) -> None:
+    """Quantizers leave descriptions of values that they removed."""
+    values = list(runtime.open_session(artifact).values(RUNS[0]))
+    assert {value.shape for value in values} >= {(1, 8, 6, 6), (1, 8, 6, 5)}
