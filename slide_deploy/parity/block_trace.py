@@ -39,7 +39,7 @@ class BlockError:
     """The error of one block's output, compared with the float64 reference.
 
     `noise_ratio` is error / noise; `found` is False if the artifact has no such value. `snr_db` is
-    the signal-to-noise ratio of the output.
+    the signal-to-noise ratio of the output; None in older reports.
     """
 
     block: str
@@ -47,7 +47,7 @@ class BlockError:
     noise_floor: Figure
     noise_ratio: Figure
     found: bool
-    snr_db: Figure = np.nan
+    snr_db: Figure | None = None
 
 
 def trace_blocks(

@@ -33,8 +33,8 @@ __all__ = [
 NOISE_MULTIPLE = 10.0
 
 # The pooled error may be this multiple of the noise. It detects errors that are too small for a
-# single probe. The largest of 500 clean exports was 4.0, of a model with one loud channel; no mutant
-# of `make mutation` needs a lower limit.
+# single probe. The largest of 500 clean exports was 4.0, of a model with one loud channel; no
+# mutant of `make mutation` needs a lower limit.
 POOLED_MULTIPLE = 5.0
 
 # Rounding errors on perturbed copies of an input are independent; the effect of a wrong weight is

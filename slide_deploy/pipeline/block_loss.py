@@ -111,5 +111,6 @@ def _is_own(trace: Sequence[BlockError], index: int) -> bool:
 
 def _together(errors: Sequence[BlockError]) -> float:
     """The ratio over all runs, whose powers of noise are averaged."""
-    power = sum(10 ** (-float(error.snr_db) / 10) for error in errors) / len(errors)
+    ratios = [error.snr_db for error in errors if error.snr_db is not None]
+    power = sum(10 ** (-ratio / 10) for ratio in ratios) / len(ratios)
     return -10 * math.log10(power) if power else math.inf
