@@ -29,6 +29,7 @@ else
   for target in "${targets[@]}"; do arguments+=(--target "$target"); done
 fi
 [ -z "$IMAGE_SIZE" ] || arguments+=(--image-size "$IMAGE_SIZE")
+[ -z "$CALIBRATION" ] || arguments+=(--calibration "$CALIBRATION")
 [ -z "$BASELINE" ] || arguments+=(--baseline "$BASELINE")
 arguments+=(--report "$summary" --report "$found" --report "$OUTPUT/report.xml" --)
 if [ -n "$ARTIFACTS" ]; then

@@ -45,7 +45,7 @@ def act(tmp_path):
     stand_in = tmp_path / "bin" / "slide-deploy"
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
-    inputs = dict.fromkeys(("MODEL", "ARTIFACTS", "IMAGE_SIZE", "BASELINE"), "")
+    inputs = dict.fromkeys(("MODEL", "ARTIFACTS", "IMAGE_SIZE", "CALIBRATION", "BASELINE"), "")
     inputs |= {"TARGETS": "all", "PRECISION": "float32", "OUTPUT": "out"}
 
     def run(code: int = 0, **given: str) -> tuple[int, list[str], str, str]:
@@ -89,11 +89,13 @@ def test_an_error_after_the_report_is_no_failed_verdict(act):
 
 
 def test_a_model_is_exported(act, tmp_path):
-    given = {"TARGETS": "onnx coreml", "PRECISION": "float16", "BASELINE": "old.json"}
+    given = {"TARGETS": "onnx coreml", "PRECISION": "w8a8", "BASELINE": "old.json"}
+    given["CALIBRATION"] = "some images"
     _, arguments, _, _ = act(MODEL="my model.pth", IMAGE_SIZE="224", **given)
     assert arguments == [
-        *("export", "--output", "out", "--precision", "float16"),
+        *("export", "--output", "out", "--precision", "w8a8"),
         *("--target", "onnx", "--target", "coreml", "--image-size", "224"),
+        *("--calibration", "some images"),
         *("--baseline", "old.json", "--report", str(tmp_path / "slide-deploy.md")),
         *("--report", str(tmp_path / "slide-deploy.json")),
         *("--report", "out/report.xml", "--", "my model.pth"),

@@ -165,7 +165,9 @@ def headline(report: Report) -> str:
         return "Nothing was checked."
     every = "The artifact agrees" if total == 1 else f"All {total} artifacts agree"
     if report.verdict is Verdict.PASS:
-        return f"{every} with the {report.reference}."
+        costly = any(check.cost for check in report.checks)
+        limits = ", quantized ones within the limits of what that may cost" if costly else ""
+        return f"{every} with the {report.reference}{limits}."
     parts = [
         f"{found[verdict]} of {total} {VERDICT_WORD[verdict].lower()}"
         for verdict in (Verdict.FAIL, Verdict.NOT_RUN)

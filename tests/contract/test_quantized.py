@@ -181,7 +181,7 @@ def test_a_float_artifact_does_not_pass_for_a_quantized_one(
 @pytest.mark.parametrize(
     "target",
     [
-        pytest.param(target, marks=() if target == "onnx" else pytest.mark.slow)
+        pytest.param(target, marks=pytest.mark.slow)
         for target, precision in PAIRS
         if precision == DAILY and registry.exporter(target).products is not None
     ],

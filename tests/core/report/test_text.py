@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from slide_deploy.parity.cost import PrecisionCost
 from slide_deploy.parity.gates import GateKind
 from slide_deploy.report import text
 
@@ -51,6 +52,14 @@ def test_headline_counts_what_did_not_pass(passed, failed):
         "All 2 artifacts agree with the unfused PyTorch model in float64, ema weights."
     )
     assert text.headline(failed).startswith("1 of 3 failed, 1 of 3 not run, compared with")
+
+
+def test_the_headline_of_quantized_artifacts_promises_no_equality(sample):
+    cost = (PrecisionCost("logits", 38.0, 0.999),)
+    quantized = replace(sample.passing("onnx", "a.onnx"), cost=cost)
+    assert text.headline(sample.report(quantized)).endswith(
+        "in float64, ema weights, quantized ones within the limits of what that may cost."
+    )
 
 
 def test_top1_names_near_ties(sample):
