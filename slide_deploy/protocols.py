@@ -23,6 +23,7 @@ __all__ = [
     "Calibration",
     "Exporter",
     "Open",
+    "Piece",
     "QuantizedTensor",
     "Runtime",
     "Session",
@@ -146,6 +147,24 @@ class Open(Protocol):
     def __call__(self, path: Path, *, threads: int = 1) -> Session: ...
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A piece of an artifact that computes something else than that of a clean one.
+
+    `operators` are its operators, of `total` in the artifact; `differing` pieces compute something
+    else. Each run has the `inputs` of the piece, what the clean one makes of them, `outputs`, and
+    what it makes of them in another order of summation, `rounded`.
+    """
+
+    operators: tuple[str, ...]
+    total: int
+    differing: int
+    inputs: Sequence[Arrays]
+    outputs: Sequence[Arrays]
+    rounded: Sequence[Arrays]
+
+
+Reduce = Callable[[Path, Path, Path, Sequence[Arrays]], Piece]
 TakeApart = Callable[[Path, Path, Path, Iterable[Arrays]], Iterable[QuantizedTensor]]
 
 
@@ -163,6 +182,8 @@ class Runtime:
     `take_apart` gives the quantized tensors of an artifact, given the float32 artifact that it was
     made from and runs of it on the calibration set, and writes to the third path the artifact
     without quantization and with the weights of the float32 artifact.
+    `reduce` finds the smallest piece of an artifact that differs from the same piece of a clean
+    one on these runs, and writes it to the third path.
     """
 
     target: str
@@ -177,3 +198,4 @@ class Runtime:
     operator_errors: Mapping[str, float] = field(default_factory=dict)
     loses_nan: frozenset[str] | None = None
     take_apart: TakeApart | None = None
+    reduce: Reduce | None = None

@@ -14,6 +14,7 @@ from slide_deploy.errors import ArtifactError
 from slide_deploy.protocols import Arrays, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.validators._quantized.onnx import float_operations, quantized_types, take_apart
+from slide_deploy.validators._reduce.onnx import reduce
 
 __all__ = ["RUNTIME"]
 
@@ -180,4 +181,5 @@ RUNTIME = Runtime(
     operator_errors={"sigmoid": 1.5e-7, "softplus": 1e-7, "tanh": 3e-7},  # measured, version 1.31
     loses_nan=LOSES_NAN,
     take_apart=take_apart,
+    reduce=reduce,
 )

@@ -76,13 +76,9 @@ app.add_typer(
 )
 
 _debug = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-_debug.command(epilog=EXIT_CODES)(debug.precision)
-app.add_typer(_debug, name="debug", help="Find out where an artifact loses accuracy.")
-
-
-@_debug.callback()
-def _several() -> None:
-    """Typer takes a single command for the group itself, unless the group has a callback."""
+for _part in (debug.precision, debug.reduce):
+    _debug.command(epilog=EXIT_CODES)(_part)
+app.add_typer(_debug, name="debug", help="Find out where an artifact goes wrong.")
 
 
 def main() -> None:

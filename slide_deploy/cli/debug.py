@@ -1,4 +1,4 @@
-"""slide-deploy debug: where an artifact loses accuracy."""
+"""slide-deploy debug: where an artifact loses accuracy, or computes something else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_model
 
-__all__ = ["precision"]
+__all__ = ["precision", "reduce"]
 
 Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An artifact of any precision.")]
 Against = Annotated[Path, typer.Option(help="Checkpoint that it was exported from.")]
@@ -60,3 +60,41 @@ def precision(
     elif not quiet:
         console = make_console()
         console.print(block_loss_table(found, width=console.width))
+
+
+def reduce(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A float32 ONNX file.")],
+    against: Against,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write to.", show_default="NAME-piece"),
+    ] = None,
+    factory: cli.Factory = None,
+    inputs: cli.Inputs = None,
+    weights: cli.WeightsOption = None,
+    prefix: cli.Prefix = None,
+    key: cli.Key = None,
+    image_size: cli.ImageSize = None,
+    quiet: cli.Quiet = False,
+) -> None:
+    """Write the smallest piece that fails verification as a file of its own."""
+    from slide_deploy.pipeline.reduce import reduce as find
+    from slide_deploy.report.progress import progress_reporter
+    from slide_deploy.report.terminal import make_console, report_table
+    from slide_deploy.utils.text import one_line
+
+    folder = output or Path(f"{artifact.stem}-piece")
+    with progress_reporter(quiet=quiet) as progress:
+        progress(f"loading {against.name}")
+        model = load_model(against, weights, image_size, False, factory, inputs, prefix, key)
+        found = find(artifact, model, folder, progress=progress)
+    if quiet:
+        return
+    console = make_console()
+    console.print(report_table(found.report, width=console.width))
+    named = one_line(", ".join(found.operators))
+    typer.echo(
+        f"{len(found.operators)} of {found.total} operators: {named}.\n"
+        f"Pieces that differ from a new export: {found.differing}; this one differs the most.\n"
+        f"Verify it: slide-deploy verify {found.path} --golden {found.golden}"
+    )

@@ -27,7 +27,7 @@ from slide_deploy.verification.judge import Progress, Reference, VerificationPol
 from slide_deploy.verification.outcome import report_of
 from slide_deploy.verification.record import Report
 
-__all__ = ["verify"]
+__all__ = ["float_artifact", "verify"]
 
 CALIBRATED = VerificationPolicy()
 
@@ -63,7 +63,7 @@ def verify(
             if listed.manifest and record:
                 known += record_problems(path, record)
                 known += _source_problems(path, listed.manifest, reference)
-            program = partial(_float_artifact, model, path, record, Path(folder))
+            program = partial(float_artifact, model, path, record, Path(folder))
             check = check_artifact(path, reference, record, policy, progress, tuple(known), program)
             checks.append(check)
     return report_of(reference, tuple(checks), command, notes)
@@ -82,7 +82,7 @@ def _recorded_calibration(found: Sequence[Listed], policy: VerificationPolicy) -
     return SYNTHETIC if calibrated or asked else None
 
 
-def _float_artifact(
+def float_artifact(
     model: Model, path: Path, record: Artifact | None, folder: Path, axes: DynamicAxes
 ) -> Path:
     """The float artifact that a quantized one was made from, written again."""

@@ -16,15 +16,22 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from slide_deploy import registry
-from slide_deploy.errors import ArtifactError, NotSupported, OutputError, SlideDeployError
+from slide_deploy.errors import (
+    ArtifactError,
+    NotSupported,
+    OutputError,
+    SlideDeployError,
+    UsageError,
+)
 from slide_deploy.parity.block_trace import BlockError, BlockReference
-from slide_deploy.protocols import QuantizedTensor
+from slide_deploy.protocols import Piece, QuantizedTensor
 from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.verification.runner_worker import SEPARATOR, no_room
 
 __all__ = [
     "RunResult",
     "read_artifact",
+    "reduce_artifact",
     "run_artifact",
     "stop_runners",
     "take_apart",
@@ -36,7 +43,7 @@ __all__ = [
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 _KINDS: dict[str, type[SlideDeployError]] = {
-    kind.__name__: kind for kind in (NotSupported, OutputError)
+    kind.__name__: kind for kind in (NotSupported, OutputError, UsageError)
 }
 _RUNNING: set[subprocess.Popen[str]] = set()
 
@@ -147,6 +154,28 @@ def take_apart(
     return tuple(
         QuantizedTensor(**plain | own) for plain, own in zip(about["tensors"], arrays, strict=True)
     )
+
+
+def reduce_artifact(
+    target: str,
+    artifact: Path,
+    program: Path,
+    piece: Path,
+    runs: Sequence[Mapping[str, np.ndarray]],
+) -> Piece:
+    """See `Runtime.reduce`; raises the errors of `read_artifact`."""
+    paths = {"program": np.array(str(program)), "piece": np.array(str(piece.absolute()))}
+    numbered = {str(number): run for number, run in enumerate(runs)}
+    about, made = _work(target, artifact, "reduce", {"paths": paths} | numbered)
+    arrays: dict[str, list[dict[str, np.ndarray]]] = {
+        kind: [{} for _ in runs] for kind in ("inputs", "outputs", "rounded")
+    }
+    for key, value in made.items():
+        kind, _, rest = key.partition(SEPARATOR)
+        number, _, name = rest.partition(" ")
+        arrays[kind][int(number)][name] = value
+    about["operators"] = tuple(about["operators"])
+    return Piece(**about, **arrays)
 
 
 def _work(

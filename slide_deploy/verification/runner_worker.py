@@ -3,7 +3,8 @@
 Run as `python -m slide_deploy.verification.runner_worker` with the arguments TARGET ARTIFACT TASK
 GIVEN.npz MADE.safetensors; it prints one JSON object. The tasks `run` and `run-second` write the
 outputs of each probe to MADE as "probe/output"; `trace` compares the artifact's intermediate values
-with the blocks of a model; `take-apart` writes the quantized tensors of an artifact.
+with the blocks of a model; `take-apart` writes the quantized tensors of an artifact, `reduce` a
+piece of it.
 """
 
 from __future__ import annotations
@@ -150,6 +151,25 @@ def _take_apart(runtime: Runtime, artifact: Path, given: Path, made: Path) -> di
     return {"tensors": plain}
 
 
+def _reduce(runtime: Runtime, artifact: Path, given: Path, made: Path) -> dict[str, Any]:
+    """A piece of an artifact: its arrays as "kind/run name"."""
+    assert runtime.reduce is not None
+    content = _nested(given)
+    program, piece = (Path(str(content["paths"][name])) for name in ("program", "piece"))
+    runs = [content[group] for group in content if group != "paths"]
+    with _translated(f"{artifact.name} cannot be reduced"):
+        found = runtime.reduce(artifact, program, piece, runs)
+    kinds = {"inputs": found.inputs, "outputs": found.outputs, "rounded": found.rounded}
+    arrays = {
+        f"{kind}{SEPARATOR}{number} {name}": np.asarray(value, order="C")
+        for kind, every in kinds.items()
+        for number, own in enumerate(every)
+        for name, value in own.items()
+    }
+    _write(made, arrays)
+    return {k: v for k, v in vars(found).items() if k not in kinds}
+
+
 def no_room(error: OSError) -> OutputError:
     """What to say where the temporary folder cannot be written."""
     return OutputError(
@@ -158,7 +178,13 @@ def no_room(error: OSError) -> OutputError:
     )
 
 
-_TASKS = {"run": _run, "run-second": _run_second, "trace": _trace, "take-apart": _take_apart}
+_TASKS = {
+    "run": _run,
+    "run-second": _run_second,
+    "trace": _trace,
+    "take-apart": _take_apart,
+    "reduce": _reduce,
+}
 
 
 def _nested(path: Path) -> dict[str, dict[str, np.ndarray]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 
@@ -72,6 +73,45 @@ def test_a_chart_of_unknown_kind_is_refused(
     chart = tmp_path / "curve.gif"
     done = run_cli("debug", "precision", broken, "--against", checkpoint, "--chart", chart)
     assert (done.code, done.err.count("has no known suffix")) == (2, 1)
+
+
+def test_the_smallest_piece_that_fails_is_a_file_of_its_own(
+    run_cli: RunCli, checkpoint: Path, broken: Path, tmp_path: Path
+) -> None:
+    done = run_cli("debug", "reduce", broken, "--against", checkpoint, "-o", tmp_path / "piece")
+    assert done.code == 0, done.err
+    piece = onnx.load(tmp_path / "piece" / "tiny.onnx").graph
+    assert [node.op_type for node in piece.node] == ["MatMul"]
+    assert "1 of " in done.out
+    assert "MatMul" in done.out
+    (golden,) = (tmp_path / "piece").glob("*.npz")
+    again = run_cli("verify", tmp_path / "piece" / "tiny.onnx", "--golden", golden)
+    assert again.code == 1, again.out
+
+
+def test_nothing_is_written_where_no_piece_differs(
+    run_cli: RunCli, checkpoint: Path, tmp_path: Path
+) -> None:
+    slide_deploy.export(slide_deploy.load(checkpoint), "onnx", tmp_path)
+    files = (tmp_path / "tiny.onnx", "--against", checkpoint, "-o", tmp_path / "piece")
+    run_cli("debug", "reduce", *files).refused(2, "no piece of tiny.onnx differs")
+    assert not (tmp_path / "piece").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "words"),
+    [
+        ("torchscript", "float32", "artifacts of onnx can"),
+        ("onnx", "float16", "is no float32 artifact"),
+    ],
+)
+def test_what_cannot_be_reduced_is_refused(
+    run_cli: RunCli, checkpoint: Path, tmp_path: Path, target: str, precision: str, words: str
+) -> None:
+    options = slide_deploy.Options(precision=precision)
+    manifest = slide_deploy.export(slide_deploy.load(checkpoint), target, tmp_path, options)
+    artifact = tmp_path / manifest.artifacts[0].path
+    run_cli("debug", "reduce", artifact, "--against", checkpoint).refused(2, words)
 
 
 def block(name: str, error: float, snr: float, *, found: bool = True) -> BlockError:
