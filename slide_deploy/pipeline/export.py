@@ -29,6 +29,7 @@ from slide_deploy.loading.loader import Model
 from slide_deploy.parity.fresh_probes import new_seed
 from slide_deploy.pipeline.quantize import Quantizer
 from slide_deploy.pipeline.reference import calibration_set, reference_of
+from slide_deploy.quantization.calibration import CalibrationSet
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.reference.equals import equal_modules
 from slide_deploy.report.formats import save_reports
@@ -71,8 +72,8 @@ def export(
     prepare = preparer(model, options, size_of)
     reference = reference_of(model, progress, size_of=size_of, calibration=calibration)
     with staged_folder(output, superseded_golden) as scratch, _temporary_folder() as programs:
-        quantizer = calibration and Quantizer(model, calibration, programs, reference, progress)
-        write = partial(_write, model, prepare, scratch, programs, quantizer)
+        about = (model, prepare, scratch, programs, calibration, reference, progress)
+        write = partial(_write, *about)
         artifacts = []
         for target, own in wanted.items():
             progress(f"exporting {registry.exporter(target).title}")
@@ -119,8 +120,8 @@ def export_and_verify(
                 seed=seed,
                 equals=equals,
             )
-            quantizer = calibration and Quantizer(model, calibration, programs, reference, step)
-            write = partial(_write, model, prepare, scratch, programs, quantizer)
+            about = (model, prepare, scratch, programs, calibration, reference, step)
+            write = partial(_write, *about)
             submit(reference.expect, axes, program)
             submit(reference.fresh, axes, program)
             for target, own in wanted.items():
@@ -147,7 +148,9 @@ def _write(
     prepare: Callable[[str], PreparedModel],
     scratch: Path,
     programs: Path,
-    quantizer: Quantizer | None,
+    calibration: CalibrationSet | None,
+    reference: Reference,
+    progress: Progress,
     target: str,
     options: Options,
 ) -> Artifact:
@@ -155,12 +158,13 @@ def _write(
     require(target)
     prepared = prepare(target)
     capture = prepared.capture
-    if quantizer is None:
+    if calibration is None:
         record = write_artifact(target, model.name, capture, scratch, options)
     else:
         precision = registry.exporter(target).quantized_from
         plain = replace(options, precision=precision, calibration=None, min_snr=None)
         program = write_artifact(target, model.name, capture, programs, plain)
+        quantizer = Quantizer(model, calibration, programs, reference, progress)
         record = quantizer.write(program, capture, scratch, options)
     return replace(record, lowering=prepared.lowering)
 

@@ -53,7 +53,10 @@ def reduce(artifact: Path, model: Model, output: Path, *, progress: Progress = s
     folder `output`. Raises UsageError for a target or precision that cannot be reduced, and where
     no piece differs.
     """
-    (listed,), _ = listed_artifacts((artifact,))
+    listed, *others = listed_artifacts((artifact,))[0]
+    if others:
+        raise UsageError(f"{artifact} has several artifacts", f"give one, such as {listed.path}")
+    artifact = listed.path
     target = registry.recognise(artifact).target
     if registry.runtime(target).reduce is None:
         able = [t for t in registry.target_names() if registry.runtime(t).reduce is not None]

@@ -174,8 +174,14 @@ def reduce_artifact(
         kind, _, rest = key.partition(SEPARATOR)
         number, _, name = rest.partition(" ")
         arrays[kind][int(number)][name] = value
-    about["operators"] = tuple(about["operators"])
-    return Piece(**about, **arrays)
+    return Piece(
+        operators=tuple(about["operators"]),
+        total=about["total"],
+        differing=about["differing"],
+        inputs=arrays["inputs"],
+        outputs=arrays["outputs"],
+        rounded=arrays["rounded"],
+    )
 
 
 def _work(

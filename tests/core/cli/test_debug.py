@@ -89,6 +89,7 @@ def test_the_smallest_piece_that_fails_is_a_file_of_its_own(
     assert again.code == 1, again.out
 
 
+@pytest.mark.slow
 def test_nothing_is_written_where_no_piece_differs(
     run_cli: RunCli, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -102,7 +103,7 @@ def test_nothing_is_written_where_no_piece_differs(
     ("target", "precision", "words"),
     [
         ("torchscript", "float32", "artifacts of onnx can"),
-        ("onnx", "float16", "is no float32 artifact"),
+        pytest.param("onnx", "float16", "is no float32 artifact", marks=pytest.mark.slow),
     ],
 )
 def test_what_cannot_be_reduced_is_refused(
