@@ -76,8 +76,8 @@ app.add_typer(
 )
 
 _debug = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-for _part in (debug.precision, debug.reduce):
-    _debug.command(epilog=EXIT_CODES)(_part)
+for _tool in (debug.precision, debug.reduce):
+    _debug.command(epilog=EXIT_CODES)(_tool)
 app.add_typer(_debug, name="debug", help="Find out where an artifact goes wrong.")
 
 
