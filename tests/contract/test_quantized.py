@@ -31,11 +31,14 @@ PAIRS = [
     if scheme_named(precision).quantized
 ]
 
-# The others differ in their number types only.
-DAILY = "w8a8"
+# The others differ in their number types and in the vendor's tool only.
+DAILY, DAILY_TARGET = "w8a8", "onnx"
 CASES = [
-    pytest.param(target, precision, marks=() if precision == DAILY else pytest.mark.slow)
-    for target, precision in PAIRS
+    pytest.param(*pair, marks=() if pair == (DAILY_TARGET, DAILY) else pytest.mark.slow)
+    for pair in PAIRS
+]
+EACH_TARGET = [
+    pytest.param(*pair, marks=() if pair[1] == DAILY else pytest.mark.slow) for pair in PAIRS
 ]
 
 
@@ -81,7 +84,7 @@ def artifact_in(folder: Path) -> Path:
     return folder / manifest.artifacts[0].path
 
 
-@pytest.mark.parametrize(("target", "precision"), CASES)
+@pytest.mark.parametrize(("target", "precision"), EACH_TARGET)
 def test_the_program_and_the_cost_are_judged(exported, model, calibration, target, precision):
     report, folder = exported(target, precision)
     (check,) = report.checks

@@ -59,6 +59,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory):
     return run
 
 
+# What the code of all targets has in common.
+DAILY = [pytest.param(t, marks=() if t == "onnx" else pytest.mark.slow) for t in TARGETS]
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", SOME)
 def test_golden_outputs_come_back_within_ten_times_the_recorded_noise(exported, name, target):
@@ -101,7 +105,7 @@ def test_manifest_describes_the_artifact(exported, target):
     assert manifest.source.sha256 == golden_model("micro_official").source.sha256
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", DAILY)
 def test_reading_can_run_beside_a_converter_that_parses_source(exported, target, monkeypatch):
     """Python 3.11 may fail at parsing source in two threads at once: readers leave it alone."""
     _, artifact = exported("micro_official", target, Options())
@@ -163,7 +167,7 @@ def test_an_artifact_of_other_weights_fails(exported, target):
     assert any("times the rounding noise" in p for p in check.problems)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", DAILY)
 def test_exporting_again_replaces_the_artifact(target, tmp_path):
     for name in ("micro_ema", "micro_official"):
         model = golden_model(name)

@@ -174,7 +174,7 @@ def test_an_output_that_never_changes_is_found() -> None:
     assert list(constant_outputs(expected, {"a": {"y": same}, "b": {"y": same + 1}})) == []
 
 
-OVER_PROBES = {GateKind.POOLED_ERROR: {"y": 3.5}, GateKind.SYSTEMATIC_ERROR: {"y": 0.4}}
+OVER_PROBES = {GateKind.POOLED_ERROR: {"y": 5.5}, GateKind.SYSTEMATIC_ERROR: {"y": 0.4}}
 
 
 def test_a_gate_tells_its_worst_figure_and_where_it_was() -> None:
@@ -184,7 +184,7 @@ def test_a_gate_tells_its_worst_figure_and_where_it_was() -> None:
     largest, pooled, systematic = gate_results(FLOAT32, comparisons, OVER_PROBES)
     assert (largest.probe, largest.output, largest.unit, largest.limit) == ("b", "y", "× noise", 10)
     assert largest.measured == pytest.approx(5, rel=0.1)
-    assert (pooled.measured, pooled.passed, pooled.probe) == (3.5, False, "")
+    assert (pooled.measured, pooled.passed, pooled.probe) == (5.5, False, "")
     assert (systematic.measured, systematic.passed) == (0.4, True)
 
 

@@ -56,7 +56,7 @@ def test_the_limits_are_those_that_were_promised() -> None:
     assert limits == {
         "float32": {
             GateKind.MAX_ERROR: 10.0,
-            GateKind.POOLED_ERROR: 3.0,
+            GateKind.POOLED_ERROR: 5.0,
             GateKind.SYSTEMATIC_ERROR: 1.0,
         },
         "float16": {
