@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,8 +50,11 @@ def break_quantized(bench: Bench, precision: str, sites: int, seed: int) -> list
 
 
 def _sound(bench: Bench, precision: str) -> _Sound:
-    program = bench.clean(TARGET)
-    path = program.with_name(f"{precision}-{program.name}")
+    # A folder of its own: both precisions run at the same time.
+    folder = bench.folder / precision
+    folder.mkdir(exist_ok=True)
+    program = Path(shutil.copy(bench.clean(TARGET), folder))
+    path = folder / f"quantized-{program.name}"
     runs = _samples(bench, seed=0)
     quantize = registry.exporter(TARGET).quantize
     assert quantize is not None
@@ -93,7 +97,7 @@ def _outcome(sound: _Sound, precision: str, kind: str, edit: Edit, rng: random.R
 
 def _problem(sound: _Sound, path: Path) -> str:
     """The first problem of the program, found as `verify` finds it; empty without one."""
-    restored = path.with_name(f"restored-{path.name}")  # both precisions run at the same time
+    restored = path.with_name("restored.onnx")
     take_apart = registry.runtime(TARGET).take_apart
     assert take_apart is not None
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slide_deploy.errors import UsageError
+from slide_deploy.errors import MissingLibrary, UsageError
 from slide_deploy.exporters._coreml_package import save_package
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options
@@ -28,11 +28,19 @@ def parse_compression(value: object) -> str:
 
 def quantize(program: Path, path: Path, calibration: Calibration, options: Options) -> None:
     """Write `path` from the float package `program`: symmetric weights per output channel, or
-    palettes of 256 values, found by k-means, per tensor. Activations are not changed."""
+    palettes of 256 values, found by k-means, per tensor. Activations are not changed.
+
+    Raises MissingLibrary for palettes without scikit-learn.
+    """
     import coremltools as ct
     import coremltools.optimize.coreml as cto
 
     kind = parse_compression(options.target_options.get("compression", COMPRESSIONS[0]))
+    if kind == "palette":
+        try:
+            import sklearn  # noqa: F401  # coremltools takes its k-means
+        except ImportError:
+            raise MissingLibrary("finding palettes", ("scikit-learn",), "quantize") from None
     package = ct.models.MLModel(str(program), skip_model_load=True)
     fewest = FEWEST[kind]
     if kind == "linear":

@@ -45,15 +45,17 @@ def precision(
     """Show the signal-to-noise ratio after each block, and where it falls."""
     from slide_deploy.pipeline.block_loss import block_losses
     from slide_deploy.report.block_losses import block_loss_table, save_loss_chart
+    from slide_deploy.report.figures import known_chart
     from slide_deploy.report.progress import progress_reporter
     from slide_deploy.report.terminal import make_console
     from slide_deploy.utils.records import to_json
 
+    chart = chart and known_chart(chart)
     with progress_reporter(quiet=quiet) as progress:
         progress(f"loading {against.name}")
         model = load_model(against, weights, image_size, False, factory, inputs, prefix, key)
         found = block_losses(artifact, model, calibration=calibration, progress=progress)
-        if chart is not None:
+        if chart:
             save_loss_chart(found, chart)
     if as_json:
         typer.echo(to_json(found), nl=False)

@@ -8,9 +8,16 @@ from typing import Any
 from slide_deploy.errors import MissingLibrary, UsageError
 from slide_deploy.utils.staging import staged
 
-__all__ = ["chart_figure", "save_figure"]
+__all__ = ["chart_figure", "known_chart", "save_figure"]
 
 CHARTS = (".png", ".svg")
+
+
+def known_chart(path: Path) -> Path:
+    """The path itself; UsageError for a suffix that no chart has."""
+    if path.suffix not in CHARTS:
+        raise UsageError(f"chart {path} has no known suffix", f"use {' or '.join(CHARTS)}")
+    return path
 
 
 def chart_figure(path: Path, height: float) -> Any:
@@ -18,8 +25,7 @@ def chart_figure(path: Path, height: float) -> Any:
 
     Raises UsageError for an unknown suffix, and MissingLibrary without matplotlib.
     """
-    if path.suffix not in CHARTS:
-        raise UsageError(f"chart {path} has no known suffix", f"use {' or '.join(CHARTS)}")
+    known_chart(path)
     try:
         from matplotlib.figure import Figure
     except ImportError:

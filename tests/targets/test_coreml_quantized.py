@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from coremltools.converters.mil import Builder as mb
 
-from slide_deploy.errors import ArtifactError, UsageError
+from slide_deploy.errors import ArtifactError, MissingLibrary, UsageError
 from slide_deploy.exporters._quantize.coreml import COMPRESSIONS, quantize
 from slide_deploy.parity.quantization import quantization_problem
 from slide_deploy.protocols import Calibration
@@ -187,6 +188,13 @@ def test_weights_of_another_model_are_refused(
     model.write_bytes(model.read_bytes().replace(b"shifted", b"shafted"))
     with pytest.raises(ArtifactError, match="in its place"):
         problems(compressed("linear", "iOS16"), other, tmp_path / "restored.mlpackage")
+
+
+def test_palettes_need_a_library_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    options = Options(precision="w8", target_options={"compression": "palette"})
+    with pytest.raises(MissingLibrary, match=r"scikit-learn.*quantize"):
+        quantize(Path("a"), Path("b"), Calibration([], {}), options)
 
 
 def test_an_unknown_compression_is_refused() -> None:
