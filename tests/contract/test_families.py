@@ -121,7 +121,7 @@ SMALL: Mapping[str, Small] = {
 KINDS = {"classification": False, "features": True}
 
 # The maps of the others differ in their shapes only.
-WITH_MAPS = ("slide-swin", "slide-nat")
+WITH_MAPS = ("slide-nat",)
 MAPS = [pytest.param(f, marks=() if f in WITH_MAPS else pytest.mark.slow) for f in SMALL]
 FAMILY_KINDS = [
     *((family, "classification") for family in SMALL),

@@ -136,7 +136,9 @@ def test_a_detector_is_merged_and_proven_on_every_target(
         assert {c.output for c in check.comparisons} == {"p3", "p4"}
 
 
-@pytest.mark.parametrize("options", [["--dynamic"], ["--half"]])
+@pytest.mark.parametrize(
+    "options", [["--dynamic"], pytest.param(["--half"], marks=pytest.mark.slow)]
+)
 def test_a_detector_takes_the_usual_options(
     theirs: Any, run_cli: Any, scrambled: Any, options: list[str]
 ) -> None:
@@ -147,6 +149,7 @@ def test_a_detector_takes_the_usual_options(
     assert done.code == 0, done.out + done.err
 
 
+@pytest.mark.slow
 def test_a_segmenter_on_our_features_is_lowered_as_its_backbone_would_be(
     theirs: Any, run_cli: Any, scrambled: Any
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -24,9 +25,19 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 TARGETS = registry.target_names()
 CHECKPOINTS = sorted(path.stem for path in GOLDEN.glob("*.pth"))
 
-# These differ from the others in their container and a missing bias only.
-ALIKE = ("micro_ddp_noqkvbias", "micro_ema")
-SOME = [pytest.param(n, marks=pytest.mark.slow) if n in ALIKE else n for n in CHECKPOINTS]
+# What the code of all targets has in common is tested daily on one of them.
+DAILY = [pytest.param(t, marks=() if t == "onnx" else pytest.mark.slow) for t in TARGETS]
+TWO = [pytest.param(t, marks=() if t in ("coreml", "onnx") else pytest.mark.slow) for t in TARGETS]
+
+# Checkpoints of a whole model and of a lone module that every target is tested with daily, and
+# those that differ from others in their container or a missing bias only.
+EVERYWHERE = ("micro_shifted_bare", "module_dat_default")
+ALIKE = ("micro_ddp_noqkvbias", "micro_ema", "micro_official")
+
+
+def golden_case(name: str, target: str) -> Any:
+    daily = name in EVERYWHERE or (target == "onnx" and name not in ALIKE)
+    return pytest.param(name, target, marks=() if daily else pytest.mark.slow)
 
 
 @cache
@@ -59,12 +70,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory):
     return run
 
 
-# What the code of all targets has in common.
-DAILY = [pytest.param(t, marks=() if t == "onnx" else pytest.mark.slow) for t in TARGETS]
-
-
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize(
+    ("name", "target"), [golden_case(name, target) for name in CHECKPOINTS for target in TARGETS]
+)
 def test_golden_outputs_come_back_within_ten_times_the_recorded_noise(exported, name, target):
     vectors = recorded(name)
     report, artifact = exported(name, target, Options(batch=len(vectors["x"])))
@@ -117,7 +125,7 @@ def test_reading_can_run_beside_a_converter_that_parses_source(exported, target,
     assert not parse.called
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", DAILY)
 def test_a_free_batch_takes_any_batch(exported, target):
     report, artifact = exported("micro_shifted_bare", target, Options(dynamic=True))
     assert report.verdict is Verdict.PASS, report.checks
@@ -127,14 +135,14 @@ def test_a_free_batch_takes_any_batch(exported, target):
     np.testing.assert_allclose(outputs["two"]["logits"][:1], outputs["one"]["logits"], atol=1e-5)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", DAILY)
 def test_float16_may_have_a_free_batch(exported, target):
     options = Options(precision=Precision.FLOAT16, dynamic=True)
     report, _ = exported("module_dat_default", target, options)
     assert report.verdict is Verdict.PASS, report.checks
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TWO)
 def test_float16_is_judged_by_its_noise_power(exported, target):
     report, _ = exported("micro_official", target, Options(precision=Precision.FLOAT16))
     (check,) = report.checks
@@ -146,7 +154,7 @@ def test_float16_is_judged_by_its_noise_power(exported, target):
     assert check.size_bytes < full.checks[0].size_bytes
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", DAILY)
 def test_an_artifact_is_verified_without_its_manifest(exported, target, tmp_path):
     _, artifact = exported("micro_ema", target, Options())
     alone = artifact.rename(tmp_path / artifact.name)

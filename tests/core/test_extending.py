@@ -94,7 +94,13 @@ def test_a_third_partys_target_is_in_every_report(python: Python, tmp_path: Path
     assert any("pt2" in str(case.attrib) for case in cases)
 
 
-@pytest.mark.parametrize("options", [(), ("--features",)], ids=["classification", "features"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param((), id="classification"),
+        pytest.param(("--features",), id="features", marks=pytest.mark.slow),
+    ],
+)
 def test_a_third_partys_family_and_target_are_proved(
     python: Python, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
