@@ -13,6 +13,9 @@ __all__ = ["COMPRESSIONS", "parse_compression", "quantize"]
 
 COMPRESSIONS = ("linear", "palette")
 
+# What is added to the logits of an attention may hold masks, beside which all else would be zero.
+PRODUCTS = ("conv", "linear", "matmul")
+
 # Weights of fewer elements save less than what describes their scales or palette.
 FEWEST = {"linear": 64, "palette": 4096}
 
@@ -44,9 +47,11 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
     package = ct.models.MLModel(str(program), skip_model_load=True)
     fewest = FEWEST[kind]
     if kind == "linear":
+        compress = cto.linear_quantize_weights
         way = cto.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=fewest)
-        compressed = cto.linear_quantize_weights(package, cto.OptimizationConfig(way))
     else:
+        compress = cto.palettize_weights
         way = cto.OpPalettizerConfig(mode="kmeans", nbits=8, weight_threshold=fewest)
-        compressed = cto.palettize_weights(package, cto.OptimizationConfig(way))
+    config = cto.OptimizationConfig(op_type_configs=dict.fromkeys(PRODUCTS, way))
+    compressed = compress(package, config)
     save_package(compressed, path, calibration.metadata)

@@ -36,19 +36,22 @@ def take_apart(
     compressed = compressed_weights(artifact)
     constants = {op.name: op for op in origin.operations if op.type == "const"}
     readers = {reader: name for reader, name in _readers(origin) if name in constants}
-    originals: dict[str, str] = {}
+    # coremltools merges equal weights: one of the artifact may stand for several.
+    originals: dict[str, dict[str, None]] = {}
     for reader, name in _readers(artifact):
         if name in compressed:
-            found = originals.setdefault(name, readers.get(reader, ""))
-            if readers.get(reader) != found or not _alike(compressed[name], constants.get(found)):
+            found = readers.get(reader, "")
+            if not _alike(compressed[name], constants.get(found)):
                 raise ArtifactError(
                     f"the float package has no weights of the shape of {name} in its place",
                     "verify it with the options that it was exported with",
                 )
-    _write_restored(path, program, restored, originals)
-    for name, original in originals.items():
-        weights = np.asarray(constants[original].attributes["val"].data, np.float32)
-        yield _tensor(original, compressed[name], weights)
+            originals.setdefault(name, {})[found] = None
+    _write_restored(path, program, restored, {n: next(iter(o)) for n, o in originals.items()})
+    for name, found_by in originals.items():
+        for original in found_by:
+            weights = np.asarray(constants[original].attributes["val"].data, np.float32)
+            yield _tensor(original, compressed[name], weights)
 
 
 def compressed_weights(program: _mil.Program) -> dict[str, _mil.Operation]:
