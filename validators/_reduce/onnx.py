@@ -93,7 +93,7 @@ def _cut(proto: Any, end: str, ends: Iterable[str], values: Mapping[str, np.ndar
             kept.append(writers[name])
 
     visit(end)
-    described = [
+    inputs, outputs = (
         [
             helper.make_tensor_value_info(
                 name, helper.np_dtype_to_tensor_dtype(values[name].dtype), values[name].shape
@@ -101,8 +101,9 @@ def _cut(proto: Any, end: str, ends: Iterable[str], values: Mapping[str, np.ndar
             for name in names
         ]
         for names in (starts, (end,))
-    ]
-    graph = helper.make_graph(kept, "piece", *described, [constants[name] for name in needed])
+    )
+    tensors = [constants[name] for name in needed]
+    graph = helper.make_graph(kept, "piece", inputs, outputs, tensors)
     made: onnx.ModelProto = helper.make_model(
         graph, opset_imports=proto.opset_import, ir_version=proto.ir_version
     )
