@@ -10,7 +10,8 @@ SlideDeployError
 ├── OutputError             exit 2  the output folder or file cannot be written
 ├── ConversionError         exit 1  a converter refused the model
 ├── ArtifactError           exit 1  an artifact cannot be read or run
-│   └── NotSupported        exit 1  its runtime here lacks something that it needs
+│   ├── NotSupported        exit 1  its runtime here lacks something that it needs
+│   └── DifferentProgram    exit 1  it has other operations than the one it is compared with
 └── MissingLibrary          exit 3  a package is not installed; names the install command
 """
 
@@ -26,6 +27,7 @@ __all__ = [
     "ArtifactError",
     "CheckpointError",
     "ConversionError",
+    "DifferentProgram",
     "MissingLibrary",
     "NotSupported",
     "OutputError",
@@ -108,6 +110,10 @@ class ArtifactError(SlideDeployError):
 
 class NotSupported(ArtifactError):
     """The runtime here lacks something that a valid artifact uses: the check is `not_run`."""
+
+
+class DifferentProgram(ArtifactError):
+    """An artifact has other operations than the one that it is compared with."""
 
 
 class MissingLibrary(SlideDeployError):

@@ -25,10 +25,12 @@ __all__ = [
     "Open",
     "Piece",
     "QuantizedTensor",
+    "RoundedTensor",
     "Runtime",
     "Session",
     "TakeApart",
     "TargetOption",
+    "Widen",
 ]
 
 Arrays = Mapping[str, np.ndarray]
@@ -83,6 +85,16 @@ class QuantizedTensor:
     product: np.ndarray | None = None
     observed: tuple[float, float] | None = None
     palette: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class RoundedTensor:
+    """A constant of a float16 artifact, `stored`, and the one in its place in the float32 artifact,
+    `weights`."""
+
+    name: str
+    stored: np.ndarray
+    weights: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -166,6 +178,7 @@ class Piece:
 
 Reduce = Callable[[Path, Path, Path, Sequence[Arrays]], Piece]
 TakeApart = Callable[[Path, Path, Path, Iterable[Arrays]], Iterable[QuantizedTensor]]
+Widen = Callable[[Path, Path, Path], Iterable[RoundedTensor]]
 
 
 @dataclass(frozen=True)
@@ -182,6 +195,9 @@ class Runtime:
     `take_apart` gives the quantized tensors of an artifact, given the float32 artifact that it was
     made from and runs of it on the calibration set, and writes to the third path the artifact
     without quantization and with the weights of the float32 artifact.
+    `widen` gives the constants of a float16 artifact beside those of the float32 artifact of the
+    same model, and writes to the third path the float16 artifact with the latter's constants and
+    float32 arithmetic; DifferentProgram where the two have other operations.
     `reduce` finds the smallest piece of an artifact that differs from the same piece of a clean
     one on these runs, and writes it to the third path.
     """
@@ -198,4 +214,5 @@ class Runtime:
     operator_errors: Mapping[str, float] = field(default_factory=dict)
     loses_nan: frozenset[str] | None = None
     take_apart: TakeApart | None = None
+    widen: Widen | None = None
     reduce: Reduce | None = None

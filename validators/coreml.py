@@ -21,6 +21,7 @@ from slide_deploy.validators._quantized.coreml import compressed_weights, take_a
 
 if TYPE_CHECKING:
     from slide_deploy.validators import _mil
+from slide_deploy.validators._widened.coreml import widen
 
 __all__ = ["RUNTIME"]
 
@@ -154,4 +155,5 @@ RUNTIME = Runtime(
     extra="coreml",
     standard_domains=frozenset({"mil"}),
     take_apart=take_apart,
+    widen=widen,
 )

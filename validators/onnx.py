@@ -15,6 +15,7 @@ from slide_deploy.protocols import Arrays, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.validators._quantized.onnx import float_operations, quantized_types, take_apart
 from slide_deploy.validators._reduce.onnx import reduce
+from slide_deploy.validators._widened.onnx import widen
 
 __all__ = ["RUNTIME"]
 
@@ -182,4 +183,5 @@ RUNTIME = Runtime(
     loses_nan=LOSES_NAN,
     take_apart=take_apart,
     reduce=reduce,
+    widen=widen,
 )

@@ -19,6 +19,7 @@ from slide_deploy.validators._quantized.openvino import (
     take_apart,
     without_telemetry,
 )
+from slide_deploy.validators._widened.openvino import widen
 
 __all__ = ["RUNTIME"]
 
@@ -170,4 +171,5 @@ RUNTIME = Runtime(
     standard_domains=frozenset(f"opset{number}" for number in range(1, 18)),
     take_apart=take_apart,
     operator_errors={"erf": 5.1e-7, "sigmoid": 5e-8, "softplus": 2e-6},  # measured, version 2026.4
+    widen=widen,
 )

@@ -13,6 +13,7 @@ import numpy as np
 from slide_deploy.errors import ArtifactError
 from slide_deploy.protocols import Arrays, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
+from slide_deploy.validators._widened.torchscript import widen
 
 __all__ = ["RUNTIME"]
 
@@ -214,4 +215,5 @@ RUNTIME = Runtime(
     extra="torchscript",
     standard_domains=frozenset({"aten", "prim"}),
     loses_nan=frozenset(),
+    widen=widen,
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from slide_deploy import (
     Judgement,
     Model,
     Options,
+    Precision,
     PreparedModel,
     Reference,
     RunResult,
@@ -28,11 +30,14 @@ from slide_deploy import (
     write_artifact,
 )
 from slide_deploy.capture import Capture
+from slide_deploy.errors import DifferentProgram
 from slide_deploy.parity.block_trace import BlockReference, first_bad_block, trace_blocks
 from slide_deploy.parity.expectation import Expectation, with_operator_errors
 from slide_deploy.parity.metrics import max_abs_error, rms_error
+from slide_deploy.parity.quantization import rounding_problem
 from slide_deploy.protocols import Session
 from slide_deploy.quantization.catalog import scheme_named
+from slide_deploy.quantization.program import has_program
 from slide_deploy.quantization.scheme import Scheme
 
 __all__ = ["Bench", "Observation", "load_bench"]
@@ -129,10 +134,19 @@ class Bench:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / write_artifact(target, self.name, capture, folder, self.options).path
 
-    def verify(self, target: str, path: Path, locate: bool = True) -> Observation:
+    @cached_property
+    def single(self) -> Bench:
+        """The same model with float32 artifacts."""
+        options = replace(self.options, precision=Precision.FLOAT32)
+        return replace(self, folder=self.folder / "float32", options=options)
+
+    def verify(
+        self, target: str, path: Path, locate: bool = True, program: Path | None = None
+    ) -> Observation:
         """Run and judge an artifact with the code of `verify`, but in this process, for speed.
 
-        Without `locate`, the broken block is not determined.
+        Without `locate`, the broken block is not determined. `program` is the float32 artifact
+        that a float16 one is compared with, by default the clean one.
         """
         runtime = registry.runtime(target)
         expected = with_operator_errors(self.expected, runtime.operator_errors)
@@ -154,7 +168,21 @@ class Bench:
         named = self._named_block(session, judgement) if located else None
         lost, _ = nan_problems(nan, run_result, runtime.loses_nan)
         problem = next(iter((*judgement.problems, *lost)), "")
+        if not problem and has_program(self.scheme, runtime):
+            problem = self._program_problem(target, path, program or self.single.clean(target))
         return Observation(problem, judgement, _figures(run_result, expected), named)
+
+    def _program_problem(self, target: str, path: Path, program: Path) -> str:
+        widen = registry.runtime(target).widen
+        assert widen is not None
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            restored = Path(scratch, path.name)
+            try:
+                tensors = list(widen(path, program, restored))
+            except DifferentProgram:  # a note, to `verify`
+                return ""
+            found = next(filter(None, map(rounding_problem, tensors)), "")
+            return found or self.single.verify(target, restored, locate=False).problem
 
     def run(self, target: str, path: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """The output of an artifact for one input."""

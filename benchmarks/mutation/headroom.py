@@ -17,7 +17,8 @@ def headroom(bench: Bench, targets: tuple[str, ...], weights: str = "") -> list[
 
 
 def _one(bench: Bench, target: str, weights: str) -> Headroom:
-    observed = bench.verify(target, bench.exported(target), locate=False)
+    program = bench.single.exported(target) if bench.scheme.name == "float16" else None
+    observed = bench.verify(target, bench.exported(target), locate=False, program=program)
     judgement, precision = observed.judgement, bench.scheme.name
     if judgement is None:
         endless = (np.inf, np.inf, np.inf)

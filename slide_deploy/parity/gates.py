@@ -22,6 +22,7 @@ class GateKind(StrEnum):
     RELATIVE_ERROR = "relative_error"
     DISAGREEMENT = "disagreement"
     QUANTIZATION = "quantization"
+    ROUNDING = "rounding"
 
 
 MEANING = {
@@ -33,6 +34,7 @@ MEANING = {
     GateKind.RELATIVE_ERROR: "root mean square error over all samples",
     GateKind.DISAGREEMENT: "samples whose best class is not that of the reference",
     GateKind.QUANTIZATION: "tensors quantized otherwise than the float artifact tells",
+    GateKind.ROUNDING: "constants other than the float32 artifact's, rounded",
 }
 
 # Gates on one output and one probe; the others are on one output and several probes.

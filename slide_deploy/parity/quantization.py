@@ -1,12 +1,12 @@
-"""Whether an artifact is quantized as its float32 artifact and its calibration set tell."""
+"""Whether the tensors of an artifact are those of its float artifact, quantized or rounded."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from slide_deploy.protocols import QuantizedTensor
+from slide_deploy.protocols import QuantizedTensor, RoundedTensor
 
-__all__ = ["dequantized", "quantization_problem"]
+__all__ = ["dequantized", "quantization_problem", "rounding_problem"]
 
 # Quantizers round to the nearest integer: half a step, and what float32 rounds in computing it.
 HALF = 0.501
@@ -38,6 +38,21 @@ def quantization_problem(tensor: QuantizedTensor) -> str:
     if not (np.isfinite(tensor.scale).all() and (tensor.scale > 0).all()):
         return f"{tensor.name} has a scale that is not a positive number"
     return _weights_problem(tensor) if tensor.weights is not None else _range_problem(tensor)
+
+
+def rounding_problem(tensor: RoundedTensor) -> str:
+    """What is wrong with a constant of a float16 artifact; empty if it is as it must be.
+
+    Each number must be the float32 artifact's, rounded to the nearest one of its type; some
+    constants stay float32.
+    """
+    if tensor.stored.shape != tensor.weights.shape:
+        return f"{tensor.name} has shape {tensor.stored.shape}, not {tensor.weights.shape}"
+    with np.errstate(over="ignore"):
+        meant = tensor.weights.astype(tensor.stored.dtype)
+    if wrong := int((~np.isclose(tensor.stored, meant, rtol=0, atol=0, equal_nan=True)).sum()):
+        return f"{tensor.name} has {wrong} of {meant.size} numbers that are not the rounded weights"
+    return ""
 
 
 def dequantized(tensor: QuantizedTensor) -> np.ndarray:

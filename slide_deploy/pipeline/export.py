@@ -31,6 +31,7 @@ from slide_deploy.pipeline.quantize import Quantizer
 from slide_deploy.pipeline.reference import calibration_set, reference_of
 from slide_deploy.quantization.calibration import CalibrationSet
 from slide_deploy.quantization.catalog import scheme_named
+from slide_deploy.quantization.program import has_program, program_precision
 from slide_deploy.reference.equals import equal_modules
 from slide_deploy.report.formats import save_reports
 from slide_deploy.types import DynamicAxes, Options, Verdict, dynamic_axes_of, silent
@@ -132,7 +133,7 @@ def export_and_verify(
                     checks.append(_not_exported(target, model, own, error))
                     continue
                 artifacts.append(record)
-                check = partial(check_artifact, program=_program(programs, record))
+                check = partial(check_artifact, program=partial(_program, programs / record.path))
                 checks.append(submit(check, scratch / record.path, reference, record, policy, step))
         if artifacts:  # else an earlier manifest stays
             _record(model, reference, tuple(artifacts), scratch, output)
@@ -154,25 +155,25 @@ def _write(
     target: str,
     options: Options,
 ) -> Artifact:
-    """Write an artifact to `scratch`; a quantized one from a float one in `programs`."""
+    """Write an artifact to `scratch`; one of a reduced precision is made from, or compared with, a
+    float one in `programs`."""
     require(target)
-    prepared = prepare(target)
-    capture = prepared.capture
-    if calibration is None:
-        record = write_artifact(target, model.name, capture, scratch, options)
-    else:
-        precision = registry.exporter(target).quantized_from
+    prepared, scheme = prepare(target), scheme_named(options.precision)
+    capture, about = prepared.capture, (target, model.name, prepared.capture)
+    if has_program(scheme, registry.runtime(target)):
+        precision = program_precision(scheme, registry.exporter(target))
         plain = replace(options, precision=precision, calibration=None, min_snr=None)
-        program = write_artifact(target, model.name, capture, programs, plain)
+        program = write_artifact(*about, programs, plain)
+    if calibration is None:
+        record = write_artifact(*about, scratch, options)
+    else:
         quantizer = Quantizer(model, calibration, programs, reference, progress)
         record = quantizer.write(program, capture, scratch, options)
     return replace(record, lowering=prepared.lowering)
 
 
-def _program(programs: Path, record: Artifact) -> Callable[[DynamicAxes], Path] | None:
-    return (
-        (lambda axes: programs / record.path) if scheme_named(record.precision).quantized else None
-    )
+def _program(program: Path, axes: DynamicAxes, precision: str) -> Path:
+    return program
 
 
 @contextmanager

@@ -83,14 +83,19 @@ def _recorded_calibration(found: Sequence[Listed], policy: VerificationPolicy) -
 
 
 def float_artifact(
-    model: Model, path: Path, record: Artifact | None, folder: Path, axes: DynamicAxes
+    model: Model,
+    path: Path,
+    record: Artifact | None,
+    folder: Path,
+    axes: DynamicAxes,
+    precision: str,
 ) -> Path:
-    """The float artifact that a quantized one was made from, written again."""
+    """The float artifact that one of a reduced precision is compared with, written again."""
     target = registry.recognise(path).target
     lowerings = {layer.form for layer in record.lowering} if record else set()
     fixed = isinstance(axes.batch, int)
     options = Options(
-        precision=registry.exporter(target).quantized_from,
+        precision=precision,
         batch=axes.batch if isinstance(axes.batch, int) else 1,
         dynamic=not fixed,
         dynamic_size=axes.any_size,

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from slide_deploy import registry
@@ -19,6 +18,7 @@ from slide_deploy.parity.expectation import Expectation, with_operator_errors
 from slide_deploy.parity.gates import gates_text
 from slide_deploy.protocols import Runtime
 from slide_deploy.quantization.catalog import scheme_named, scheme_of
+from slide_deploy.quantization.program import has_program, program_precision
 from slide_deploy.types import DynamicAxes, Precision, Verdict
 from slide_deploy.utils.files import size_of
 from slide_deploy.utils.hashing import sha256_of
@@ -34,13 +34,13 @@ from slide_deploy.verification.judge import (
     judge,
 )
 from slide_deploy.verification.not_a_number import nan_problems
-from slide_deploy.verification.quantized import with_program
+from slide_deploy.verification.program import with_program
 from slide_deploy.verification.record import Check, Opinion
 from slide_deploy.verification.runner import RunResult, read_artifact, trace_artifact
 
 __all__ = ["check_artifact"]
 
-Program = Callable[[DynamicAxes], Path]
+Program = Callable[[DynamicAxes, str], Path]
 
 SYNTHETIC = (
     "its ranges and its cost were measured on synthetic images, and real ones differ: export it "
@@ -62,8 +62,9 @@ def check_artifact(
 ) -> Check:
     """One artifact's verdict; `record` is its manifest entry, `known` problems found before.
 
-    `program` gives the float artifact that a quantized one was made from, by its dynamic axes;
-    without it, it is not judged whether a quantized artifact is the program that was meant.
+    `program` gives the float artifact that one of a reduced precision is compared with, by its
+    dynamic axes and precision; without it, it is not judged whether the artifact is the program
+    that was meant.
     """
     begin = time.perf_counter()
     check = _check(path, reference, record, policy, progress, known, program)
@@ -124,10 +125,10 @@ def _check(
         inputs = next(e.inputs for e in ran.expected if e.probe == worst)
         check = _with_trace(check, runtime, path, inputs, reference.blocks(inputs, precision))
     if scheme_named(precision).quantized:
-        progress(f"verifying {path.name}: comparing it with its float artifact")
         check = _with_cost(check, ran, judgement)
-        made_from, judges = program and program(axes), partial(_check_float, reference, progress)
-        check = with_program(check, path, made_from, ran.expected, judges)
+    if has_program(scheme_named(precision), runtime):
+        progress(f"verifying {path.name}: comparing it with its float artifact")
+        check = _with_program(check, path, reference, program, axes, ran.expected, progress)
     problems = (*known, *check.problems)
     return replace(check, problems=problems, verdict=Verdict.FAIL if problems else Verdict.PASS)
 
@@ -171,10 +172,23 @@ def _with_cost(check: Check, ran: _Ran, judgement: Judgement) -> Check:
     return replace(check, cost=cost, notes=notes, first_bad_block=None)
 
 
-def _check_float(reference: Reference, progress: Progress, path: Path) -> Check:
-    precision = registry.exporter(registry.recognise(path).target).quantized_from
+def _with_program(
+    check: Check,
+    path: Path,
+    reference: Reference,
+    program: Program | None,
+    axes: DynamicAxes,
+    expected: tuple[Expectation, ...],
+    progress: Progress,
+) -> Check:
+    precision = program_precision(scheme_named(check.precision), registry.exporter(check.target))
     policy = VerificationPolicy(precision=precision)
-    return check_artifact(path, reference, None, policy, progress)
+
+    def check_float(restored: Path) -> Check:
+        return check_artifact(restored, reference, None, policy, progress)
+
+    made_from = program and program(axes, precision)
+    return with_program(check, path, made_from, expected, check_float)
 
 
 def _identify(

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from safetensors.numpy import load_file
 from slide_deploy import registry
 from slide_deploy.errors import (
     ArtifactError,
+    DifferentProgram,
     NotSupported,
     OutputError,
     SlideDeployError,
     UsageError,
 )
 from slide_deploy.parity.block_trace import BlockError, BlockReference
-from slide_deploy.protocols import Piece, QuantizedTensor
+from slide_deploy.protocols import Piece, QuantizedTensor, RoundedTensor
 from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.verification.runner_worker import SEPARATOR, no_room
 
@@ -36,6 +37,7 @@ __all__ = [
     "stop_runners",
     "take_apart",
     "trace_artifact",
+    "widen",
 ]
 
 # Artifacts run while others are converted. Threads that spin at barriers on a busy core took six
@@ -43,7 +45,7 @@ __all__ = [
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 _KINDS: dict[str, type[SlideDeployError]] = {
-    kind.__name__: kind for kind in (NotSupported, OutputError, UsageError)
+    kind.__name__: kind for kind in (NotSupported, DifferentProgram, OutputError, UsageError)
 }
 _RUNNING: set[subprocess.Popen[str]] = set()
 
@@ -147,13 +149,23 @@ def take_apart(
     paths = {"program": np.array(str(program)), "restored": np.array(str(restored))}
     numbered = {str(number): run for number, run in enumerate(runs)}
     about, made = _work(target, artifact, "take-apart", {"paths": paths} | numbered)
+    return tuple(QuantizedTensor(**fields) for fields in _tensors(about, made))
+
+
+def widen(target: str, artifact: Path, program: Path, restored: Path) -> tuple[RoundedTensor, ...]:
+    """See `Runtime.widen`; raises the errors of `read_artifact`."""
+    paths = {"program": np.array(str(program)), "restored": np.array(str(restored))}
+    about, made = _work(target, artifact, "widen", {"paths": paths})
+    return tuple(RoundedTensor(**fields) for fields in _tensors(about, made))
+
+
+def _tensors(about: Mapping[str, Any], made: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """The fields of each tensor that the worker found."""
     arrays: list[dict[str, np.ndarray]] = [{} for _ in about["tensors"]]
     for key, value in made.items():
         number, _, name = key.partition(SEPARATOR)
         arrays[int(number)][name] = value
-    return tuple(
-        QuantizedTensor(**plain | own) for plain, own in zip(about["tensors"], arrays, strict=True)
-    )
+    yield from (plain | own for plain, own in zip(about["tensors"], arrays, strict=True))
 
 
 def reduce_artifact(

@@ -3,8 +3,8 @@
 Run as `python -m slide_deploy.verification.runner_worker` with the arguments TARGET ARTIFACT TASK
 GIVEN.npz MADE.safetensors; it prints one JSON object. The tasks `run` and `run-second` write the
 outputs of each probe to MADE as "probe/output"; `trace` compares the artifact's intermediate values
-with the blocks of a model; `take-apart` writes the quantized tensors of an artifact, `reduce` a
-piece of it.
+with the blocks of a model; `take-apart` writes the quantized tensors of an artifact, `widen` those
+of a float16 one, `reduce` a piece of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.abc import MetaPathFinder
@@ -139,14 +139,28 @@ def _take_apart(runtime: Runtime, artifact: Path, given: Path, made: Path) -> di
     content = _nested(given)
     program, restored = (Path(str(content["paths"][name])) for name in ("program", "restored"))
     runs = [content[group] for group in content if group != "paths"]
+    with _translated(f"{artifact.name} cannot be taken apart"):
+        return _tensors(runtime.take_apart(artifact, program, restored, runs), made)
+
+
+def _widen(runtime: Runtime, artifact: Path, given: Path, made: Path) -> dict[str, Any]:
+    """The constants of a float16 artifact, as `_take_apart` gives tensors."""
+    assert runtime.widen is not None
+    paths = _nested(given)["paths"]
+    program, restored = (Path(str(paths[name])) for name in ("program", "restored"))
+    with _translated(f"{artifact.name} cannot be taken apart"):
+        return _tensors(runtime.widen(artifact, program, restored), made)
+
+
+def _tensors(found: Iterable[object], made: Path) -> dict[str, Any]:
+    """Tensors as plain values; their arrays are written by number and name."""
     arrays: dict[str, np.ndarray] = {}
     plain: list[dict[str, Any]] = []
-    with _translated(f"{artifact.name} cannot be taken apart"):
-        for number, tensor in enumerate(runtime.take_apart(artifact, program, restored, runs)):
-            values = vars(tensor)
-            own = {name: v for name, v in values.items() if isinstance(v, np.ndarray)}
-            arrays |= {f"{number}{SEPARATOR}{n}": np.array(v, order="C") for n, v in own.items()}
-            plain.append({name: v for name, v in values.items() if name not in own})
+    for number, tensor in enumerate(found):
+        values = vars(tensor)
+        own = {name: v for name, v in values.items() if isinstance(v, np.ndarray)}
+        arrays |= {f"{number}{SEPARATOR}{n}": np.array(v, order="C") for n, v in own.items()}
+        plain.append({name: v for name, v in values.items() if name not in own})
     _write(made, arrays)
     return {"tensors": plain}
 
@@ -183,6 +197,7 @@ _TASKS = {
     "run-second": _run_second,
     "trace": _trace,
     "take-apart": _take_apart,
+    "widen": _widen,
     "reduce": _reduce,
 }
 

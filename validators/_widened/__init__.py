@@ -1,0 +1,1 @@
+"""Float16 artifacts with float32 arithmetic, for each target."""
