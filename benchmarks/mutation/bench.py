@@ -34,7 +34,7 @@ from slide_deploy.errors import DifferentProgram
 from slide_deploy.parity.block_trace import BlockReference, first_bad_block, trace_blocks
 from slide_deploy.parity.expectation import Expectation, with_operator_errors
 from slide_deploy.parity.metrics import max_abs_error, rms_error
-from slide_deploy.parity.quantization import rounding_problem
+from slide_deploy.parity.quantization import is_folded, rounding_problem
 from slide_deploy.protocols import Session
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.quantization.program import has_program
@@ -113,9 +113,12 @@ class Bench:
         return path
 
     def exported(self, target: str) -> Path:
-        """The artifact that `slide-deploy export` writes, with the target's default lowerings."""
-        capture = self._deploy(target).capture
-        return self.convert(capture, target, self.folder / "exported")
+        """The artifact that `slide-deploy export` writes, with the target's default lowerings,
+        exported on first use."""
+        path = self.folder / "exported" / registry.exporter(target).file_name(self.name)
+        if not path.exists():
+            self.convert(self._deploy(target).capture, target, path.parent)
+        return path
 
     @cached_property
     def _deploy(self) -> Callable[[str], PreparedModel]:
@@ -141,12 +144,12 @@ class Bench:
         return replace(self, folder=self.folder / "float32", options=options)
 
     def verify(
-        self, target: str, path: Path, locate: bool = True, program: Path | None = None
+        self, target: str, path: Path, locate: bool = True, *, exported: bool = False
     ) -> Observation:
         """Run and judge an artifact with the code of `verify`, but in this process, for speed.
 
-        Without `locate`, the broken block is not determined. `program` is the float32 artifact
-        that a float16 one is compared with, by default the clean one.
+        Without `locate`, the broken block is not determined. A float16 artifact is compared with
+        the clean one, or with the `exported` one.
         """
         runtime = registry.runtime(target)
         expected = with_operator_errors(self.expected, runtime.operator_errors)
@@ -169,20 +172,29 @@ class Bench:
         lost, _ = nan_problems(nan, run_result, runtime.loses_nan)
         problem = next(iter((*judgement.problems, *lost)), "")
         if not problem and has_program(self.scheme, runtime):
-            problem = self._program_problem(target, path, program or self.single.clean(target))
+            problem = self._program_problem(target, path, exported=exported)
         return Observation(problem, judgement, _figures(run_result, expected), named)
 
-    def _program_problem(self, target: str, path: Path, program: Path) -> str:
+    def _program_problem(self, target: str, path: Path, *, exported: bool) -> str:
+        """As `verification.program` finds it."""
         widen = registry.runtime(target).widen
         assert widen is not None
+        single, half = (b.exported(target) if exported else b.clean(target) for b in self._both)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             restored = Path(scratch, path.name)
             try:
-                tensors = list(widen(path, program, restored))
+                tensors = list(widen(path, single, restored))
             except DifferentProgram:  # a note, to `verify`
                 return ""
-            found = next(filter(None, map(rounding_problem, tensors)), "")
-            return found or self.single.verify(target, restored, locate=False).problem
+            again = list(widen(half, single, Path(scratch, f"again-{path.name}")))
+            for tensor, other in zip(tensors, again, strict=True):
+                if (found := rounding_problem(tensor)) and not is_folded(tensor, other):
+                    return found
+            return self.single.verify(target, restored, locate=False).problem
+
+    @property
+    def _both(self) -> tuple[Bench, Bench]:
+        return self.single, self
 
     def run(self, target: str, path: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """The output of an artifact for one input."""

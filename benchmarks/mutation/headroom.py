@@ -17,8 +17,7 @@ def headroom(bench: Bench, targets: tuple[str, ...], weights: str = "") -> list[
 
 
 def _one(bench: Bench, target: str, weights: str) -> Headroom:
-    program = bench.single.exported(target) if bench.scheme.name == "float16" else None
-    observed = bench.verify(target, bench.exported(target), locate=False, program=program)
+    observed = bench.verify(target, bench.exported(target), locate=False, exported=True)
     judgement, precision = observed.judgement, bench.scheme.name
     if judgement is None:
         endless = (np.inf, np.inf, np.inf)

@@ -6,7 +6,7 @@ import numpy as np
 
 from slide_deploy.protocols import QuantizedTensor, RoundedTensor
 
-__all__ = ["dequantized", "quantization_problem", "rounding_problem"]
+__all__ = ["dequantized", "is_folded", "quantization_problem", "rounding_problem"]
 
 # Quantizers round to the nearest integer: half a step, and what float32 rounds in computing it.
 HALF = 0.501
@@ -20,6 +20,10 @@ SMALL_CHANNEL = 1e-4
 
 # Palettes are found in float32 and stored in float16: its step at the largest weight.
 PALETTE_ROUNDING = 2.0**-10
+
+# Converters fold constants in float16, such as the sum of two embeddings. What this rounds, as a
+# multiple of float16's rounding error at the largest number; a bicubic resize sums 16 numbers.
+FOLDING = 8
 
 # What a palette may lose, as a multiple of what evenly spaced values lose on even weights.
 COARSE_PALETTE = 1.5
@@ -53,6 +57,15 @@ def rounding_problem(tensor: RoundedTensor) -> str:
     if wrong := int((~np.isclose(tensor.stored, meant, rtol=0, atol=0, equal_nan=True)).sum()):
         return f"{tensor.name} has {wrong} of {meant.size} numbers that are not the rounded weights"
     return ""
+
+
+def is_folded(tensor: RoundedTensor, again: RoundedTensor) -> bool:
+    """Whether a constant is what the converter folds in float16, as another export of the same
+    model, `again`, shows."""
+    if not np.array_equal(tensor.stored, again.stored):
+        return False
+    error = np.abs(tensor.stored.astype(np.float64) - tensor.weights)
+    return bool((error <= FOLDING * 2.0**-11 * np.abs(tensor.weights).max(initial=0.0)).all())
 
 
 def dequantized(tensor: QuantizedTensor) -> np.ndarray:

@@ -111,9 +111,9 @@ def export_and_verify(
     checks: list[Check | Future[Check]] = []
     with staged_folder(output, superseded_golden) as scratch, _temporary_folder() as programs:
         # Converters use one core: the reference and the artifacts already written the other.
-        axes, program = options.dynamic_axes, scheme_named(options.precision).program
+        axes, precision = options.dynamic_axes, scheme_named(options.precision).program
         equals = cache(partial(equal_modules, model))
-        equals(axes, program)  # may trace, as converters do: not at once
+        equals(axes, precision)  # may trace, as converters do: not at once
         with sharing_cores(), background(progress) as (submit, step):
             reference = reference_of(
                 *(model, step, tuple(images), calibration),
@@ -121,10 +121,9 @@ def export_and_verify(
                 seed=seed,
                 equals=equals,
             )
-            about = (model, prepare, scratch, programs, calibration, reference, step)
-            write = partial(_write, *about)
-            submit(reference.expect, axes, program)
-            submit(reference.fresh, axes, program)
+            write = partial(_write, model, prepare, scratch, programs, calibration, reference, step)
+            submit(reference.expect, axes, precision)
+            submit(reference.fresh, axes, precision)
             for target, own in wanted.items():
                 progress(f"exporting {registry.exporter(target).title}")
                 try:
@@ -133,7 +132,8 @@ def export_and_verify(
                     checks.append(_not_exported(target, model, own, error))
                     continue
                 artifacts.append(record)
-                check = partial(check_artifact, program=partial(_program, programs / record.path))
+                program = partial(_program, scratch, programs, record)
+                check = partial(check_artifact, program=program)
                 checks.append(submit(check, scratch / record.path, reference, record, policy, step))
         if artifacts:  # else an earlier manifest stays
             _record(model, reference, tuple(artifacts), scratch, output)
@@ -172,8 +172,11 @@ def _write(
     return replace(record, lowering=prepared.lowering)
 
 
-def _program(program: Path, axes: DynamicAxes, precision: str) -> Path:
-    return program
+def _program(
+    scratch: Path, programs: Path, record: Artifact, axes: DynamicAxes, precision: str
+) -> Path:
+    """The artifact of the same model at a precision: this one, or the float one."""
+    return (scratch if precision == record.precision else programs) / record.path
 
 
 @contextmanager

@@ -90,7 +90,7 @@ def float_artifact(
     axes: DynamicAxes,
     precision: str,
 ) -> Path:
-    """The float artifact that one of a reduced precision is compared with, written again."""
+    """The artifact of the model at this precision, that `path` is compared with."""
     target = registry.recognise(path).target
     lowerings = {layer.form for layer in record.lowering} if record else set()
     fixed = isinstance(axes.batch, int)
@@ -102,7 +102,9 @@ def float_artifact(
         lowering=lowerings.pop() if len(lowerings) == 1 else AUTO,
     )
     capture = preparer(model, options)(target).capture
-    return folder / write_artifact(target, path.name, capture, folder, options).path
+    own = folder / precision
+    own.mkdir(exist_ok=True)
+    return own / write_artifact(target, path.name, capture, own, options).path
 
 
 def _source_problems(path: Path, manifest: Manifest, reference: Reference) -> list[str]:

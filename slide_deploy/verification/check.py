@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from slide_deploy import registry
@@ -187,8 +188,7 @@ def _with_program(
     def check_float(restored: Path) -> Check:
         return check_artifact(restored, reference, None, policy, progress)
 
-    made_from = program and program(axes, precision)
-    return with_program(check, path, made_from, expected, check_float)
+    return with_program(check, path, program and partial(program, axes), expected, check_float)
 
 
 def _identify(

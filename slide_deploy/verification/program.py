@@ -17,10 +17,10 @@ from slide_deploy import registry
 from slide_deploy.errors import ArtifactError, DifferentProgram
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.gates import MEANING, GateKind, GateResult
-from slide_deploy.parity.quantization import quantization_problem, rounding_problem
+from slide_deploy.parity.quantization import is_folded, quantization_problem, rounding_problem
 from slide_deploy.protocols import QuantizedTensor
 from slide_deploy.quantization.catalog import scheme_named
-from slide_deploy.quantization.program import has_program
+from slide_deploy.quantization.program import has_program, program_precision
 from slide_deploy.quantization.scheme import Scheme
 from slide_deploy.verification.record import Check
 from slide_deploy.verification.runner import take_apart, widen
@@ -51,14 +51,14 @@ NOT_JUDGED = {
 def with_program(
     check: Check,
     path: Path,
-    program: Path | None,
+    program: Callable[[str], Path] | None,
     expected: Sequence[Expectation],
     check_float: Callable[[Path], Check],
 ) -> Check:
     """The check of an artifact of a reduced precision, with what is wrong with its program.
 
-    `program` is the float artifact that it is compared with, `expected` has the inputs of each run
-    on the calibration set of a quantized one, `check_float` judges a float artifact.
+    `program` gives the artifact of the same model at a precision, `expected` has the inputs of each
+    run on the calibration set of a quantized one, `check_float` judges a float artifact.
     """
     target, scheme = registry.recognise(path).target, scheme_named(check.precision)
     if not has_program(scheme, registry.runtime(target)):
@@ -71,7 +71,7 @@ def with_program(
             if scheme.quantized:
                 apart = _quantized(target, path, program, restored, expected, scheme)
             else:
-                apart = _rounded(target, path, program, restored)
+                apart = _rounded(target, path, program, restored, scheme)
             floats = check_float(restored)
         except DifferentProgram as error:
             # Of another tool, or exported with other options: its own gates remain.
@@ -101,13 +101,14 @@ def with_program(
 def _quantized(
     target: str,
     path: Path,
-    program: Path,
+    program: Callable[[str], Path],
     restored: Path,
     expected: Sequence[Expectation],
     scheme: Scheme,
 ) -> _Apart:
     runs = [dict(expectation.inputs) for expectation in expected]
-    tensors = take_apart(target, path, program, restored, runs)
+    made_from = program(program_precision(scheme, registry.exporter(target)))
+    tensors = take_apart(target, path, made_from, restored, runs)
     return _Apart(
         kind=GateKind.QUANTIZATION,
         wrong=tuple(problem for tensor in tensors if (problem := _problem(tensor, scheme))),
@@ -124,11 +125,19 @@ def _problem(tensor: QuantizedTensor, scheme: Scheme) -> str:
     return quantization_problem(tensor)
 
 
-def _rounded(target: str, path: Path, program: Path, restored: Path) -> _Apart:
-    tensors = widen(target, path, program, restored)
+def _rounded(
+    target: str, path: Path, program: Callable[[str], Path], restored: Path, scheme: Scheme
+) -> _Apart:
+    single = program(program_precision(scheme, registry.exporter(target)))
+    tensors = widen(target, path, single, restored)
+    wrong = [(n, problem) for n, t in enumerate(tensors) if (problem := rounding_problem(t))]
+    if wrong:
+        aside = restored.with_name(f"again-{restored.name}")
+        again = widen(target, program(scheme.name), single, aside)
+        wrong = [(n, problem) for n, problem in wrong if not is_folded(tensors[n], again[n])]
     return _Apart(
         kind=GateKind.ROUNDING,
-        wrong=tuple(problem for tensor in tensors if (problem := rounding_problem(tensor))),
+        wrong=tuple(problem for _, problem in wrong),
         total=len(tensors),
         basis="program: the float32 artifact",
         restored="in float32",

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slide_deploy.parity.quantization import quantization_problem
-from slide_deploy.protocols import QuantizedTensor
+from slide_deploy.parity.quantization import is_folded, quantization_problem, rounding_problem
+from slide_deploy.protocols import QuantizedTensor, RoundedTensor
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -231,3 +231,35 @@ def test_the_nearest_values_of_a_palette_pass(seed: int, exponent: int) -> None:
 def test_damage_to_a_palette_is_named(damage: Callable[[Any], Any], named: str) -> None:
     found = quantization_problem(replace(palette_of(0), **damage(palette_of(0))))
     assert any(part in found for part in named.split("|")), found
+
+
+def rounded(stored: list[float], weights: list[float]) -> RoundedTensor:
+    return RoundedTensor("w", np.array(stored, np.float16), np.array(weights, np.float32))
+
+
+def test_a_rounded_constant_is_the_nearest_number_of_its_type() -> None:
+    weights = [0.1, -3e-8, 1e5, 1 + 2.0**-11]  # rounded, subnormal, overflow, a tie to even
+    with np.errstate(over="ignore"):
+        stored = np.array(weights, np.float16)
+    assert rounding_problem(rounded(stored.tolist(), weights)) == ""
+    stored[0] = np.nextafter(stored[0], np.float16(1))
+    assert "w has 1 of 4 numbers" in rounding_problem(rounded(stored.tolist(), weights))
+
+
+def test_a_constant_that_stays_float32_is_equal() -> None:
+    weights = np.array([0.1, 0.2], np.float32)
+    assert rounding_problem(RoundedTensor("w", weights, weights)) == ""
+    assert "1 of 2" in rounding_problem(RoundedTensor("w", weights + np.array([0, 1e-6]), weights))
+
+
+def test_a_constant_of_another_shape_is_wrong() -> None:
+    assert "shape (2,), not (1,)" in rounding_problem(rounded([1, 2], [1]))
+
+
+def test_what_a_converter_folds_in_float16_is_close_and_the_same_again() -> None:
+    weights = [1.0, 0.3, 0.0004]
+    folded = rounded([1.0, 0.3, 0.0008], weights)  # a sum that nearly cancels
+    assert is_folded(folded, folded)
+    assert not is_folded(folded, rounded([1.0, 0.3, 0.0004], weights))
+    far = rounded([1.0, 0.31, 0.0004], weights)
+    assert not is_folded(far, far)
