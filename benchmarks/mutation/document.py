@@ -89,8 +89,8 @@ that were detected / changes above the noise, which are those that are not equiv
 
 ## float16
 
-Errors in float16 artifacts of the trained models. Equivalent ones change no output by more than
-float16's own rounding does, around float64 with weights rounded to float16.
+Errors in float16 artifacts of the trained models. Each constant is compared with that of a float32
+export, and the program is judged in float32, so that the rounding noise of float16 hides nothing.
 
 {half}
 {half_undetected}
