@@ -82,7 +82,7 @@ class Capture:
         except Exception as error:  # torch tells its kinds apart by text alone
             if fixed := FIXED.search(str(error)):
                 raise UsageError(
-                    f"{fixed[1]} cannot be free: the model has a case of its own for {fixed[2]}",
+                    f"{fixed[1]} cannot be dynamic: the model treats {fixed[2]} in a special way",
                     "leave --dynamic and --dynamic-size out, and export once for each size",
                 ) from error
             raise

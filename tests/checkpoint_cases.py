@@ -146,7 +146,7 @@ CASES = (
         weights="ema",
     ),
     Case(
-        "MMEngine with `ema_state_dict` (it swaps both when it saves)",
+        "MMEngine with `ema_state_dict` (MMEngine saves the averaged weights under `state_dict`)",
         saved(
             lambda: {
                 "state_dict": AVERAGED(),

@@ -46,7 +46,10 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         for mode in modes:  # in the first run
             again = _run(module, inputs, outputs, feeds, mode)
             if not all(np.array_equal(made[n], again[n], equal_nan=True) for n in made):
-                raise ArtifactError(f"{path.name} answers otherwise in {mode.__name__} mode")
+                raise ArtifactError(
+                    f"{path.name} gives other outputs in {mode.__name__} than in inference_mode",
+                    "export it again",
+                )
         return made
 
     half = _mostly_half(module, graph)

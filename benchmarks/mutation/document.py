@@ -33,9 +33,9 @@ __all__ = ["document"]
 TEXT = """\
 # Errors that `verify` detects
 
-Written by `make mutation`; do not edit. Artifacts are broken on purpose, as converters and people
-do, and verified with the code of `slide-deploy verify`. There is no manifest, whose hashes would
-reveal most of the changes, so that only the outputs count.
+Written by `make mutation`; do not edit. Errors of the kinds that converters and people make are put
+into artifacts. The artifacts are then verified with the code of `slide-deploy verify`. There is no
+manifest, because its hashes would reveal most of the changes: only the outputs count.
 
     {command}
 
@@ -61,11 +61,12 @@ Each cell: detected / equivalent / missed / no effect. Models: {models}.
   includes the few tensors that a converter folded and that are not found in the file.
 - **equivalent**: on a thousand random inputs (200 draws each of the probes normal, patchwork,
   impulses, large and tiny, at other seeds) no output changes by more than the model's own float32
-  rounding does, max |y32 − y64|. Measured in float64 on the broken module, which computes the same
-  as the broken artifact, for mutants that were not detected.
-- **no effect**: the error is in the file, but does not change the computation (unused bytes, or an
-  attribute that the runtime or converter corrects). On the one of the thousand inputs that would
-  show it most, the output of the artifact is identical to that of the clean one. Not counted.
+  rounding does, max |y32 − y64|. This is measured only for undetected mutants, in float64, on a
+  PyTorch module with the same error.
+- **no effect**: the error is in the file, but does not change the computation (unused bytes, or
+  an attribute that the runtime or converter corrects). The outputs of the broken and the clean
+  artifact are identical on the input, of the thousand, on which the broken module differs most.
+  These mutants are not counted.
 - **not made**: the converter refused the broken model.
 - The command `slide-deploy verify` gave the same verdict on {agreed} of {asked} of these mutants:
   for each format, the detected one with the smallest error and the undetected one with the largest.
@@ -104,8 +105,8 @@ themselves, whatever they do to the outputs ([how](precision.md#verdict)).
 ## Clean exports
 
 Models are drawn at random: families, sizes, weights, number of outputs (0, for features, to 100),
-dynamic batch, lowering. Each is exported to every target, and must pass. The weights are ordinary,
-or ordinary ones that are changed in one of these ways:
+dynamic batch, lowering. Each is exported to every target, and must pass. The weights are like those
+after training, or are changed in one of these ways:
 
 | weights | |
 | --- | --- |
@@ -127,9 +128,9 @@ float16: {alarms16}.
 A float32 artifact passes if for each output the largest error on every probe is at most
 {multiple:g} × the noise floor, the pooled error is at most {pooled:g} × the noise, and the
 systematic error is at most {systematic:g} × the noise ([terms](glossary.md)). The noise is defined
-in [verdicts](verdicts.md). For outputs of fewer than 100 values a probe's
-floor is at least twice the noise that is typical of the probes, since by chance the rounding
-errors of few values may all be small.
+in [verdicts](verdicts.md). An output of fewer than 100 values may by chance have
+only small rounding errors on a probe. Its noise floor is therefore at least twice the median of the
+noise over all probes.
 
 {headroom}
 The same for existing models, as worst probe · all probes · systematic:

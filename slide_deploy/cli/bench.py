@@ -25,7 +25,9 @@ def bench(
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Batch size of artifacts whose batch is free.", show_default="1"),
+        typer.Option(
+            min=1, help="Batch size for artifacts exported with --dynamic.", show_default="1"
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds over all artifacts.")] = 10,
     calls: Annotated[int, typer.Option(min=1, help="Calls per artifact and round.")] = 5,

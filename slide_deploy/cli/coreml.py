@@ -45,7 +45,7 @@ def check(
     as_json: Json = False,
     verbose: cli.Verbose = False,
 ) -> None:
-    """List broken limits, what each system lacks, and the precision of each operation."""
+    """List violations of Core ML's limits, what each OS version lacks, and number types."""
     _require_reader(package)
     from slide_deploy.coreml import check as look
     from slide_deploy.report.coreml import check_table
@@ -81,7 +81,8 @@ def run(
     variants: Annotated[
         bool,
         typer.Option(
-            "--variants", help="Show the spread over float16 arithmetic of Apple's chips."
+            "--variants",
+            help="Also compute with float16 as on Apple's chips, and show the difference.",
         ),
     ] = False,
 ) -> None:

@@ -19,7 +19,7 @@ Inputs = Annotated[
     typer.Option(
         "--calibration",
         metavar="FOLDER|FILE",
-        help="Inputs to compare on, as for an export; four are taken.",
+        help="Inputs to compare on, as export --calibration takes them; the first four are used.",
         show_default="synthetic images",
     ),
 ]
@@ -79,7 +79,7 @@ def reduce(
     image_size: cli.ImageSize = None,
     quiet: cli.Quiet = False,
 ) -> None:
-    """Write the smallest piece that fails verification as a file of its own."""
+    """Find the smallest part of an artifact that fails verification; write it to a file."""
     from slide_deploy.pipeline.reduce import reduce as find
     from slide_deploy.report.progress import progress_reporter
     from slide_deploy.report.terminal import make_console, report_table

@@ -55,7 +55,7 @@ MinTop1 = Annotated[
 MaxDrop = Annotated[
     float | None,
     typer.Option(
-        min=0, help="Fail artifacts whose top-1 accuracy is more points below that of --against."
+        min=0, help="Fail artifacts whose top-1 accuracy is lower than --against by more points."
     ),
 ]
 

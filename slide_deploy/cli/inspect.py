@@ -17,7 +17,7 @@ def inspect(
     key: cli.Key = None,
     image_size: cli.ImageSize = None,
 ) -> None:
-    """Show what a checkpoint holds: architecture, cost, and what its shifts have learned."""
+    """Show a checkpoint's architecture, FLOPs, and how much of each shift is learned."""
     loaded = load_model(
         model, weights, image_size, factory=factory, inputs=inputs, prefix=prefix, key=key
     )

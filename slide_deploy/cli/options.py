@@ -80,7 +80,7 @@ Prefix = Annotated[
     str | None,
     _model(
         metavar="NAME",
-        help="What the names of the weights begin with, such as backbone.",
+        help="Common prefix of the weights' names, such as 'backbone'.",
         show_default="found by the names",
     ),
 ]
@@ -126,12 +126,12 @@ Output = Annotated[
     output_option("--output", "-o", help="Folder to write to.", show_default="NAME-deploy"),
 ]
 Batch = Annotated[int, output_option("--batch", min=1, help="Fixed batch size.")]
-Dynamic = Annotated[bool, output_option("--dynamic", help="Leave the batch size free.")]
+Dynamic = Annotated[bool, output_option("--dynamic", help="Allow any batch size.")]
 DynamicSize = Annotated[
     bool,
     output_option(
         "--dynamic-size",
-        help="Leave height and width free, if the model allows it.",
+        help="Allow any height and width, if the model supports it.",
     ),
 ]
 Opset = Annotated[int | None, output_option(min=1, help="ONNX opset.", show_default="20")]
@@ -147,7 +147,7 @@ TargetOptions = Annotated[
     output_option(
         "--option",
         metavar="NAME=VALUE",
-        help="Option of a target that another package adds; repeatable.",
+        help="Option of one target, such as compression=palette; repeatable.",
     ),
 ]
 
@@ -169,7 +169,7 @@ ExpectedPrecision = Annotated[
         metavar="NAME",
         help="Precision that the artifacts must have: float32 (fp32), float16 (fp16, half), w8, "
         "w8a16 or w8a8 (int8).",
-        show_default="as the manifest says, without one float32",
+        show_default="that of the manifest, or float32",
     ),
 ]
 Half = Annotated[bool, _numerics("--half", help="Same as --precision float16.")]
@@ -178,7 +178,7 @@ Calibration = Annotated[
     _numerics(
         "--calibration",
         metavar="FOLDER|FILE",
-        help="Real inputs to quantize with, 32 or more: a folder of images, an .npy or .npz file, "
+        help="Calibration set of 32 inputs or more: a folder of images, an .npy or .npz file, "
         "or the word synthetic.",
     ),
 ]
@@ -187,8 +187,8 @@ MinSnr = Annotated[
     _numerics(
         "--min-snr",
         metavar="DB",
-        help="Signal-to-noise ratio that a quantized artifact must have on the calibration set, "
-        "such as 40: the fewest parts that this needs stay in float.",
+        help="Signal-to-noise ratio in dB to reach on the calibration set, such as 40. As many "
+        "parts of the model as this requires stay in float.",
         show_default="every part is quantized",
     ),
 ]
@@ -223,14 +223,16 @@ ManifestSha256 = Annotated[
     _verification(
         "--manifest-sha256",
         metavar="HASH",
-        help="SHA-256 that the manifest must have, got by another way than the folder.",
+        help="SHA-256 that manifest.json must have; get it from another source than the folder.",
     ),
 ]
 Atol = Annotated[
-    float | None, _verification(help="Absolute tolerance instead of the calibrated gates.")
+    float | None,
+    _verification(help="Absolute tolerance; replaces the limits derived from rounding noise."),
 ]
 Rtol = Annotated[
-    float | None, _verification(help="Relative tolerance instead of the calibrated gates.")
+    float | None,
+    _verification(help="Relative tolerance; replaces the limits derived from rounding noise."),
 ]
 MaxDrop = Annotated[
     float | None,
@@ -238,13 +240,16 @@ MaxDrop = Annotated[
         "--max-drop",
         metavar="PERCENT",
         min=0,
-        help="Largest share of the calibration set that a quantized artifact may classify "
-        "otherwise than the float64 model.",
+        help="Largest percentage of the calibration set on which the top-1 class of a quantized "
+        "artifact may differ from the float64 model.",
         show_default="10",
     ),
 ]
 Thorough = Annotated[
-    bool, _verification("--thorough", help="Run a second implementation on large artifacts too.")
+    bool,
+    _verification(
+        "--thorough", help="Run ONNX's reference evaluator also on files of 8 MB or more."
+    ),
 ]
 Trace = Annotated[
     bool,
@@ -259,11 +264,14 @@ Images = Annotated[
 Seed = Annotated[
     int | None,
     _verification(
-        min=0, help="Seed of the fresh probes, as a report names it.", show_default="a new one"
+        min=0,
+        help="Seed of the random probes; a report gives the seed that repeats it.",
+        show_default="a new one",
     ),
 ]
 Baseline = Annotated[
-    Path | None, _verification(help="Earlier report.json; artifacts that got worse since fail.")
+    Path | None,
+    _verification(help="Earlier report.json. An artifact that is worse than in it fails."),
 ]
 
 # Reports

@@ -38,7 +38,7 @@ def shapes_of(build: Callable[[], nn.Module], state: State) -> nn.Module:
             raise ArchitectureError(
                 f"its config describes a model of more than {room} weights, "
                 f"and the file has {len(state)}",
-                "is the config that of these weights?",
+                "check that the config belongs to these weights",
             )
 
     handle = register_module_parameter_registration_hook(registered)
@@ -105,7 +105,7 @@ def check_fit(
     extra = [key for key in state if key not in own and not key.endswith(derived)]
     if extra:
         raise ArchitectureError(
-            f"{where} has keys that its architecture does not: {first_names(extra)}",
+            f"{where} has keys that its architecture lacks: {first_names(extra)}",
             "is the config that of these weights?",
         )
     for key, value in state.items():
@@ -145,7 +145,7 @@ def load_weights(
     for key, value in state.items():
         if key.endswith(compared) and not torch.equal(own[key], value.to(own[key].dtype)):
             raise ArchitectureError(
-                f"{where}: {cut(key)} has other values than its architecture gives",
+                f"{where}: {cut(key)} does not have the values that its architecture implies",
                 "pass --image-size HxW if the model was trained for another size",
             )
     derived = (*family.derived, *family.derived_from_size)

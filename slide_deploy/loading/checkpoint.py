@@ -282,7 +282,7 @@ def _check_weights(path: Path, state: State) -> None:
             raise quantized(path, name)
         if type(value) not in (Tensor, torch.nn.Parameter) or vars(value):
             raise CheckpointError(
-                f"{path}: {cut(name)} is a tensor of another class, or with attributes of its own",
+                f"{path}: {cut(name)} is of a subclass of Tensor, or has extra attributes",
                 SAVE_PLAIN,
             )
         if value.layout is not torch.strided or value.is_meta or value.dtype not in _DTYPES:

@@ -108,8 +108,8 @@ def _unknown(checkpoint: Checkpoint, state: State) -> CheckpointError:
     )
     if not pair:
         return CheckpointError(
-            f"{checkpoint.path_name} holds no deformed-shift pair (dep_conv beside dep_conv1)",
-            "is it a Slide-Transformer? a fused model comes as the file that `fuse` writes",
+            f"{checkpoint.path_name} has no Slide Attention: no layer with dep_conv and dep_conv1",
+            "for a fused model pass the file that `slide-deploy fuse` wrote, for any other --model",
         )
     return CheckpointError(
         f"{checkpoint.path_name} holds Slide Attention in a model of no known family",

@@ -81,7 +81,7 @@ class SlideSwinConfig(DoublingConfig):
             if rows % window or columns % window:
                 raise ArchitectureError(
                     f"{name} gives stage {stage} a {rows}x{columns} map, "
-                    f"which windows of {window} do not tile",
+                    f"which is not a multiple of the window size {window}",
                     "set --image-size to the size that the model was trained for",
                 )
         super().check()

@@ -43,7 +43,7 @@ POOLED_MULTIPLE = 5.0
 SYSTEMATIC_MULTIPLE = 1.0
 
 # The problem of every output that PyTorch cannot compute at the precision either.
-OVERFLOW = "PyTorch itself overflows at this precision, so that there is no noise to judge by"
+OVERFLOW = "PyTorch itself overflows at this precision, so no limit can be derived"
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ MEANING = {
     GateKind.TOLERANCE: "error beyond the tolerance, per probe and output",
     GateKind.RELATIVE_ERROR: "root mean square error over all samples",
     GateKind.DISAGREEMENT: "samples whose best class is not that of the reference",
-    GateKind.QUANTIZATION: "tensors quantized otherwise than the float artifact tells",
+    GateKind.QUANTIZATION: "tensors whose quantization does not follow from the float artifact",
     GateKind.ROUNDING: "constants other than the float32 artifact's, rounded",
 }
 

@@ -145,8 +145,8 @@ def _on_samples(
     """What the model makes of the calibration set."""
     if calibration is None:
         raise UsageError(
-            f"a {precision} artifact is judged on its calibration set",
-            "pass --calibration as for its export",
+            f"verifying a {precision} artifact needs its calibration set",
+            "pass the same --calibration as for its export",
         )
     return sample_expectations(
         model.module,

@@ -75,7 +75,7 @@ def _recorded_calibration(found: Sequence[Listed], policy: VerificationPolicy) -
     for record in calibrated:
         if record.calibration != SYNTHETIC:
             raise UsageError(
-                f"{record.path} was calibrated on {record.calibration}, and is judged on it",
+                f"{record.path} was calibrated on {record.calibration}: it is needed again",
                 "pass --calibration with this set, or leave out --against to judge its cost alone",
             )
     asked = policy.precision and scheme_named(policy.precision).quantized

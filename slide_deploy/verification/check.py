@@ -213,8 +213,8 @@ def _identify(
         axes = axes_of(bare.inputs, path.name)
     if reference.precision not in ("", made.name):
         raise ArtifactError(
-            f"the golden vectors are of {reference.precision}, {path.name} is {made.name}",
-            "give those of an export with the same precision",
+            f"the golden vectors are for {reference.precision}, but {path.name} is {made.name}",
+            "pass golden vectors of an export with the same precision",
         )
     if made.name != precision:
         raise ArtifactError(

@@ -306,7 +306,7 @@ class Leaf(Around):
         (Training, "it was saved in training mode"),
         (Counting, "aten::add_ changes what the file stores: it keeps state"),
         (Gradients, "aten::is_grad_enabled makes the answer depend on a mode"),
-        (Leaf, "lone.torchscript answers otherwise in enable_grad mode"),
+        (Leaf, "lone.torchscript gives other outputs in enable_grad"),
     ],
 )
 def test_torchscript_with_state_or_modes_fails_by_name(

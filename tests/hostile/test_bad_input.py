@@ -150,7 +150,7 @@ def no_pair(state: State) -> None:
         (missing, "lacks layers.1.blocks.0.norm1.weight"),
         (unexpected, "layers.1.blocks.0.gate.weight"),
         (another_shape, "head.weight is (4, 8), but its architecture has (3, 8)"),
-        (no_pair, "no deformed-shift pair"),
+        (no_pair, "no Slide Attention: no layer with dep_conv"),
     ],
 )
 def test_weights_that_cannot_be_meant(
@@ -244,7 +244,7 @@ def test_an_image_size_that_the_model_cannot_have(
     tiny_file("model.pth")
     result = run_cli("export", "model.pth", "-t", "torchscript", "--image-size", size)
     if size == "12x16":  # a multiple, but windows of 2 do not tile 3×4
-        result.refused(2, "windows of 2")
+        result.refused(2, "window size 2")
     else:
         result.refused(2, "image size", "multiple of 4")
     assert os.listdir(in_tmp) == ["model.pth"]

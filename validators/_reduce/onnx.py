@@ -30,8 +30,8 @@ def reduce(path: Path, program: Path, piece: Path, runs: Sequence[Arrays]) -> Pi
     common = [n for node in artifact.graph.node for n in node.output if n in values[0]]
     if not common:
         raise UsageError(
-            f"{path.name} has no value of the same name as a new export",
-            "give a file that keeps the names of its values, or --trace to find the block",
+            f"no tensor name in {path.name} occurs in a new export",
+            "pass a file with unchanged tensor names, or find the block with verify --trace",
         )
     ends = {*common, *runs[0]}
     errors = {

@@ -57,7 +57,7 @@ def test_options_of_export_stand_in_panels(help_of: Callable[[str], str], panel:
         ),
         ("verify", "--against", "golden vectors beside the artifacts"),
         ("verify", "--weights", "ema"),
-        ("verify", "--precision", "as the manifest says, without one float32"),
+        ("verify", "--precision", "that of the manifest, or float32"),
         ("verify", "--seed", "a new one"),
         ("inspect", "--weights", "ema"),
         ("fuse", "--weights", "ema"),

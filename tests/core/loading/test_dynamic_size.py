@@ -80,7 +80,7 @@ class OneHeight(Net):
 def test_one_size_that_is_treated_alone_is_refused_before_conversion() -> None:
     prepare = preparer(wrap(OneHeight(None), [image(48, 56)]), Options(dynamic_size=True))
     capture = prepare("onnx").capture
-    with pytest.raises(UsageError, match=r"height cannot be free: .* for 48"):
+    with pytest.raises(UsageError, match=r"height cannot be dynamic: .* treats 48"):
         _ = capture.program
 
 

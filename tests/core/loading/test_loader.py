@@ -286,7 +286,7 @@ def test_what_the_config_says_needs_no_note(golden: Path) -> None:
 
 def test_a_model_without_a_shift_pair_is_refused(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.ones(2, 2)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="no deformed-shift pair"):
+    with pytest.raises(CheckpointError, match="no Slide Attention: no layer with dep_conv"):
         load(tmp_path / "other.pth")
 
 

@@ -131,7 +131,7 @@ def test_odd_blocks_shift_by_half_a_window(make_model: MakeModel) -> None:
     [
         ({"image_size": (18, 16)}, "image size 18x16"),
         ({"image_size": (2, 2)}, "image size 2x2"),
-        ({"image_size": (24, 20), "window_size": 4}, "windows of 4"),
+        ({"image_size": (24, 20), "window_size": 4}, "window size 4"),
         ({"heads": (2, 3)}, "3 heads"),
         ({"kernel_size": 4}, "kernel size 4"),
     ],
