@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slide_deploy.errors import ConversionError, UsageError
 from slide_deploy.exporters._coreml_package import save_package
@@ -57,11 +57,19 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     """Write the package `path`.
 
     `options.deployment_target` is a name of `coremltools.target`, such as iOS17 or macOS14.
-    float16 rounds weights and arithmetic; inputs and outputs stay float32.
+    float16 rounds weights and arithmetic; inputs and outputs stay float32. A picture becomes an
+    image input, in RGB, which is normalised in float32.
     """
     import coremltools as ct
     import numpy as np
 
+    pictured = capture.inputs[0].is_picture
+    if pictured:
+        if capture.inputs[0].shape[0] != 1:
+            raise ConversionError(
+                "an image input of Core ML is one picture", "omit --batch and --dynamic"
+            )
+        capture = capture.of_planes()
     if odd := [spec for spec in capture.inputs if spec.dtype not in DTYPES]:
         raise ConversionError(
             f"input {odd[0].name} is {odd[0].dtype}, which Core ML does not support for inputs",
@@ -82,7 +90,9 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         source="pytorch",
         convert_to="mlprogram",
         inputs=[
-            ct.TensorType(
+            ct.ImageType(name=spec.name, shape=spec.shape, color_layout=ct.colorlayout.RGB)
+            if pictured
+            else ct.TensorType(
                 name=spec.name,
                 shape=[
                     free.get(size, batch) if isinstance(size, str) else size for size in spec.shape
@@ -93,13 +103,29 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         ],
         outputs=[ct.TensorType(name=spec.name, dtype=np.float32) for spec in capture.outputs],
         minimum_deployment_target=getattr(ct.target, options.deployment_target or DEFAULT_TARGET),
-        compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
+        compute_precision=_half(pictured) if half else ct.precision.FLOAT32,
         pass_pipeline=passes,
         skip_model_load=True,
     )
     for spec in capture.inputs:
         package.input_description[spec.name] = capture.metadata.get("input", spec.name)
     save_package(package, path, capture.metadata)
+
+
+def _half(pictured: bool) -> object:
+    """float16 arithmetic; a picture is normalised in float32, whose offsets float16 would round."""
+    import coremltools as ct
+
+    if not pictured:
+        return ct.precision.FLOAT16
+
+    def chosen(op: Any) -> bool:
+        first = op.inputs.get("x")
+        if op.op_type == "mul" and first is not None and first.op is not None:
+            op, first = first.op, first.op.inputs.get("x")
+        return not (op.op_type == "sub" and first is not None and first.op is None)
+
+    return ct.transform.FP16ComputePrecision(op_selector=chosen)
 
 
 EXPORTER = Exporter(

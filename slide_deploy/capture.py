@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 from slide_deploy.errors import UsageError
 from slide_deploy.types import SizeSteps, TensorSpec
 
-__all__ = ["Capture", "HalfPrecision", "zeros"]
+__all__ = ["Capture", "HalfPrecision", "Normalised", "Pixels", "zeros"]
 
 # What torch.export says of a free dimension, by our name, whose value decides what is computed.
 FIXED = re.compile(
@@ -94,8 +94,20 @@ class Capture:
             return torch.jit.trace(self.module, self.example, check_trace=False)
 
     def in_half(self) -> Capture:
-        """The same model with float16 weights and arithmetic; inputs and outputs stay float32."""
-        return replace(self, module=HalfPrecision(self.module).eval())
+        """The same model with float16 weights and arithmetic; inputs and outputs stay as they are,
+        and pictures are normalised in float32."""
+        own = self.module
+        half = own.around(HalfPrecision(own.model)) if isinstance(own, Normalised) else None
+        return replace(self, module=(half or HalfPrecision(own)).eval())
+
+    def of_planes(self) -> Capture:
+        """The same model with the planes of its picture as input, float32 (B, 3, H, W)."""
+        (picture,) = self.inputs
+        batch, height, width, channels = picture.shape
+        planes = TensorSpec(picture.name, (batch, channels, height, width))
+        assert isinstance(self.module, Normalised)
+        module = Normalised(self.module.model, self.module.pixels, takes_planes=True)
+        return replace(self, module=module.eval(), inputs=(planes,))
 
 
 def zeros(
@@ -122,6 +134,46 @@ def _example(spec: TensorSpec, examples: Mapping[str, int], generator: torch.Gen
     values = torch.randint(low, high + 1, shape, generator=generator, dtype=dtype)
     values.view(-1)[-1] = high  # a range that the model does not take shows
     return values
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The way from the pixels of a picture to a model's input: (pixel − offset) × factor in each
+    channel, in RGB; `reverses` then gives BGR, `channels_last` is the layout of the input."""
+
+    offset: tuple[float, ...]
+    factor: tuple[float, ...]
+    reverses: bool
+    channels_last: bool
+
+
+class Normalised(nn.Module):
+    """A model that takes a picture, uint8 (B, H, W, 3) in RGB, or its planes (B, 3, H, W).
+
+    TorchScript files hold its name.
+    """
+
+    offset: Tensor
+    factor: Tensor
+
+    def __init__(self, module: nn.Module, pixels: Pixels, *, takes_planes: bool = False) -> None:
+        super().__init__()
+        self.model, self.pixels, self.takes_planes = module, pixels, takes_planes
+        self.register_buffer("offset", torch.tensor(pixels.offset).view(1, -1, 1, 1))
+        self.register_buffer("factor", torch.tensor(pixels.factor).view(1, -1, 1, 1))
+
+    def around(self, module: nn.Module) -> Normalised:
+        """The same preprocessing before another model."""
+        return Normalised(module, self.pixels, takes_planes=self.takes_planes)
+
+    def forward(self, picture: Tensor) -> Any:
+        planes = picture if self.takes_planes else picture.permute(0, 3, 1, 2).float()
+        values = (planes - self.offset) * self.factor
+        if self.pixels.reverses:
+            values = torch.cat([values[:, channel : channel + 1] for channel in (2, 1, 0)], dim=1)
+        if self.pixels.channels_last:
+            values = values.permute(0, 2, 3, 1)
+        return self.model(values)
 
 
 class HalfPrecision(nn.Module):

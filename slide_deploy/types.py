@@ -66,6 +66,11 @@ class TensorSpec:
     dtype: str = "float32"
     value_range: tuple[int, int] | None = None
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is pixels, uint8 (batch, height, width, 3)."""
+        return self.dtype == "uint8" and len(self.shape) == 4 and self.shape[-1] == 3
+
 
 def with_batch(spec: TensorSpec, batch: int | str) -> TensorSpec:
     """The same tensor with another leading dimension."""

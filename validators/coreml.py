@@ -47,14 +47,15 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     return Session(
         inputs=tuple(_spec(feature, None) for feature in program.inputs),
         outputs=tuple(_spec(feature, made[feature.name].shape) for feature in program.outputs),
-        run=_system(path) if native else lambda feeds: _mil.evaluate(program, feeds, note=_refuse),
+        run=_system(path, program)
+        if native
+        else lambda feeds: _mil.evaluate(program, _pictures(program, feeds), note=_refuse),
         operators={f"mil::{kind}": count for kind, count in kinds.items()},
         runtime="Core ML, CPU only" if native else "the MIL interpreter",
         precision=f"{computed}, weights stored as int8" if compressed else computed,
         values=lambda feeds: _values(program, feeds),
         violations=(
             *_mil.violations(program),
-            *_image_inputs(program),
             *(f"{state.name} keeps state between runs" for state in program.states),
             *(f"{kind} draws random numbers" for kind in kinds if kind.startswith("random_")),
         ),
@@ -74,6 +75,7 @@ def _values(program: _mil.Program, feeds: Arrays) -> Iterator[np.ndarray]:
     from slide_deploy.validators import _mil
 
     kept: list[np.ndarray] = []
+    feeds = _pictures(program, feeds)
     _mil.evaluate(program, feeds, observe=lambda _, value: kept.append(value))
     yield from (value for value in kept if value.dtype.kind == "f")
 
@@ -108,19 +110,24 @@ def _other_precision(program: _mil.Program, computed: str) -> tuple[str, ...]:
     )
 
 
-def _image_inputs(program: _mil.Program) -> Iterator[str]:
-    """Inputs to which a device passes other values than the reference expects."""
-    for feature in program.inputs:
-        if feature.image:
-            yield (
-                f"input {feature.name} is declared as an image: a device passes pixels 0 to 255, "
-                "but the reference expects normalised float32"
-            )
+# Images that a device passes as pixels 0 to 255, in RGB to its caller.
+COLOURED = ("RGB", "BGR")
+
+
+def _pictures(program: _mil.Program, feeds: Arrays) -> Arrays:
+    """The feeds with pictures (1, H, W, 3) as the images that the program takes, (H, W, 3)."""
+    images = {feature.name for feature in program.inputs if feature.image in COLOURED}
+    return {name: value[0] if name in images else value for name, value in feeds.items()}
 
 
 def _spec(feature: _mil.Feature, made: _mil.Shape | None) -> TensorSpec:
     """Name, shape and dtype; a dimension that may vary is called batch."""
     shape: tuple[int | str, ...]
+    if feature.image in COLOURED:
+        batch, channels, *size = (side or 0 for side in feature.shape or (1, 3, 0, 0))
+        return TensorSpec(
+            feature.name, (batch or 1, height or 0, width or 0, channels or 3), "uint8"
+        )
     if feature.ranges:
         shape = tuple(low if low == high else "batch" for low, high in feature.ranges)
     else:
@@ -134,16 +141,24 @@ def _spec(feature: _mil.Feature, made: _mil.Shape | None) -> TensorSpec:
 _DTYPES = {"fp32": "float32", "fp16": "float16"}
 
 
-def _system(path: Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
+def _system(path: Path, program: _mil.Program) -> Callable[[Arrays], dict[str, np.ndarray]]:
     import coremltools as ct
 
     # Only the CPU computes in the program's precision; other units round to float16.
     model = ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.CPU_ONLY)
 
     def run(feeds: Arrays) -> dict[str, np.ndarray]:
-        return {name: np.asarray(value) for name, value in model.predict(dict(feeds)).items()}
+        given = _pictures(program, feeds)
+        made = model.predict({n: _image(v) if v.dtype == np.uint8 else v for n, v in given.items()})
+        return {name: np.asarray(value) for name, value in made.items()}
 
     return run
+
+
+def _image(pixels: np.ndarray) -> object:
+    from PIL import Image
+
+    return Image.fromarray(pixels)
 
 
 RUNTIME = Runtime(

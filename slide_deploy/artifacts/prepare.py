@@ -7,14 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
+from torch import nn
+
 from slide_deploy import __version__
 from slide_deploy.artifacts.manifest import SourceRecord
 from slide_deploy.artifacts.tuning_cache import load_tuning
-from slide_deploy.capture import Capture
+from slide_deploy.capture import Capture, Normalised
 from slide_deploy.loading.dynamic_size import DynamicSize, dynamic_size_of
 from slide_deploy.loading.loader import Model
 from slide_deploy.lowering.selection import check_name, lower_for
 from slide_deploy.models.families import simplified
+from slide_deploy.packaging.pictures import pixels_of
 from slide_deploy.types import LayerLowering, Options, TensorSpec, with_batch
 
 __all__ = ["PreparedModel", "SizeOf", "preparer", "size_of_model", "source_of"]
@@ -47,7 +50,8 @@ def preparer(
     check_name(options.lowering)
     batch = options.dynamic_axes.batch
     free = (size_of or size_of_model(model))() if options.dynamic_size else None
-    inputs = tuple(with_batch(spec, batch) for spec in (free or model).inputs)
+    taken = free.inputs if free else model.artifact_inputs
+    inputs = tuple(with_batch(spec, batch) for spec in taken)
     outputs = tuple(with_batch(spec, batch) for spec in (free or model).outputs)
     fused = simplified(model.merged)
     metadata = _metadata(model, inputs, options)
@@ -62,10 +66,20 @@ def preparer(
         if lowerings not in captures:
             sizes = free.steps if free else {}
             capture = Capture(module, inputs, outputs, metadata, sizes)
-            captures[lowerings] = replace(capture, module=model.finish(capture))
+            captures[lowerings] = replace(capture, module=_finished(model, capture))
         return PreparedModel(captures[lowerings], layers)
 
     return prepare
+
+
+def _finished(model: Model, capture: Capture) -> nn.Module:
+    """The module that artifacts compute, the preprocessing of pictures included."""
+    own = tuple(with_batch(spec, capture.inputs[0].shape[0]) for spec in model.inputs)
+    if model.artifact_inputs == model.inputs:
+        return model.finish(capture)
+    assert model.preprocessing is not None
+    module = model.finish(replace(capture, inputs=own))
+    return Normalised(module, pixels_of(model.preprocessing)).eval()
 
 
 def source_of(model: Model) -> SourceRecord:
@@ -77,6 +91,7 @@ def _metadata(model: Model, inputs: tuple[TensorSpec, ...], options: Options) ->
     described = ", ".join(
         f"{spec.name}: {'x'.join(map(str, spec.shape))} {spec.dtype}" for spec in inputs
     )
+    taken = "pixels in RGB" if inputs[0].is_picture else "normalised as in training"
     return {
         "model": model.name,
         "family": model.family,
@@ -84,7 +99,7 @@ def _metadata(model: Model, inputs: tuple[TensorSpec, ...], options: Options) ->
         "source": model.source.path_name,
         "source_sha256": model.source.sha256,
         "weights": model.source.weights,
-        "input": f"{described}, normalised as in training",
+        "input": f"{described}, {taken}",
         "precision": options.precision,
         "slide_deploy": __version__,
     }

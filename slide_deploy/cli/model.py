@@ -55,7 +55,7 @@ def load_images(folder: Path | None, model: Model) -> tuple[np.ndarray, ...]:
         return ()
     from slide_deploy.packaging.images import read_images
 
-    first, *others = model.inputs
-    if others or len(first.shape) != 4 or first.dtype != "float32":
+    first, *others = model.artifact_inputs
+    if others or len(first.shape) != 4 or not (first.dtype == "float32" or first.is_picture):
         raise UsageError("--images needs a model with one image input", "omit --images")
     return read_images(folder, first, model.preprocessing)

@@ -54,6 +54,11 @@ def dynamic_size_of(model: Model) -> DynamicSize:
     for name, module in model.module.named_modules():
         if why := getattr(module, "fixes_size", ""):
             raise UsageError(f"height and width cannot be free: {name or 'the model'} {why}", HINT)
+    if model.artifact_inputs != model.inputs:
+        raise UsageError(
+            "height and width of pictures cannot be free: the preprocessing fixes their size",
+            "omit one of --dynamic-size and --preprocess",
+        )
     images = [spec for spec in model.inputs if _is_image(spec)]
     if len(images) != 1:
         raise UsageError(

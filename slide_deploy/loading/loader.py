@@ -30,7 +30,8 @@ from slide_deploy.loading.prefix import below, family_of
 from slide_deploy.models.families import families, family_named
 from slide_deploy.models.family import Family, InferredConfig, block_names
 from slide_deploy.models.features import features_only, stage_specs, unused_weights
-from slide_deploy.packaging.preprocessing import Preprocessing, of_training_config
+from slide_deploy.packaging.pictures import picture_spec
+from slide_deploy.packaging.preprocessing import InputKind, Preprocessing, of_training_config
 from slide_deploy.types import TensorSpec
 from slide_deploy.utils.records import rebuild
 from slide_deploy.utils.staging import staged
@@ -73,6 +74,14 @@ class Model:
     block_names: Callable[[nn.Module], list[str]] = block_names
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
+
+    @property
+    def artifact_inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs of its artifacts: a picture where these contain the preprocessing."""
+        way = self.preprocessing
+        if way is None or way.input is InputKind.TENSOR:
+            return self.inputs
+        return tuple(picture_spec(spec, way) for spec in self.inputs)
 
     @property
     def merged(self) -> nn.Module:

@@ -30,21 +30,21 @@ def recorded_probes(
 ) -> tuple[Probe, ...]:
     """The same at each export, and the user's own images."""
     batch = axes.batch if isinstance(axes.batch, int) else 1
-    probes = make_probes(tuple(with_batch(spec, batch) for spec in model.inputs))
+    probes = make_probes(tuple(with_batch(spec, batch) for spec in model.artifact_inputs))
 
     def again(inputs: Iterable[TensorSpec], name: str, why: str) -> Probe:
         first = make_probes(tuple(inputs))[0]
         return replace(first, name=f"{first.name}, {name}", why=why)
 
     if not isinstance(axes.batch, int):
-        others = (with_batch(spec, OTHER_BATCH) for spec in model.inputs)
+        others = (with_batch(spec, OTHER_BATCH) for spec in model.artifact_inputs)
         probes += (again(others, f"batch of {OTHER_BATCH}", "a free batch is really free"),)
     if axes.any_size:
         size = size_of().other
         others = (with_batch(sized(spec, size), batch) for spec in model.inputs)
         why = "free height and width are really free"
         probes += (again(others, "x".join(map(str, size)), why),)
-    return (*probes, *image_probes(model.inputs, images, batch))
+    return (*probes, *image_probes(model.artifact_inputs, images, batch))
 
 
 def drawn_probes(
@@ -53,7 +53,7 @@ def drawn_probes(
     """Fresh ones, at the smallest and at a drawn height and width where these are free."""
     sizes = dict.fromkeys((size_of().smallest, size_of().drawn(seed))) if axes.any_size else ()
     resized = [[sized(spec, size) for spec in model.inputs] for size in sizes]
-    return fresh_probes(model.inputs, axes.batch, seed, resized)
+    return fresh_probes(model.artifact_inputs, axes.batch, seed, resized)
 
 
 def is_judged(expected: Expectation) -> bool:

@@ -18,9 +18,10 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 def read_images(
     folder: Path, spec: TensorSpec, preprocessing: Preprocessing | None = None
 ) -> tuple[np.ndarray, ...]:
-    """Every .npy array and every picture of a folder as a float32 image for the input `spec`.
+    """Every .npy array and every picture of a folder as an image for the input `spec`.
 
-    Arrays are not changed; pictures are preprocessed, by default with the preset `imagenet`.
+    Arrays are not changed; pictures are preprocessed, by default with the preset `imagenet`. Where
+    the artifact takes pictures, they are resized and cropped only.
     Raises UsageError if the folder has no image, or one does not match the input.
     """
     if not folder.is_dir():
@@ -37,34 +38,40 @@ def read_image(
     """One .npy array or picture, as `read_images` reads it."""
     wanted = tuple(int(size) for size in spec.shape[1:])
     if path.suffix.lower() == ".npy":
-        return _array(path, wanted)
-    return _picture(path, wanted, preprocessing)
+        return _array(path, wanted, spec.dtype)
+    return _picture(path, spec, preprocessing)
 
 
-def _array(path: Path, wanted: tuple[int, ...]) -> np.ndarray:
+def _array(path: Path, wanted: tuple[int, ...], dtype: str) -> np.ndarray:
     try:
         with path.open("rb") as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"{path} is not a .npy array", "save it with numpy.save") from error
-    if array.shape != wanted or array.dtype.kind != "f" or not np.isfinite(array).all():
+    pixels = dtype == "uint8"
+    kinds = array.dtype == np.uint8 if pixels else array.dtype.kind == "f"
+    if array.shape != wanted or not kinds or not np.isfinite(array).all():
         raise UsageError(
-            f"{path} is {array.dtype} of shape {array.shape}, but the input is finite {wanted}",
-            "save images as (C, H, W) of float32, normalised as in training",
+            f"{path} is {array.dtype} of shape {array.shape}, but the input is finite {dtype} "
+            f"{wanted}",
+            "save pictures as (H, W, 3) of uint8"
+            if pixels
+            else "save images as (C, H, W) of float32, normalised as in training",
         )
-    return np.asarray(array, dtype=np.float32)
+    return np.asarray(array, dtype=dtype)
 
 
-def _picture(
-    path: Path, wanted: tuple[int, ...], preprocessing: Preprocessing | None
-) -> np.ndarray:
+def _picture(path: Path, spec: TensorSpec, preprocessing: Preprocessing | None) -> np.ndarray:
+    wanted = tuple(int(size) for size in spec.shape[1:])
     if len(wanted) != 3 or 3 not in (wanted[0], wanted[-1]):
         raise UsageError(
             f"{path} is a picture, but the input has shape {wanted}", "save arrays as .npy"
         )
-    way = preprocessing or preset("imagenet", (wanted[1], wanted[2]))
+    size = wanted[:2] if spec.is_picture else wanted[1:]
+    way = preprocessing or preset("imagenet", (size[0], size[1]))
     try:
-        image = normalise(way, fit(way, load_image(path))).astype(np.float32)
+        pixels = fit(way, load_image(path))
+        image = pixels if spec.is_picture else normalise(way, pixels).astype(np.float32)
     except UsageError as error:
         where = "" if str(path) in error.message else f"{path}: "
         raise UsageError(f"{where}{error.message}", error.hint) from error

@@ -33,6 +33,7 @@ PERTURBED_COPIES = 4
 PERTURBATION = 2.0**-6
 COPY = " perturbed copy "
 SAMPLE = "sample "
+CONTRAST = 57.0  # levels for one standard deviation of ImageNet's
 PIXELS = "pixels"
 OLD_COPY = " echo "  # the name of perturbed copies in golden vectors of earlier versions
 
@@ -124,12 +125,20 @@ def make_probe(index: int, inputs: tuple[TensorSpec, ...], seed: int) -> Probe:
     arrays = {}
     for spec in inputs:
         shape = tuple(int(size) for size in spec.shape)
-        if spec.dtype != "float32":
+        if spec.is_picture:
+            planes = maker((shape[0], shape[3], *shape[1:3]), rng)
+            values = np.moveaxis(planes if name == PIXELS else _levels(planes), 1, -1)
+        elif spec.dtype != "float32":
             values = _integers(spec.value_range or (0, 1), shape, seed, index)
         else:
             values = maker(shape, rng) if len(shape) == 4 else rng.standard_normal(shape)
         arrays[spec.name] = values.astype(spec.dtype)
     return Probe(name, why, arrays)
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+    """Pixels of pictures, where a normalised image has `values`: grey is zero."""
+    return np.clip(np.rint(128 + CONTRAST * values), 0, 255)
 
 
 def _integers(ends: tuple[int, int], shape: tuple[int, ...], seed: int, index: int) -> np.ndarray:
@@ -161,8 +170,8 @@ def is_sample(name: str) -> bool:
 
 
 def _perturbed_copies(probe: Probe, rng: Generator) -> Iterator[Probe]:
-    # Integers cannot be perturbed, and equal inputs would be rounded equally.
-    if not any(value.dtype == np.float32 for value in probe.inputs.values()):
+    # Other integers than pixels cannot be perturbed, and equal inputs would be rounded equally.
+    if not any(value.dtype in (np.float32, np.uint8) for value in probe.inputs.values()):
         return
     for number in range(1, PERTURBED_COPIES + 1):
         inputs = {name: _perturbed(value, rng) for name, value in probe.inputs.items()}
@@ -171,6 +180,9 @@ def _perturbed_copies(probe: Probe, rng: Generator) -> Iterator[Probe]:
 
 
 def _perturbed(value: np.ndarray, rng: Generator) -> np.ndarray:
+    if value.dtype == np.uint8:
+        moved = value.astype(np.int16) + rng.integers(-1, 2, value.shape, np.int16)
+        return np.clip(moved, 0, 255).astype(np.uint8)
     if value.dtype != np.float32:
         return value
     return (value * (1 + PERTURBATION * rng.standard_normal(value.shape))).astype(np.float32)
@@ -179,12 +191,13 @@ def _perturbed(value: np.ndarray, rng: Generator) -> np.ndarray:
 def image_probes(
     inputs: tuple[TensorSpec, ...], images: Sequence[np.ndarray], batch: int
 ) -> tuple[Probe, ...]:
-    """The user's own images (C, H, W) as probes, each repeated to fill the batch."""
+    """The user's own images, as the artifact takes them, as probes, each repeated to fill the
+    batch."""
     return tuple(
         Probe(
             f"image {number}",
             "the user's own image",
-            {inputs[0].name: np.repeat(image[None].astype(np.float32), batch, axis=0)},
+            {inputs[0].name: np.repeat(image[None].astype(inputs[0].dtype), batch, axis=0)},
         )
         for number, image in enumerate(images, 1)
     )

@@ -36,7 +36,11 @@ Equals = Callable[[DynamicAxes, str], list[nn.Module]]
 
 def calibration_set(model: Model, source: Path | str | None) -> CalibrationSet | None:
     """The calibration set at `source`, None without one; raises as `load_calibration` does."""
-    return None if source is None else load_calibration(source, model.inputs, model.preprocessing)
+    return (
+        None
+        if source is None
+        else load_calibration(source, model.artifact_inputs, model.preprocessing)
+    )
 
 
 def reference_of(
@@ -99,10 +103,9 @@ def _specs(
     model: Model, size_of: SizeOf, axes: DynamicAxes
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs of an artifact with these dynamic axes."""
-    free = size_of() if axes.any_size else model
-    inputs, outputs = (
-        tuple(with_batch(spec, axes.batch) for spec in side) for side in (free.inputs, free.outputs)
-    )
+    free = size_of() if axes.any_size else None
+    sides = (free.inputs, free.outputs) if free else (model.artifact_inputs, model.outputs)
+    inputs, outputs = (tuple(with_batch(spec, axes.batch) for spec in side) for side in sides)
     return inputs, outputs
 
 

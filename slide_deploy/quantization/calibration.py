@@ -105,12 +105,14 @@ def _synthetic(
             "pass a .npz file of real inputs",
         )
     rng, shape = np.random.default_rng(0), _sample_shape(spec)
-    if preprocessing is None:
+    if preprocessing is None and not spec.is_picture:
         return {spec.name: np.stack([natural_image(shape, rng) for _ in range(count)], dtype="f4")}
-    size = shape[:2] if preprocessing.layout is Layout.NHWC else shape[1:]
+    size = shape[:2] if _channels_last(spec, preprocessing) else shape[1:]
     pictures = np.stack([natural_image((3, *size), rng) for _ in range(count)])
-    pixels = np.clip(127.5 + 58 * pictures, 0, 255).astype(np.uint8)
-    return {spec.name: normalise(preprocessing, np.moveaxis(pixels, 1, -1), np.float32)}
+    pixels = np.moveaxis(np.clip(127.5 + 58 * pictures, 0, 255).astype(np.uint8), 1, -1)
+    if preprocessing is None or spec.is_picture:
+        return {spec.name: np.ascontiguousarray(pixels)}
+    return {spec.name: normalise(preprocessing, pixels, np.float32)}
 
 
 def _folder(
@@ -207,8 +209,13 @@ def _is_constant(sample: np.ndarray) -> bool:
 def _channels_first(
     spec: TensorSpec, array: np.ndarray, preprocessing: Preprocessing | None
 ) -> np.ndarray:
-    last = preprocessing is not None and preprocessing.layout is Layout.NHWC
+    last = _channels_last(spec, preprocessing)
     return np.moveaxis(array, -1, 1) if last and _is_image(spec) else array
+
+
+def _channels_last(spec: TensorSpec, preprocessing: Preprocessing | None) -> bool:
+    nhwc = preprocessing is not None and preprocessing.layout is Layout.NHWC
+    return spec.is_picture or nhwc
 
 
 def _refuse_noise(source: Path | str, name: str, images: np.ndarray) -> None:
@@ -249,7 +256,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _is_image(spec: TensorSpec) -> bool:
-    return len(spec.shape) == 4 and spec.dtype == "float32"
+    return spec.is_picture or (len(spec.shape) == 4 and spec.dtype == "float32")
 
 
 def _sample_shape(spec: TensorSpec) -> tuple[int, ...]:
