@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from slide_deploy.loading.inspection import count_parameters
     from slide_deploy.loading.loader import Model, load
     from slide_deploy.loading.loader import save_fused as fuse
+    from slide_deploy.loading.packaging import with_labels, with_preprocessing
     from slide_deploy.lowering.catalog import lowerings
     from slide_deploy.lowering.selection import lower_for as lower
     from slide_deploy.parity.comparison import Tolerance
     from slide_deploy.pipeline.evaluate import evaluate
     from slide_deploy.pipeline.export import export, export_and_verify
+    from slide_deploy.pipeline.predict import predict
     from slide_deploy.pipeline.reference import reference_of
     from slide_deploy.pipeline.verify import verify
     from slide_deploy.reference.run import run_module
@@ -90,6 +92,7 @@ __all__ = [
     "lower",
     "lowerings",
     "nan_problems",
+    "predict",
     "preparer",
     "read_dataset",
     "read_report",
@@ -103,6 +106,8 @@ __all__ = [
     "toolchain",
     "verify",
     "verify_golden",
+    "with_labels",
+    "with_preprocessing",
     "wrap",
     "write_artifact",
     "write_json",
@@ -124,11 +129,13 @@ _PLACES = {
     "loading.flops": "count_flops",
     "loading.inspection": "count_parameters",
     "loading.loader": "Model fuse=save_fused load",
+    "loading.packaging": "with_labels with_preprocessing",
     "lowering.catalog": "lowerings",
     "lowering.selection": "lower=lower_for",
     "parity.comparison": "Tolerance",
     "pipeline.evaluate": "evaluate",
     "pipeline.export": "export export_and_verify",
+    "pipeline.predict": "predict",
     "pipeline.reference": "reference_of",
     "pipeline.verify": "verify",
     "reference.run": "run_module",

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from slide_deploy.errors import UsageError
-from slide_deploy.types import SizeSteps, TensorSpec
+from slide_deploy.types import Pixels, SizeSteps, TensorSpec
 
-__all__ = ["Capture", "HalfPrecision", "Normalised", "Pixels", "zeros"]
+__all__ = ["Capture", "HalfPrecision", "Normalised", "zeros"]
 
 # What torch.export says of a free dimension, by our name, whose value decides what is computed.
 FIXED = re.compile(
@@ -134,17 +134,6 @@ def _example(spec: TensorSpec, examples: Mapping[str, int], generator: torch.Gen
     values = torch.randint(low, high + 1, shape, generator=generator, dtype=dtype)
     values.view(-1)[-1] = high  # a range that the model does not take shows
     return values
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """The way from the pixels of a picture to a model's input: (pixel − offset) × factor in each
-    channel, in RGB; `reverses` then gives BGR, `channels_last` is the layout of the input."""
-
-    offset: tuple[float, ...]
-    factor: tuple[float, ...]
-    reverses: bool
-    channels_last: bool
 
 
 class Normalised(nn.Module):

@@ -17,6 +17,7 @@ __all__ = [
     "Fidelity",
     "LayerLowering",
     "Options",
+    "Pixels",
     "Precision",
     "SizeSteps",
     "TensorSpec",
@@ -70,6 +71,17 @@ class TensorSpec:
     def is_picture(self) -> bool:
         """Whether it is pixels, uint8 (batch, height, width, 3)."""
         return self.dtype == "uint8" and len(self.shape) == 4 and self.shape[-1] == 3
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The way from the pixels of a picture to a model's input: (pixel − offset) × factor in each
+    channel, in RGB; `reverses` then gives BGR, `channels_last` is the layout of the input."""
+
+    offset: tuple[float, ...]
+    factor: tuple[float, ...]
+    reverses: bool
+    channels_last: bool
 
 
 def with_batch(spec: TensorSpec, batch: int | str) -> TensorSpec:

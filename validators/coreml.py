@@ -124,10 +124,8 @@ def _spec(feature: _mil.Feature, made: _mil.Shape | None) -> TensorSpec:
     """Name, shape and dtype; a dimension that may vary is called batch."""
     shape: tuple[int | str, ...]
     if feature.image in COLOURED:
-        batch, channels, *size = (side or 0 for side in feature.shape or (1, 3, 0, 0))
-        return TensorSpec(
-            feature.name, (batch or 1, height or 0, width or 0, channels or 3), "uint8"
-        )
+        _, channels, height, width = (side or 0 for side in feature.shape or (1, 3, 0, 0))
+        return TensorSpec(feature.name, (1, height, width, channels), "uint8")
     if feature.ranges:
         shape = tuple(low if low == high else "batch" for low, high in feature.ranges)
     else:

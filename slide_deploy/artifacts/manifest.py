@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from slide_deploy import registry
+from slide_deploy.packaging.preprocessing import Preprocessing
 from slide_deploy.quantization.search import Search
 from slide_deploy.types import LayerLowering, TensorSpec
 from slide_deploy.utils.records import (
@@ -64,6 +65,10 @@ class Artifact:
     """Of the set's samples, as the model takes them."""
     search: Search | None = None
     """Which parts stay in float, where they were searched for."""
+    preprocessing: Preprocessing | None = None
+    """That of the pictures that the artifact takes; it resizes and crops outside of it."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of the output."""
     golden: str = ""
     golden_sha256: OptionalSha256 = ""
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 from torch import nn
 
@@ -19,8 +20,9 @@ from slide_deploy.lowering.selection import check_name, lower_for
 from slide_deploy.models.families import simplified
 from slide_deploy.packaging.pictures import pixels_of
 from slide_deploy.types import LayerLowering, Options, TensorSpec, with_batch
+from slide_deploy.utils.records import to_text
 
-__all__ = ["PreparedModel", "SizeOf", "preparer", "size_of_model", "source_of"]
+__all__ = ["PreparedModel", "SizeOf", "packaged", "preparer", "size_of_model", "source_of"]
 
 SizeOf = Callable[[], DynamicSize]
 
@@ -102,4 +104,14 @@ def _metadata(model: Model, inputs: tuple[TensorSpec, ...], options: Options) ->
         "input": f"{described}, {taken}",
         "precision": options.precision,
         "slide_deploy": __version__,
+        **{name: to_text(value) for name, value in packaged(model).items() if value},
+    }
+
+
+def packaged(model: Model) -> dict[str, Any]:
+    """What artifacts contain of preprocessing and labels, as fields of their record."""
+    pictures = model.artifact_inputs != model.inputs
+    return {
+        "preprocessing": model.preprocessing if pictures else None,
+        "labels": model.labels or (),
     }

@@ -10,11 +10,10 @@ import typer
 import slide_deploy
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_model
+from slide_deploy.cli.packaging import chosen_preprocessing
 from slide_deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from slide_deploy.loading.loader import Model
-    from slide_deploy.packaging.preprocessing import Preprocessing
     from slide_deploy.types import TensorSpec
 
 __all__ = ["evaluate"]
@@ -37,7 +36,7 @@ Preprocess = Annotated[
     typer.Option(
         metavar="imagenet|FILE.json",
         help="Preprocessing of pictures.",
-        show_default="that of the checkpoint's training, or imagenet",
+        show_default="that in the artifact, or of the checkpoint's training, or imagenet",
     ),
 ]
 Labels = Annotated[
@@ -45,7 +44,7 @@ Labels = Annotated[
     typer.Option(
         help="Names of the model's classes in order, one per line or as JSON, which the folders "
         "are named after.",
-        show_default="class numbers, or the names in alphabetical order",
+        show_default="those in the artifact, class numbers, or the names in alphabetical order",
     ),
 ]
 MinTop1 = Annotated[
@@ -79,6 +78,7 @@ def evaluate(
         raise UsageError("--max-drop needs the checkpoint", "add --against model.pth")
     from slide_deploy.evaluation.accuracy import input_of
     from slide_deploy.evaluation.dataset import read_dataset
+    from slide_deploy.packaging.contents import labels_in, preprocessing_in
     from slide_deploy.report.evaluations import evaluation_table
     from slide_deploy.report.progress import progress_reporter
     from slide_deploy.report.terminal import make_console
@@ -87,8 +87,14 @@ def evaluate(
     with progress_reporter(quiet=quiet) as progress:
         about = input_of(artifact[0])
         model = load_model(against, weights, image_size) if against else None
-        names = _class_names(labels, model, about.output_specs[0])
-        way = _preprocessing(preprocess, about.inputs[0], model)
+        names = _class_names(labels, about.output_specs[0]) or labels_in(about.metadata)
+        names = names or (model.labels if model else None)
+        way = chosen_preprocessing(preprocess, about.inputs[0]) or preprocessing_in(about.metadata)
+        way = way or (model.preprocessing if model else None)
+        if model and about.inputs[0].is_picture:
+            from slide_deploy.loading.packaging import taking
+
+            model = taking(model, way)
         images = read_dataset(data, about.inputs[0], way, names)
         found = slide_deploy.evaluate(
             artifact,
@@ -107,22 +113,7 @@ def evaluate(
     raise typer.Exit(1 if found.problems else 0)
 
 
-def _class_names(
-    labels: Path | None, model: Model | None, output: TensorSpec
-) -> tuple[str, ...] | None:
+def _class_names(labels: Path | None, output: TensorSpec) -> tuple[str, ...] | None:
     from slide_deploy.packaging.labels import read_labels
 
-    if labels is None:
-        return model.labels if model else None
-    return read_labels(labels, int(output.shape[-1]))
-
-
-def _preprocessing(name: str | None, spec: TensorSpec, model: Model | None) -> Preprocessing | None:
-    """The preprocessing of pictures; None is the preset imagenet."""
-    from slide_deploy.packaging.preprocessing import preset, read_preprocessing
-
-    if name is None:
-        return model.preprocessing if model else None
-    if name.endswith(".json"):
-        return read_preprocessing(Path(name))
-    return preset(name, (int(spec.shape[-2]), int(spec.shape[-1])))
+    return None if labels is None else read_labels(labels, int(output.shape[-1]))

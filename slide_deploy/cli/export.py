@@ -6,8 +6,9 @@ from pathlib import Path
 
 import slide_deploy
 from slide_deploy.cli import options as cli
-from slide_deploy.cli.model import load_images, load_model
+from slide_deploy.cli.model import load_model
 from slide_deploy.cli.outcome import Reporting, command_line, make_policy, read_baseline
+from slide_deploy.cli.packaging import Labels, Preprocess
 from slide_deploy.types import Options
 
 __all__ = ["export"]
@@ -29,6 +30,8 @@ def export(
     calibration: cli.Calibration = None,
     min_snr: cli.MinSnr = None,
     lowering: cli.LoweringName = "auto",
+    preprocess: Preprocess = None,
+    labels: Labels = None,
     batch: cli.Batch = 1,
     dynamic: cli.Dynamic = False,
     dynamic_size: cli.DynamicSize = False,
@@ -58,12 +61,13 @@ def export(
     policy = make_policy(atol, rtol, None, max_drop, thorough=thorough, trace=trace)
     with reporting.progress() as progress:
         progress(f"loading {model.name}")
-        loaded = load_model(model, weights, image_size, features, factory, inputs, prefix, key)
+        of_model = (weights, image_size, features, factory, inputs, prefix, key)
+        loaded = load_model(model, *of_model, preprocess, labels)
         folder = output or Path(f"{loaded.name}-{'features-deploy' if features else 'deploy'}")
         found = slide_deploy.export_and_verify(
             *(loaded, targets, folder, options),
             policy=policy,
-            images=load_images(images, loaded),
+            images=images or (),
             baseline=before,
             progress=progress,
             command=command_line(),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import slide_deploy
 from slide_deploy.cli import options as cli
-from slide_deploy.cli.model import load_images, load_model
+from slide_deploy.cli.model import load_model
 from slide_deploy.cli.outcome import Reporting, command_line, make_policy, read_baseline
+from slide_deploy.cli.packaging import Preprocess
 from slide_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def verify(
     key: cli.Key = None,
     image_size: cli.ImageSize = None,
     features: cli.Features = False,
+    preprocess: Preprocess = None,
     precision: cli.ExpectedPrecision = None,
     calibration: cli.Calibration = None,
     atol: cli.Atol = None,
@@ -49,8 +51,8 @@ def verify(
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before = read_baseline(baseline)
     policy = make_policy(atol, rtol, precision, max_drop, thorough=thorough, trace=trace)
-    of_model = (factory, inputs, weights, prefix, key, image_size, features, images, calibration)
-    asked = any((*of_model, trace)) or seed is not None
+    of_model = (factory, inputs, weights, prefix, key, image_size, features, preprocess, images)
+    asked = any((*of_model, calibration, trace)) or seed is not None
     _check_given(against, golden, manifest_sha256, of_model=asked)
     notes: tuple[str, ...] = ()
     with reporting.progress() as progress:
@@ -62,15 +64,14 @@ def verify(
             )
         else:
             progress(f"loading {against.name}")
-            loaded = load_model(
-                against, weights, image_size, features, factory, inputs, prefix, key
-            )
+            about = (weights, image_size, features, factory, inputs, prefix, key, preprocess)
+            loaded = load_model(against, *about)
             notes = loaded.notes
             found = slide_deploy.verify(
                 artifact,
                 loaded,
                 policy=policy,
-                images=load_images(images, loaded),
+                images=images or (),
                 progress=progress,
                 command=command_line(),
                 seed=seed,
@@ -94,7 +95,7 @@ def _check_given(
     if against is None and of_model:
         raise UsageError(
             "--model, --input, --weights, --prefix, --key, --image-size, --features, --images, "
-            "--calibration and --trace need the checkpoint",
+            "--calibration, --preprocess and --trace need the checkpoint",
             "add --against model.pth",
         )
     given = {"--against": against, "--golden": golden, "--manifest-sha256": manifest_sha256}

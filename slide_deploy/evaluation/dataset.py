@@ -157,7 +157,7 @@ def _of_arrays(
     if not len(labels) or labels.min() < 0:
         raise UsageError(f"data {name} has no images, or negative labels", HOW)
     classes = tuple(map(str, range(int(labels.max()) + 1)))
-    return Dataset(name, labels, classes, lambda number: images[number].astype("f4"), sha256)
+    return Dataset(name, labels, classes, lambda number: images[number].astype(spec.dtype), sha256)
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:

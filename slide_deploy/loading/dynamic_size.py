@@ -51,14 +51,14 @@ class DynamicSize:
 
 def dynamic_size_of(model: Model) -> DynamicSize:
     """Raises UsageError, with the name of the part that fixes the size, if it cannot be free."""
-    for name, module in model.module.named_modules():
-        if why := getattr(module, "fixes_size", ""):
-            raise UsageError(f"height and width cannot be free: {name or 'the model'} {why}", HINT)
     if model.artifact_inputs != model.inputs:
         raise UsageError(
             "height and width of pictures cannot be free: the preprocessing fixes their size",
             "omit one of --dynamic-size and --preprocess",
         )
+    for name, module in model.module.named_modules():
+        if why := getattr(module, "fixes_size", ""):
+            raise UsageError(f"height and width cannot be free: {name or 'the model'} {why}", HINT)
     images = [spec for spec in model.inputs if _is_image(spec)]
     if len(images) != 1:
         raise UsageError(

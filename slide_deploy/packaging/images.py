@@ -52,8 +52,8 @@ def _array(path: Path, wanted: tuple[int, ...], dtype: str) -> np.ndarray:
     kinds = array.dtype == np.uint8 if pixels else array.dtype.kind == "f"
     if array.shape != wanted or not kinds or not np.isfinite(array).all():
         raise UsageError(
-            f"{path} is {array.dtype} of shape {array.shape}, but the input is finite {dtype} "
-            f"{wanted}",
+            f"{path} is {array.dtype} of shape {array.shape}, but the input is "
+            f"{'uint8' if pixels else 'finite'} {wanted}",
             "save pictures as (H, W, 3) of uint8"
             if pixels
             else "save images as (C, H, W) of float32, normalised as in training",

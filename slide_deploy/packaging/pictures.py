@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from slide_deploy.capture import Pixels
 from slide_deploy.errors import UsageError
 from slide_deploy.packaging.preprocessing import ColourOrder, InputKind, Layout, Preprocessing
-from slide_deploy.types import TensorSpec
+from slide_deploy.types import Pixels, TensorSpec
 
 __all__ = ["for_pictures", "picture_spec", "pixels_of"]
 

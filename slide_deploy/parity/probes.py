@@ -138,7 +138,8 @@ def make_probe(index: int, inputs: tuple[TensorSpec, ...], seed: int) -> Probe:
 
 def _levels(values: np.ndarray) -> np.ndarray:
     """Pixels of pictures, where a normalised image has `values`: grey is zero."""
-    return np.clip(np.rint(128 + CONTRAST * values), 0, 255)
+    levels: np.ndarray = np.clip(np.rint(128 + CONTRAST * values), 0, 255)
+    return levels
 
 
 def _integers(ends: tuple[int, int], shape: tuple[int, ...], seed: int, index: int) -> np.ndarray:
@@ -182,7 +183,8 @@ def _perturbed_copies(probe: Probe, rng: Generator) -> Iterator[Probe]:
 def _perturbed(value: np.ndarray, rng: Generator) -> np.ndarray:
     if value.dtype == np.uint8:
         moved = value.astype(np.int16) + rng.integers(-1, 2, value.shape, np.int16)
-        return np.clip(moved, 0, 255).astype(np.uint8)
+        pixels: np.ndarray = np.clip(moved, 0, 255).astype(np.uint8)
+        return pixels
     if value.dtype != np.float32:
         return value
     return (value * (1 + PERTURBATION * rng.standard_normal(value.shape))).astype(np.float32)

@@ -14,6 +14,7 @@ from slide_deploy.errors import UsageError
 from slide_deploy.evaluation.accuracy import Accuracy, Evaluation, accuracy_of, accuracy_on
 from slide_deploy.evaluation.dataset import Dataset
 from slide_deploy.evaluation.ranking import CHUNK, rank_by
+from slide_deploy.packaging.preprocessing import prepare
 from slide_deploy.types import Fidelity, silent
 
 if TYPE_CHECKING:
@@ -75,12 +76,15 @@ def _best_of_model(model: Model, data: Dataset, progress: Callable[[str], None])
     from slide_deploy.reference.run import run_module  # artifacts are evaluated without torch too
 
     def run(feeds: Mapping[str, Arrays]) -> Mapping[str, Arrays]:
-        return {name: run_module(model.module, model.outputs, own) for name, own in feeds.items()}
+        return {
+            name: run_module(model.module, model.outputs, prepare(model.preprocessing, own))
+            for name, own in feeds.items()
+        }
 
     found = []
     for start in range(0, data.count, CHUNK):
         images = range(start, min(start + CHUNK, data.count))
-        found.append(rank_by(run, model.inputs[0], model.outputs[0], data, images))
+        found.append(rank_by(run, model.artifact_inputs[0], model.outputs[0], data, images))
         progress(f"evaluating the checkpoint: {images.stop} of {data.count} images")
     return np.concatenate(found)
 

@@ -11,12 +11,10 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
-import numpy as np
-
 from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact, Manifest
 from slide_deploy.artifacts.options import options_by_target
-from slide_deploy.artifacts.prepare import PreparedModel, preparer, size_of_model
+from slide_deploy.artifacts.prepare import PreparedModel, packaged, preparer, size_of_model
 from slide_deploy.artifacts.write import (
     record_golden,
     require,
@@ -28,7 +26,7 @@ from slide_deploy.errors import ConversionError, MissingLibrary, SlideDeployErro
 from slide_deploy.loading.loader import Model
 from slide_deploy.parity.fresh_probes import new_seed
 from slide_deploy.pipeline.quantize import Quantizer
-from slide_deploy.pipeline.reference import calibration_set, reference_of
+from slide_deploy.pipeline.reference import Images, calibration_set, reference_of
 from slide_deploy.quantization.calibration import CalibrationSet
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.quantization.program import has_program, program_precision
@@ -89,7 +87,7 @@ def export_and_verify(
     options: Options = DEFAULTS,
     *,
     policy: VerificationPolicy = CALIBRATED,
-    images: Sequence[np.ndarray] = (),
+    images: Images = (),
     baseline: Report | None = None,
     progress: Progress = silent,
     command: str = "",
@@ -116,7 +114,7 @@ def export_and_verify(
         equals(axes, precision)  # may trace, as converters do: not at once
         with sharing_cores(), background(progress) as (submit, step):
             reference = reference_of(
-                *(model, step, tuple(images), calibration),
+                *(model, step, images, calibration),
                 size_of=size_of,
                 seed=seed,
                 equals=equals,
@@ -169,7 +167,7 @@ def _write(
     else:
         quantizer = Quantizer(model, calibration, programs, reference, progress)
         record = quantizer.write(program, capture, scratch, options)
-    return replace(record, lowering=prepared.lowering)
+    return replace(record, lowering=prepared.lowering, **packaged(model))
 
 
 def _program(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
@@ -14,6 +14,8 @@ from slide_deploy.artifacts.prepare import SizeOf, size_of_model, source_of
 from slide_deploy.errors import UsageError
 from slide_deploy.loading.loader import Model
 from slide_deploy.loading.probes import drawn_probes, is_judged, recorded_probes
+from slide_deploy.packaging.images import read_images
+from slide_deploy.packaging.mistakes import mistakes
 from slide_deploy.packaging.preprocessing import prepare
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.fresh_probes import nan_probe
@@ -29,9 +31,10 @@ from slide_deploy.reference.samples import sample_expectations
 from slide_deploy.types import DynamicAxes, TensorSpec, silent, with_batch
 from slide_deploy.verification.judge import Progress, Reference
 
-__all__ = ["Equals", "calibration_set", "reference_of"]
+__all__ = ["Equals", "Images", "calibration_set", "reference_of"]
 
 Equals = Callable[[DynamicAxes, str], list[nn.Module]]
+Images = Path | str | Sequence[np.ndarray]
 
 
 def calibration_set(model: Model, source: Path | str | None) -> CalibrationSet | None:
@@ -46,7 +49,7 @@ def calibration_set(model: Model, source: Path | str | None) -> CalibrationSet |
 def reference_of(
     model: Model,
     progress: Progress = silent,
-    images: tuple[np.ndarray, ...] = (),
+    images: Images = (),
     calibration: CalibrationSet | None = None,
     *,
     size_of: SizeOf | None = None,
@@ -65,7 +68,8 @@ def reference_of(
     running = partial(
         _running, model, progress, Lock(), equals or cache(partial(equal_modules, model))
     )
-    on_probes = running(lambda axes: recorded_probes(model, axes, images, size_of))
+    own = _own_images(model, images)
+    on_probes = running(lambda axes: recorded_probes(model, axes, own, size_of))
     draw = running(lambda axes: drawn_probes(model, axes, seed or 0, size_of))
     on_samples = cache(partial(_on_samples, model, progress, calibration))
 
@@ -94,9 +98,21 @@ def reference_of(
         ),
         fresh=fresh,
         nan=cache(lambda axes: _with_nan(model, recorded_probes(model, axes, (), size_of)[0])),
+        mistakes=partial(_mistaken, model),
         seed=seed,
         calibration_sha256=calibration.sha256 if calibration else "",
     )
+
+
+def _own_images(model: Model, images: Images) -> tuple[np.ndarray, ...]:
+    """The user's own images, each as an artifact of the model takes it: (C, H, W), normalised, or
+    (H, W, 3) where artifacts take pictures. UsageError if the model takes no image."""
+    if not isinstance(images, (str, Path)):
+        return tuple(images)
+    first, *others = model.artifact_inputs
+    if others or len(first.shape) != 4 or not (first.dtype == "float32" or first.is_picture):
+        raise UsageError("--images needs a model with one image input", "omit --images")
+    return read_images(Path(images), first, model.preprocessing)
 
 
 def _specs(
@@ -154,9 +170,22 @@ def _on_samples(
     return sample_expectations(
         model.module,
         model.outputs,
-        [prepare(model.preprocessing, run) for run in calibration.runs(batch)],
+        calibration.runs(batch),
+        prepare=partial(prepare, model.preprocessing),
         on_sample=lambda name: progress(f"running the reference: {name}"),
     )
+
+
+def _mistaken(
+    model: Model, inputs: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, Mapping[str, np.ndarray]]]:
+    """What the model, in float32, makes of a picture after each known mistake."""
+    way = model.preprocessing
+    for name, pixels in inputs.items():
+        if way is None or pixels.dtype != np.uint8:
+            continue
+        for mistake, image in mistakes(way, pixels):
+            yield mistake, run_module(model.module, model.outputs, {name: image})
 
 
 def _with_nan(model: Model, probe: Probe) -> Expectation | None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-
-import numpy as np
 
 from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact, Manifest
@@ -15,9 +13,11 @@ from slide_deploy.artifacts.prepare import preparer
 from slide_deploy.artifacts.write import write_artifact
 from slide_deploy.errors import UsageError
 from slide_deploy.loading.loader import Model
+from slide_deploy.loading.packaging import taking
 from slide_deploy.lowering.selection import AUTO
+from slide_deploy.packaging.preprocessing import Preprocessing
 from slide_deploy.parity.fresh_probes import new_seed
-from slide_deploy.pipeline.reference import calibration_set, reference_of
+from slide_deploy.pipeline.reference import Images, calibration_set, reference_of
 from slide_deploy.quantization.calibration import SYNTHETIC
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import DynamicAxes, Options, silent
@@ -37,7 +37,7 @@ def verify(
     model: Model,
     *,
     policy: VerificationPolicy = CALIBRATED,
-    images: Sequence[np.ndarray] = (),
+    images: Images = (),
     progress: Progress = silent,
     command: str = "",
     seed: int | None = None,
@@ -46,27 +46,40 @@ def verify(
     """Compare artifacts on disk with `model`, each in a fresh process.
 
     If there is a manifest beside an artifact, it must agree with file and model. An output folder
-    of an export stands for all of its artifacts. `images`, each (C, H, W), are additional probes.
+    of an export stands for all of its artifacts. `images` are additional probes: a folder, or
+    arrays as the artifacts take them.
     `seed` repeats the fresh probes of an earlier report. `calibration` is the calibration set that
     quantized artifacts were made with.
     """
     seed = new_seed() if seed is None else seed
     given = [artifacts] if isinstance(artifacts, (str, Path)) else artifacts
     found, notes = listed_artifacts(tuple(map(Path, given)))
-    samples = calibration_set(model, calibration or _recorded_calibration(found, policy))
-    reference = reference_of(model, progress, tuple(images), samples, seed=seed)
+    calibration = calibration or _recorded_calibration(found, policy)
+
+    @cache
+    def model_for(way: Preprocessing | None) -> tuple[Model, Reference]:
+        own = taking(model, way)
+        samples = calibration_set(own, calibration)
+        return own, reference_of(own, progress, images, samples, seed=seed)
+
     checks = []
     with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
         for listed in found:
             path, record = listed.path, listed.record
+            own, reference = model_for(record.preprocessing if record else _picture_way(model))
             known: list[str] = []
             if listed.manifest and record:
                 known += record_problems(path, record)
                 known += _source_problems(path, listed.manifest, reference)
-            program = partial(float_artifact, model, path, record, Path(folder))
+            program = partial(float_artifact, own, path, record, Path(folder))
             check = check_artifact(path, reference, record, policy, progress, tuple(known), program)
             checks.append(check)
     return report_of(reference, tuple(checks), command, notes)
+
+
+def _picture_way(model: Model) -> Preprocessing | None:
+    """The preprocessing that artifacts of this model contain, as the caller says."""
+    return model.preprocessing if model.artifact_inputs != model.inputs else None
 
 
 def _recorded_calibration(found: Sequence[Listed], policy: VerificationPolicy) -> str | None:

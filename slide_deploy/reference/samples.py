@@ -25,18 +25,21 @@ def sample_expectations(
     samples: Iterable[Mapping[str, np.ndarray]],
     *,
     on_sample: Callable[[str], None] = lambda name: None,
+    prepare: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = lambda inputs: inputs,
 ) -> tuple[Expectation, ...]:
     """Run `module`, in float32, on every set of inputs in float64.
 
-    The noise is the error of float32 alone: it tells near ties of classes, no more.
+    `prepare` computes the module's inputs from those of an artifact, as in `expectations`. The
+    noise is the error of float32 alone: it tells near ties of classes, no more.
     """
     exact = copy.deepcopy(module).double()
 
     def expected(number: int, inputs: Mapping[str, np.ndarray]) -> Expectation:
         name = sample_name(number)
         on_sample(name)
-        references = run_module(exact, outputs, inputs)
-        single = run_module(module, outputs, inputs)
+        given = prepare(inputs)
+        references = run_module(exact, outputs, given)
+        single = run_module(module, outputs, given)
         noise = {
             n: Noise(floor=noise_floor(single[n], value), rms=noise_rms(single[n], value))
             for n, value in references.items()

@@ -22,6 +22,7 @@ __all__ = [
     "read_json",
     "rebuild",
     "to_json",
+    "to_text",
     "write_json",
 ]
 
@@ -77,6 +78,11 @@ def to_json(record: Any) -> str:
     """
     text = json.dumps(dataclasses.asdict(record))
     return _encoded(json.loads(text, parse_constant=str), indent=2).decode() + "\n"
+
+
+def to_text(value: Any) -> str:
+    """A dataclass, or plain data, as JSON on one line, as metadata of artifacts hold it."""
+    return json.dumps(value, ensure_ascii=False, default=dataclasses.asdict)
 
 
 def write_json(record: Any, path: Path) -> None:

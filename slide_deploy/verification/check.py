@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,8 +11,6 @@ from pathlib import Path
 from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact
 from slide_deploy.errors import ArtifactError, MissingLibrary, NotSupported, UsageError
-from slide_deploy.parity.block_trace import BlockReference, first_bad_block
-from slide_deploy.parity.comparison import OVERFLOW
 from slide_deploy.parity.cost import precision_costs
 from slide_deploy.parity.expectation import Expectation, with_operator_errors
 from slide_deploy.parity.gates import gates_text
@@ -23,9 +20,9 @@ from slide_deploy.quantization.program import has_program, program_precision
 from slide_deploy.types import DynamicAxes, Precision, Verdict
 from slide_deploy.utils.files import size_of
 from slide_deploy.utils.hashing import sha256_of
+from slide_deploy.verification.causes import with_causes
 from slide_deploy.verification.interface import axes_of, manifest_problems, metadata_problems
 from slide_deploy.verification.judge import (
-    Inputs,
     Judgement,
     Progress,
     Reference,
@@ -37,7 +34,7 @@ from slide_deploy.verification.judge import (
 from slide_deploy.verification.not_a_number import nan_problems
 from slide_deploy.verification.program import with_program
 from slide_deploy.verification.record import Check, Opinion
-from slide_deploy.verification.runner import RunResult, read_artifact, trace_artifact
+from slide_deploy.verification.runner import RunResult, read_artifact
 
 __all__ = ["check_artifact"]
 
@@ -122,9 +119,7 @@ def _check(
         check = _with_second_opinion(check, runtime, path, ran.recorded, policy)
     if reference.blocks and (policy.trace or judgement.numbers_differ):
         progress(f"verifying {path.name}: tracing its blocks")
-        worst = max(judgement.comparisons, key=lambda c: c.noise_ratio).probe
-        inputs = next(e.inputs for e in ran.expected if e.probe == worst)
-        check = _with_trace(check, runtime, path, inputs, reference.blocks(inputs, precision))
+        check = with_causes(check, path, reference, ran.expected, ran.result)
     if scheme_named(precision).quantized:
         check = _with_cost(check, ran, judgement)
     if has_program(scheme_named(precision), runtime):
@@ -211,6 +206,7 @@ def _identify(
         bare = read_artifact(runtime.target, path, {})
         made = scheme_of(bare.weight_type, bare.compute_type)
         axes = axes_of(bare.inputs, path.name)
+        _refuse_other_input(bare, reference, axes)
     if reference.precision not in ("", made.name):
         raise ArtifactError(
             f"the golden vectors are for {reference.precision}, but {path.name} is {made.name}",
@@ -222,6 +218,18 @@ def _identify(
             f"pass --precision {made.short_name} if that is what you exported",
         )
     return axes
+
+
+def _refuse_other_input(bare: RunResult, reference: Reference, axes: DynamicAxes) -> None:
+    """ArtifactError where one of artifact and reference takes a picture, the other a tensor."""
+    wanted, _ = reference.specs(axes)
+    for have, want in zip(bare.inputs, wanted, strict=False):
+        if have.is_picture != want.is_picture:
+            raise ArtifactError(
+                f"input {have.name} is {have.dtype}{list(have.shape)}, not "
+                f"{want.dtype}{list(want.shape)}",
+                "pass --preprocess as for its export, which a manifest beside it would tell",
+            )
 
 
 def _judged(
@@ -262,29 +270,11 @@ def _with_record(check: Check, record: Artifact | None) -> Check:
     return replace(check, lowering=record.lowering, search=record.search) if record else check
 
 
-def _with_trace(
-    check: Check, runtime: Runtime, path: Path, inputs: Inputs, blocks: tuple[BlockReference, ...]
-) -> Check:
-    """The check with the error over the blocks, unless the artifact cannot be taken apart."""
-    check = replace(check, problems=tuple(_with_block(p, blocks) for p in check.problems))
-    try:
-        trace = trace_artifact(runtime.target, path, inputs, blocks)
-    except ArtifactError:
-        return check
-    return replace(check, trace=trace, first_bad_block=first_bad_block(trace))
-
-
 def _may_have_second_opinion(path: Path, precision: str, policy: VerificationPolicy) -> bool:
     """ONNX's reference evaluator is slow, and accumulates in float16 where no runtime does."""
     small = policy.thorough or size_of(path) < SMALL_ARTIFACT
     scheme = scheme_named(precision)
     return small and scheme.render is None and not scheme.quantized
-
-
-def _with_block(problem: str, blocks: tuple[BlockReference, ...]) -> str:
-    """The problem; where the model overflows, with the first block that does."""
-    first = next((b.block for b in blocks if not math.isfinite(b.noise_floor)), "")
-    return f"{problem}; {first} is the first block" if OVERFLOW in problem and first else problem
 
 
 def _with_second_opinion(

@@ -9,6 +9,7 @@ from slide_deploy.errors import ArtifactError
 from slide_deploy.protocols import Runtime
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import DynamicAxes, TensorSpec, dynamic_axes_of
+from slide_deploy.utils.records import to_text
 from slide_deploy.verification.runner import RunResult
 
 __all__ = ["axes_of", "interface_problems", "manifest_problems", "metadata_problems"]
@@ -50,6 +51,10 @@ def manifest_problems(record: Artifact, runtime: Runtime, result: RunResult) -> 
         yield f"the manifest says {record.target}, the file is {runtime.target}"
     if scheme_named(record.precision).weights != result.weight_type:
         yield f"the manifest says {record.precision}, the file is {result.weight_type}"
+    for name in ("preprocessing", "labels"):
+        said = getattr(record, name)
+        if said and result.metadata.get(name, to_text(said)) != to_text(said):
+            yield f"the {name} in the manifest differ from those of the file"
     any_size = dynamic_axes_of(record.inputs).any_size
     for kind, have, said, undecided in (
         ("inputs", result.inputs, record.inputs, False),

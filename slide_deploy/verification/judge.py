@@ -51,7 +51,8 @@ class Reference:
     they are. Where there is a model, `fresh` gives expectations for probes drawn from `seed`, `nan`
     what the model makes of a NaN, and `blocks` the model's blocks on one input. `precision` is the
     only one that there are expectations for, where they are recorded. `calibration_sha256` is the
-    hash of the calibration set that quantized artifacts are judged on."""
+    hash of the calibration set that quantized artifacts are judged on. `mistakes` gives what known
+    mistakes in the preprocessing make of the outputs on one input, with their names."""
 
     name: str
     source: SourceRecord
@@ -62,6 +63,7 @@ class Reference:
     precision: str = ""
     fresh: Callable[[DynamicAxes, str], tuple[Expectation, ...]] = lambda axes, precision: ()
     nan: Callable[[DynamicAxes], Expectation | None] = lambda axes: None
+    mistakes: Callable[[Inputs], Iterator[tuple[str, Inputs]]] = lambda inputs: iter(())
     seed: int | None = None
     calibration_sha256: str = ""
 

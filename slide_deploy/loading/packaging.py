@@ -1,0 +1,66 @@
+"""Models with the preprocessing and the labels that their artifacts contain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from slide_deploy.errors import UsageError
+from slide_deploy.loading.loader import Model
+from slide_deploy.packaging.labels import read_labels
+from slide_deploy.packaging.pictures import for_pictures
+from slide_deploy.packaging.preprocessing import (
+    InputKind,
+    Preprocessing,
+    preset,
+    read_preprocessing,
+)
+
+__all__ = ["taking", "with_labels", "with_preprocessing"]
+
+AUTO, NONE = "auto", "none"
+
+
+def with_preprocessing(model: Model, way: Preprocessing | Path | str) -> Model:
+    """The model with artifacts that take pictures, uint8 (batch, height, width, 3) in RGB.
+
+    `way` is a preprocessing, a JSON file with one, the preset `imagenet`, or `auto`: that of the
+    training configuration in the checkpoint, without one `imagenet`. `none` leaves the model as it
+    is. Pictures are resized and cropped outside of the artifact. Raises UsageError if the model
+    does not take one image of three channels, UnknownName for another preset.
+    """
+    if str(way) == NONE:
+        return model
+    notes: tuple[str, ...] = ()
+    if str(way) == AUTO:
+        way = model.preprocessing or "imagenet"
+        if isinstance(way, str):
+            notes = ("assumed: pictures are normalised with the mean and deviation of ImageNet",)
+    if isinstance(way, Path) or (isinstance(way, str) and way.lower().endswith(".json")):
+        way = read_preprocessing(Path(way))
+    if not isinstance(way, Preprocessing):
+        shape = model.inputs[0].shape
+        sides = [side if isinstance(side, int) else 1 for side in (1, 1, *shape)[-2:]]
+        way = preset(way, (sides[0], sides[1]))
+    own = for_pictures(way, model.inputs)
+    return replace(model, preprocessing=own, notes=(*model.notes, *notes))
+
+
+def with_labels(model: Model, path: Path) -> Model:
+    """The model with the names of its classes; raises UsageError as `read_labels` does, or if the
+    model is no classifier."""
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        raise UsageError(
+            f"{model.name} has no output with one score for each class", "omit --labels"
+        )
+    return replace(model, labels=read_labels(path, int(model.outputs[0].shape[1])))
+
+
+def taking(model: Model, way: Preprocessing | None) -> Model:
+    """The model as the reference of artifacts that contain this preprocessing, or none."""
+    if way is not None:
+        return replace(model, preprocessing=for_pictures(way, model.inputs))
+    if model.artifact_inputs == model.inputs:
+        return model
+    assert model.preprocessing is not None
+    return replace(model, preprocessing=replace(model.preprocessing, input=InputKind.TENSOR))

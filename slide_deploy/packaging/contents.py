@@ -1,0 +1,37 @@
+"""What an artifact says of the preprocessing and the labels that it contains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from slide_deploy.errors import ArtifactError, UsageError
+from slide_deploy.packaging.preprocessing import Preprocessing
+from slide_deploy.utils.records import rebuild
+
+__all__ = ["labels_in", "preprocessing_in"]
+
+
+def preprocessing_in(metadata: Mapping[str, str]) -> Preprocessing | None:
+    """The preprocessing in the metadata of an artifact; ArtifactError if it cannot be read."""
+    text = metadata.get("preprocessing") or None
+    found: Preprocessing | None = text and _read(Preprocessing, text, "preprocessing")
+    return found
+
+
+def labels_in(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The names of classes in the metadata of an artifact; ArtifactError if they cannot be read."""
+    text = metadata.get("labels") or None
+    found: tuple[str, ...] | None = text and _read(tuple[str, ...], text, "labels")
+    return found
+
+
+def _read(kind: Any, text: str, what: str) -> Any:
+    try:
+        return rebuild(kind, json.loads(text))
+    except (ValueError, TypeError, RecursionError, UsageError) as error:
+        raise ArtifactError(
+            f"the {what} in the artifact's metadata cannot be read: {error}"[:200],
+            "export it again",
+        ) from error

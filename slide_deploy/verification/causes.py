@@ -1,0 +1,74 @@
+"""Where the error of an artifact begins, and which known mistake it looks like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from slide_deploy.errors import ArtifactError
+from slide_deploy.parity.block_trace import BlockReference, first_bad_block
+from slide_deploy.parity.comparison import OVERFLOW
+from slide_deploy.parity.expectation import Expectation
+from slide_deploy.parity.metrics import rms_error
+from slide_deploy.verification.judge import Inputs, Reference
+from slide_deploy.verification.record import Check
+from slide_deploy.verification.runner import RunResult, trace_artifact
+
+__all__ = ["with_causes"]
+
+# Of the output: another mistake, or none, differs by far more.
+EXPLAINED = 0.01
+
+
+def with_causes(
+    check: Check,
+    path: Path,
+    reference: Reference,
+    expected: tuple[Expectation, ...],
+    result: RunResult,
+) -> Check:
+    """The check with the error over the blocks, and with a known mistake in the preprocessing, on
+    the probe of the largest error."""
+    worst = max(check.comparisons, key=lambda c: c.noise_ratio).probe
+    inputs = next(e.inputs for e in expected if e.probe == worst)
+    assert reference.blocks is not None
+    check = _with_trace(check, path, inputs, reference.blocks(inputs, check.precision))
+    return _with_mistake(check, result.outputs[worst], reference.mistakes(inputs))
+
+
+def _with_trace(
+    check: Check, path: Path, inputs: Inputs, blocks: tuple[BlockReference, ...]
+) -> Check:
+    """The check with the error over the blocks, unless the artifact cannot be taken apart."""
+    check = replace(check, problems=tuple(_with_block(p, blocks) for p in check.problems))
+    try:
+        trace = trace_artifact(check.target, path, inputs, blocks)
+    except ArtifactError:
+        return check
+    return replace(check, trace=trace, first_bad_block=first_bad_block(trace))
+
+
+def _with_mistake(check: Check, outputs: Inputs, known: Iterable[tuple[str, Inputs]]) -> Check:
+    """The check with the mistake in the preprocessing that explains its outputs, if one does."""
+    if not check.problems:
+        return check
+    named = next((name for name, wrong in known if _explains(wrong, outputs)), "")
+    problems = (f"its outputs are as if {named}", *check.problems) if named else check.problems
+    return replace(check, problems=problems)
+
+
+def _explains(wrong: Inputs, outputs: Inputs) -> bool:
+    return all(
+        rms_error(outputs[name], value) < EXPLAINED * float(np.sqrt(np.square(value).mean()))
+        for name, value in wrong.items()
+    )
+
+
+def _with_block(problem: str, blocks: tuple[BlockReference, ...]) -> str:
+    """The problem; where the model overflows, with the first block that does."""
+    first = next((b.block for b in blocks if not math.isfinite(b.noise_floor)), "")
+    return f"{problem}; {first} is the first block" if OVERFLOW in problem and first else problem
