@@ -7,6 +7,7 @@ half the time (OpenVINO 2026.4, x86).
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         port.get_node().set_friendly_name(spec.name)
     for key, value in capture.metadata.items():
         model.set_rt_info(value, ["slide_deploy", key])
+    for key, value in _model_info(capture).items():
+        model.set_rt_info(value, ["model_info", key])
     path.mkdir()
     stem = path.name.removesuffix(FOLDER)
     compress = options.precision == Precision.FLOAT16
@@ -51,6 +54,18 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         # All that OpenVINO tells of a file that it cannot write; it has removed its own by now.
         reason = "no space left on device, or another failure to write"
         raise OSError(errno.ENOSPC, reason) from error
+
+
+def _model_info(capture: Capture) -> dict[str, str]:
+    """What OpenVINO's Model API reads: the kind of model and its labels, in which spaces separate
+    names."""
+    if "labels" not in capture.metadata:
+        return {}
+    labels = json.loads(capture.metadata["labels"])
+    return {
+        "model_type": "Classification",
+        "labels": " ".join("_".join(str(label).split()) for label in labels),
+    }
 
 
 def _converted(capture: Capture) -> Any:

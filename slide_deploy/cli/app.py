@@ -17,6 +17,7 @@ from slide_deploy.cli.export import export
 from slide_deploy.cli.fuse import fuse
 from slide_deploy.cli.inspect import inspect
 from slide_deploy.cli.predict import predict
+from slide_deploy.cli.profiles import profiles
 from slide_deploy.cli.streams import OutputLost, drop_unwritten, exit_on_signals, safe_streams
 from slide_deploy.cli.targets import targets
 from slide_deploy.cli.tune import tune
@@ -66,7 +67,7 @@ def _root(
     """Declare the global options, which are handled before this runs."""
 
 
-for _command in (export, verify, predict, evaluate, inspect, fuse, targets, bench, tune):
+for _command in (export, verify, predict, evaluate, inspect, fuse, targets, profiles, bench, tune):
     app.command(epilog=EXIT_CODES)(_command)
 
 _coreml = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")

@@ -9,6 +9,7 @@ from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_model
 from slide_deploy.cli.outcome import Reporting, command_line, make_policy, read_baseline
 from slide_deploy.cli.packaging import Labels, Preprocess
+from slide_deploy.cli.profiles import ForProfile, Targets, chosen_for
 from slide_deploy.types import Options
 
 __all__ = ["export"]
@@ -16,7 +17,8 @@ __all__ = ["export"]
 
 def export(
     model: cli.ModelFile,
-    target: cli.Targets,
+    target: Targets = None,
+    profile: ForProfile = None,
     output: cli.Output = None,
     factory: cli.Factory = None,
     inputs: cli.Inputs = None,
@@ -52,28 +54,27 @@ def export(
     verbose: cli.Verbose = False,
 ) -> None:
     """Export a checkpoint, and verify each artifact on disk against the PyTorch model."""
-    options = Options(
-        *(cli.chosen_precision(precision, half=half), batch, dynamic, dynamic_size, lowering),
-        *(calibration, min_snr, opset, deployment_target, cli.parse_target_options(target_options)),
-    )
+    chosen = chosen_for(profile, target, precision, preprocess, batch, half=half, dynamic=dynamic)
+    numerics = (batch, chosen.dynamic, dynamic_size, lowering, calibration, min_snr)
+    of_targets = (opset, deployment_target, cli.parse_target_options(target_options))
+    options = Options(chosen.precision, *numerics, *of_targets)
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
-    before, (targets, notes) = read_baseline(baseline), _targets(target, options)
-    policy = make_policy(atol, rtol, None, max_drop, thorough=thorough, trace=trace)
+    before, (targets, notes) = read_baseline(baseline), _targets(chosen.targets, options)
     with reporting.progress() as progress:
         progress(f"loading {model.name}")
         of_model = (weights, image_size, features, factory, inputs, prefix, key)
-        loaded = load_model(model, *of_model, preprocess, labels)
+        loaded = load_model(model, *of_model, chosen.preprocess, labels)
         folder = output or Path(f"{loaded.name}-{'features-deploy' if features else 'deploy'}")
         found = slide_deploy.export_and_verify(
             *(loaded, targets, folder, options),
-            policy=policy,
+            policy=make_policy(atol, rtol, None, max_drop, thorough=thorough, trace=trace),
             images=images or (),
             baseline=before,
             progress=progress,
             command=command_line(),
             seed=seed,
         )
-    reporting.finish(found, (*loaded.notes, *notes), folder, trace=trace)
+    reporting.finish(found, (*loaded.notes, *chosen.notes, *notes), folder, trace=trace)
 
 
 def _targets(names: list[str], options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:

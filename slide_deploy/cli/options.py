@@ -18,7 +18,8 @@ __all__ = [
     "Half", "ImageSize", "Images", "Inputs", "Key", "LoweringName", "MaxDrop", "MinSnr",
     "ModelFile", "Opset", "Output", "PrecisionName", "Prefix", "Quiet", "Reports", "Rtol", "Seed",
     "TargetOptions", "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights",
-    "WeightsOption", "chosen_precision", "parse_size", "parse_target_options",
+    "WeightsOption", "chosen_precision", "complete_targets",
+    "parse_size", "parse_target_options",
 ]
 # fmt: on
 

@@ -1,0 +1,92 @@
+"""slide-deploy profiles, and the option --for of export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from slide_deploy.cli.options import chosen_precision, complete_targets
+from slide_deploy.errors import UsageError
+
+__all__ = ["Chosen", "ForProfile", "Targets", "chosen_for", "profiles"]
+
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="NAME",
+        help="onnx, coreml, openvino, torchscript or all; repeatable.",
+        autocompletion=complete_targets,
+        show_default="that of --for",
+        rich_help_panel="Output",
+    ),
+]
+ForProfile = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="PROFILE",
+        help="Kind of device, such as iphone: chooses target, precision, input and batch, which "
+        "other options override. `slide-deploy profiles` lists them.",
+        rich_help_panel="Output",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What an export shall be: the options that were given, and else those of the profile."""
+
+    targets: list[str]
+    precision: str
+    preprocess: str | None
+    dynamic: bool
+    notes: tuple[str, ...]
+
+
+def chosen_for(
+    name: str | None,
+    targets: list[str] | None,
+    precision: str | None,
+    preprocess: str | None,
+    batch: int,
+    *,
+    half: bool,
+    dynamic: bool,
+) -> Chosen:
+    """The options with those of the profile `name` filled in, and its reasons as notes.
+
+    Raises UsageError where neither a profile nor a target is given.
+    """
+    from slide_deploy.packaging.profiles import profile_named
+
+    if name is None:
+        if not targets:
+            raise UsageError(
+                "neither --target nor --for is given", "add -t all, or --for iphone, …"
+            )
+        return Chosen(targets, chosen_precision(precision, half=half), preprocess, dynamic, ())
+    profile = profile_named(name)
+    given = {"target": targets, "precision": precision or half, "preprocess": preprocess}
+    given["batch"] = dynamic or batch != 1
+    own = [f"{profile.name}: {key} " for key, value in given.items() if value]
+    return Chosen(
+        targets=targets or [profile.target.value],
+        precision=chosen_precision(
+            precision or (None if half else profile.precision.value), half=half
+        ),
+        preprocess=preprocess or profile.preprocess.value,
+        dynamic=dynamic or (profile.batch.value == "any" and batch == 1),
+        notes=tuple(line for line in profile.lines if not line.startswith(tuple(own))),
+    )
+
+
+def profiles() -> None:
+    """List the profiles of `export --for`, with what each of them chooses."""
+    from slide_deploy.report.profiles import profiles_table
+    from slide_deploy.report.terminal import make_console
+
+    make_console().print(profiles_table())

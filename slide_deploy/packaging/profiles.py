@@ -1,0 +1,131 @@
+"""Profiles: what an export for a kind of device should look like, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slide_deploy.errors import UnknownName, UsageError
+from slide_deploy.types import Precision
+
+__all__ = ["PROFILES", "Choice", "Profile", "profile_named"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value of one option of `export`, and the reason for it."""
+
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The choices for one kind of device. `batch` is "1", or "any"; `not_run` says what a verdict
+    does not include, `missing` why the profile cannot be used yet."""
+
+    name: str
+    title: str
+    target: Choice
+    precision: Choice
+    preprocess: Choice
+    batch: Choice
+    not_run: str = ""
+    missing: str = ""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One line for each choice, and one for what is not run."""
+        choices = {
+            "target": self.target,
+            "precision": self.precision,
+            "preprocess": self.preprocess,
+            "batch": self.batch,
+        }
+        told = (f"{self.name}: {key} {c.value}: {c.reason}" for key, c in choices.items())
+        return (*told, *([f"{self.name}: {self.not_run}"] if self.not_run else ()))
+
+
+PICTURE = Choice("auto", "the application passes pixels, and cannot normalise them wrongly")
+ONE = Choice("1", "the application classifies one picture at a time")
+STATIC = Choice("1", "the NPU's compiler needs fixed shapes")
+ANY = Choice("any", "a server batches what arrives together")
+
+PROFILES = (
+    Profile(
+        "iphone",
+        "iPhones and iPads with a Neural Engine",
+        Choice("coreml", "Xcode and Core ML load packages of this format"),
+        Choice(Precision.FLOAT16, "the Neural Engine computes in float16"),
+        PICTURE,
+        ONE,
+        not_run="no device was used: the program was run as its format is documented",
+    ),
+    Profile(
+        "android",
+        "Android applications with onnxruntime-mobile",
+        Choice("onnx", "onnxruntime's package for Android loads it"),
+        Choice(Precision.FLOAT32, "the CPU kernels compute in it; w8a8 needs --calibration"),
+        PICTURE,
+        ONE,
+        not_run="no device was used: onnxruntime ran on this machine",
+    ),
+    Profile(
+        "browser",
+        "Web pages with onnxruntime-web",
+        Choice("onnx", "onnxruntime-web loads it"),
+        Choice(Precision.FLOAT32, "WebAssembly has no float16 arithmetic"),
+        PICTURE,
+        ONE,
+        not_run="no browser was used: onnxruntime ran on this machine",
+    ),
+    Profile(
+        "server",
+        "Servers with onnxruntime",
+        Choice("onnx", "inference servers load it"),
+        Choice(Precision.FLOAT32, "the CPU kernels compute in it"),
+        PICTURE,
+        ANY,
+    ),
+    Profile(
+        "intel-npu",
+        "Intel NPUs with OpenVINO",
+        Choice("openvino", "the NPU plugin of OpenVINO loads it"),
+        Choice(Precision.FLOAT16, "the NPU computes in float16"),
+        PICTURE,
+        STATIC,
+        not_run="not compiled for the NPU, whose compiler comes with Intel's driver: OpenVINO's "
+        "CPU plugin ran",
+    ),
+    Profile(
+        "qualcomm",
+        "Qualcomm's Hexagon NPUs",
+        Choice("onnx", "Qualcomm's execution provider loads QDQ files"),
+        Choice(Precision.W8A16, "Hexagon computes with integers"),
+        Choice("none", "the NPU takes the normalised tensor"),
+        STATIC,
+        missing="slide-deploy writes no context binaries for Hexagon yet",
+    ),
+    Profile(
+        "ethos-u",
+        "Arm's Ethos-U NPUs",
+        Choice("onnx", "no target of slide-deploy writes .pte files"),
+        Choice(Precision.W8A8, "Ethos-U computes with 8-bit integers"),
+        Choice("none", "the NPU takes the normalised tensor"),
+        STATIC,
+        missing="slide-deploy writes no programs for Ethos-U yet",
+    ),
+)
+
+
+def profile_named(name: str) -> Profile:
+    """The profile; UnknownName if there is none, UsageError if it cannot be used yet."""
+    found = {profile.name: profile for profile in PROFILES}.get(name.lower())
+    if found is None:
+        raise UnknownName("profile", name, [p.name for p in PROFILES if not p.missing])
+    if found.missing:
+        raise UsageError(
+            f"profile {found.name}: {found.missing}",
+            f"export -t {found.target.value} --precision {found.precision.value} --calibration "
+            "FOLDER writes what the vendor's tools start from",
+        )
+    return found
