@@ -8,6 +8,7 @@ import numpy as np
 from scipy import special
 
 from slide_deploy.validators._mil.dtypes import Array
+from slide_deploy.validators._mil.interpolation import interpolated
 from slide_deploy.validators._mil.ops.registry import operation
 
 __all__ = [
@@ -130,11 +131,10 @@ def softsign(x: Array) -> Array:
 def gelu(x: Array, mode: str = "EXACT") -> Array:
     """x Phi(x), or one of its two usual approximations."""
     if mode == "EXACT":
-        # Phi(x) is (1 + erf(x / sqrt 2)) / 2, without the cancellation far below zero.
-        factor: Array = special.ndtr(x)
-    elif mode == "TANH_APPROXIMATION":
+        return interpolated(_x_phi, x)
+    if mode == "TANH_APPROXIMATION":
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
-        factor = 0.5 * (1 + np.tanh(inner))
+        factor: Array = 0.5 * (1 + np.tanh(inner))
     elif mode == "SIGMOID_APPROXIMATION":
         factor = sigmoid(1.702 * x)
     else:
@@ -148,6 +148,12 @@ def softmax(x: Array, axis: int = -1) -> Array:
     result: Array = x - x.max(axis, keepdims=True)
     np.exp(result, out=result)
     result /= result.sum(axis, keepdims=True)
+    return result
+
+
+def _x_phi(x: Array) -> Array:
+    """x Phi(x), where Phi is (1 + erf(x / sqrt 2)) / 2 without its cancellation far below zero."""
+    result: Array = x * special.ndtr(x)
     return result
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import special
 
 from slide_deploy.validators._mil.dtypes import Array
+from slide_deploy.validators._mil.interpolation import interpolated
 from slide_deploy.validators._mil.ops.registry import Note, operation
 from slide_deploy.validators._mil.program import Unsupported
 
@@ -23,7 +24,7 @@ _UNARY: dict[str, Callable[[Array], Any]] = {
     "ceil": np.ceil,
     "cos": np.cos,
     "cosh": np.cosh,
-    "erf": special.erf,
+    "erf": lambda x: interpolated(special.erf, x),
     "exp": np.exp,
     "exp2": np.exp2,
     "floor": np.floor,
