@@ -13,7 +13,7 @@ import numpy as np
 from slide_deploy.validators._mil.dtypes import Array
 from slide_deploy.validators._mil.halves import rounded
 from slide_deploy.validators._mil.ops import OPERATIONS, convolution, linear
-from slide_deploy.validators._mil.ops.registry import Implementation
+from slide_deploy.validators._mil.ops.registry import Exact, Implementation
 
 __all__ = ["VARIANTS", "Variant"]
 
@@ -55,7 +55,7 @@ def _linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     return total if bias is None else total + bias
 
 
-def _conv(x: Array, weight: Array, bias: Array | None = None, **options: Any) -> Array:
+def _conv(x: Array, weight: Array, bias: Array | None = None, **options: Any) -> Any:
     """`conv`; in several groups, where sums are short, as it is described."""
     if options.get("groups", 1) != 1:
         return convolution.conv(x, weight, bias, **options)
@@ -63,7 +63,8 @@ def _conv(x: Array, weight: Array, bias: Array | None = None, **options: Any) ->
 
     def part(start: int) -> Array:
         some = slice(start, start + channels)
-        return convolution.conv(x[:, some], weight[:, some], **options)
+        found = convolution.conv(x[:, some], weight[:, some], **options)
+        return found.array if isinstance(found, Exact) else found
 
     total = _summed(part, x.shape[1], channels)
     return total if bias is None else total + bias.reshape(-1, *[1] * (x.ndim - 2))

@@ -31,6 +31,9 @@ __all__ = [
     "thresholded_relu",
 ]
 
+# Elements of a row that is better reduced as a column.
+_SHORT = 64
+
 
 @operation("relu")
 def relu(x: Array) -> Array:
@@ -145,10 +148,18 @@ def gelu(x: Array, mode: str = "EXACT") -> Array:
 @operation("softmax")
 def softmax(x: Array, axis: int = -1) -> Array:
     """e^x over its sum along one axis."""
-    result: Array = x - x.max(axis, keepdims=True)
-    np.exp(result, out=result)
-    result /= result.sum(axis, keepdims=True)
-    return result
+    if x.shape[axis] > _SHORT:
+        return _softmax(x.copy(), axis)
+    # numpy is slow along short rows: the axis goes first, in memory too.
+    return np.moveaxis(_softmax(np.moveaxis(x, axis, 0).copy("C"), 0), 0, axis)
+
+
+def _softmax(x: Array, axis: int) -> Array:
+    """`softmax` in place."""
+    x -= x.max(axis, keepdims=True)
+    np.exp(x, out=x)
+    x /= x.sum(axis, keepdims=True)
+    return x
 
 
 def _x_phi(x: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from slide_deploy.validators._mil.dtypes import Array
-from slide_deploy.validators._mil.ops.registry import Ints, operation
+from slide_deploy.validators._mil.ops.registry import Exact, Ints, operation
 from slide_deploy.validators._mil.ops.windows import (
     on_last,
     pad_spatial,
@@ -35,7 +35,7 @@ def conv(
     pad: Ints | None = None,
     dilations: Ints | None = None,
     groups: int = 1,
-) -> Array:
+) -> Array | Exact:
     """Cross-correlation of x [n, c, *d] with weight [c_out, c / groups, *k]."""
     rank = x.ndim - 2
     if not 1 <= rank <= 3 or weight.ndim != x.ndim:
@@ -53,9 +53,14 @@ def conv(
     )
     if min(outputs) < 1:
         raise ValueError(f"a window of {list(windows)} does not fit {list(x.shape[2:])}")
+    depthwise = weight.shape[1] == 1 and weight.shape[0] == groups
+    if depthwise and bias is None:
+        shifted = _shifted(x, weight, outputs, strides, dilations)
+        if shifted is not None:
+            return Exact(shifted)
     if prod(kernel) == 1:
         result = _pointwise(x[on_last(slice(None, None, s) for s in strides)], weight, groups)
-    elif weight.shape[1] == 1 and weight.shape[0] == groups:
+    elif depthwise:
         result = _depthwise(x, weight, outputs, strides, dilations)
     else:
         result = _by_columns(x, weight, outputs, strides, dilations, groups)
@@ -105,11 +110,27 @@ def conv_transpose(
 def _pointwise(x: Array, weight: Array, groups: int) -> Array:
     """A 1 x 1 kernel: one matrix product per image and group."""
     count, channels, *sizes = x.shape
-    result: Array = np.matmul(
-        weight.reshape(groups, -1, weight.shape[1]),
-        x.reshape(count, groups, channels // groups, -1),
-    )
+    last = np.moveaxis(x, 1, -1)
+    if last.flags.c_contiguous:  # BLAS takes transposed matrices as they are
+        pixels = last.reshape(count, -1, groups, channels // groups).transpose(0, 2, 3, 1)
+    else:
+        pixels = x.reshape(count, groups, channels // groups, -1)
+    result: Array = np.matmul(weight.reshape(groups, -1, weight.shape[1]), pixels)
     return result.reshape(count, weight.shape[0], *sizes)
+
+
+def _shifted(
+    x: Array, weight: Array, outputs: Ints, strides: Ints, dilations: Ints
+) -> Array | None:
+    """The result, if each kernel is one at the same position and zero elsewhere."""
+    ones = [bool((values == 1).all()) for values in weight.reshape(len(weight), -1).T]
+    if ones.count(True) != 1 or np.count_nonzero(weight) != len(weight):
+        return None
+    if not np.isfinite(x).all():  # infinity times zero is not zero
+        return None
+    _, index = taps(weight.shape[2:], outputs, strides, dilations)[ones.index(True)]
+    shifted: Array = x[index].copy()
+    return shifted
 
 
 def _depthwise(x: Array, weight: Array, outputs: Ints, strides: Ints, dilations: Ints) -> Array:

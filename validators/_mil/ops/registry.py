@@ -18,6 +18,7 @@ __all__ = [
     "Arguments",
     "Arrays",
     "Bools",
+    "Exact",
     "Implementation",
     "Ints",
     "Note",
@@ -33,6 +34,13 @@ Bools = tuple[bool, ...]
 # Takes one line that names an undocumented rule, such as one of Apple's tests.
 Note = Callable[[str], None]
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """A result of which each element is zero or one of the first argument: it needs no rounding."""
+
+    array: Array
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ def call(
         return tuple(np.asarray(array) for array in results)
     dtype = _result_type(implementation, arguments, opset)
     tensors = [array for value in given.values() for array in _arrays(value)]
-    return tuple(_narrowed(np.asarray(array), dtype, tensors) for array in results)
+    return tuple(_narrowed(array, dtype, tensors) for array in results)
 
 
 def _arrays(value: Any) -> Iterator[Array]:
@@ -166,8 +174,13 @@ def _result_type(
     return types[0] if types else None
 
 
-def _narrowed(result: Array, dtype: np.dtype[Any] | None, tensors: list[Array]) -> Array | Half:
+def _narrowed(
+    result: Array | Exact, dtype: np.dtype[Any] | None, tensors: list[Array]
+) -> Array | Half:
     """A result in float32, rounded to the type of the operation."""
+    if isinstance(result, Exact):
+        return Half(result.array) if dtype == np.float16 else result.array
+    result = np.asarray(result)
     if dtype is None or result.dtype != np.float32:
         return result
     if dtype.kind in "iu" and not np.array_equal(result, np.trunc(result)):

@@ -211,7 +211,7 @@ def pad(x: Array, pad: Ints, mode: str = "constant", constant_val: float = 0.0) 
         raise ValueError(f"pad {list(pad)} for x of rank {x.ndim}")
     edges = [(0, 0)] * (x.ndim - len(pad) // 2) + list(zip(pad[::2], pad[1::2], strict=True))
     if mode == "constant":
-        return np.pad(x, edges, constant_values=x.dtype.type(constant_val))
+        return _padded(x, edges, constant_val)
     if mode == "reflect":
         if any(max(edge) >= size for edge, size in zip(edges, x.shape, strict=True) if any(edge)):
             raise ValueError(f"a reflection of {list(pad)} in {x.shape}")
@@ -264,6 +264,18 @@ def space_to_depth(x: Array, block_size: int) -> Array:
     f = block_size
     blocks = x.reshape(n, channels, height // f, f, width // f, f)
     return blocks.transpose(0, 3, 5, 1, 2, 4).reshape(n, -1, height // f, width // f)
+
+
+def _padded(x: Array, edges: list[tuple[int, int]], value: float) -> Array:
+    """x with a constant around it; np.pad takes longer."""
+    result = np.empty([b + n + a for n, (b, a) in zip(x.shape, edges, strict=True)], x.dtype)
+    inside = tuple(slice(b, b + n) for n, (b, _) in zip(x.shape, edges, strict=True))
+    result[inside] = x
+    for axis, (part, length) in enumerate(zip(inside, result.shape, strict=True)):
+        before = (*[slice(None)] * axis, slice(0, part.start))
+        after = (*[slice(None)] * axis, slice(part.stop, length))
+        result[before] = result[after] = value
+    return result
 
 
 def _index(
