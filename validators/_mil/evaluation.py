@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 
+import numpy as np
+
 from slide_deploy.errors import ArtifactError
 from slide_deploy.validators._mil.dtypes import Array, dtype_named
 from slide_deploy.validators._mil.execution import Context, Observer, run_block
@@ -41,7 +43,9 @@ def evaluate(
     values: dict[str, Held] = dict(_accepted(program, feeds))
     replaced = {} if variant is None else variant.operations
     context = Context(program.opset_number, states, observe, note, replaced)
-    outputs = run_block(program.body, values, context)
+    # Overflow gives infinity, as the program specifies.
+    with np.errstate(all="ignore"):
+        outputs = run_block(program.body, values, context)
     return {
         feature.name: _output(feature, array)
         for feature, array in zip(program.outputs, outputs, strict=True)

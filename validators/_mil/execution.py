@@ -77,15 +77,13 @@ def _results(operation: Operation, values: Values, context: Context) -> list[tup
         return list(operation.folded.items())
     where = f"{operation.type} {operation.name}"
     try:
-        # Overflow gives infinity, as the program specifies.
-        with np.errstate(all="ignore"):
-            results = _computed(operation, values, context, where)
-            if len(results) != len(operation.outputs):
-                raise ValueError(f"{len(operation.outputs)} outputs declared, not {len(results)}")
-            named = [
-                (value.name, _as_declared(value, result))
-                for value, result in zip(operation.outputs, results, strict=True)
-            ]
+        results = _computed(operation, values, context, where)
+        if len(results) != len(operation.outputs):
+            raise ValueError(f"{len(operation.outputs)} outputs declared, not {len(results)}")
+        named = [
+            (value.name, _as_declared(value, result))
+            for value, result in zip(operation.outputs, results, strict=True)
+        ]
     except Unsupported as error:
         raise Unsupported(f"{where}: {error.message}") from error
     except _MISFITS as error:

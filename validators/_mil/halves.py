@@ -10,17 +10,23 @@ import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array
 
-__all__ = ["Half", "rounded", "widened"]
+__all__ = ["CHUNK", "Half", "round_chunk", "rounded", "widened"]
 
 _HALF, _SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 # Few enough to stay in the cache.
-_CHUNK = 1 << 15
-# The bits of a float32 that hold its exponent, alone they are a power of two.
-_EXPONENT = np.int32(0x7F800000)
-# From 2^15 on float16 numbers end in infinity, below 2^-14 they are equally far from each other.
-_NEAR_INFINITY, _SMALLEST = np.float32(2**15), np.float32(2**-14)
-# Of the distance of float16 numbers to the power of two below them.
-_STEP = np.float32(2**-10)
+CHUNK = 1 << 16
+# Scalars as arrays, which numpy takes as they are.
+# The bits of a float32 that hold its sign, and its exponent; the latter alone are a power of two.
+_SIGN, _EXPONENT = np.array(-(2**31), np.int32), np.array(0x7F800000, np.int32)
+# From 2^15 on float16 numbers end in infinity.
+_NEAR_INFINITY = 2.0**15
+# Below 2^-14 float16 numbers are equally far from each other.
+_SMALLEST = np.full(CHUNK, 2**-14, _SINGLE)
+# This many times a power of two, float32 numbers are as far from each other as float16 numbers are
+# at that power.
+_COARSE = np.array(1.5 * 2**13, _SINGLE)
+# -0 and negative numbers that are rounded to it have smaller bits, as integers with a sign.
+_SMALLEST_NEGATIVE = int(np.float32(-(2**-24)).view(np.int32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,25 +60,31 @@ def rounded(array: Array, in_place: bool = False) -> Array:
     """float32 rounded to the nearest float16 numbers, ties to even, stored as float32."""
     x = np.ascontiguousarray(array).reshape(-1)
     result = x if in_place or not np.may_share_memory(x, array) else np.empty_like(x)
-    steps = np.empty(min(x.size, _CHUNK), _SINGLE)
-    for start in range(0, x.size, _CHUNK):
-        part = x[start : start + _CHUNK]
-        _round(part, steps[: part.size], result[start : start + _CHUNK])
+    buffer = np.empty(min(x.size, CHUNK), _SINGLE)
+    for start in range(0, x.size, CHUNK):
+        part = x[start : start + CHUNK]
+        round_chunk(part, buffer[: part.size], result[start : start + CHUNK])
     return result.reshape(array.shape)
 
 
-def _round(x: Array, step: Array, out: Array) -> None:
-    """Round a vector, perhaps onto itself; `step` gets the distance of float16 numbers there.
+def round_chunk(x: Array, coarse: Array, out: Array) -> None:
+    """Round a vector of at most CHUNK numbers, perhaps onto itself; `coarse` is a buffer.
 
-    A number is so many steps, rounded to a whole one. Near infinity numpy converts, more slowly.
+    Adding a large number rounds as float32 does there. Near infinity numpy converts, more slowly.
     """
-    np.bitwise_and(x.view(np.int32), _EXPONENT, out=step.view(np.int32))
-    if not step.max() < _NEAR_INFINITY:
+    bits = x.view(np.int32)
+    np.bitwise_and(bits, _EXPONENT, coarse.view(np.int32))
+    if not np.maximum.reduce(coarse) < _NEAR_INFINITY:
         with np.errstate(over="ignore", invalid="ignore"):
             out[:] = x.astype(_HALF)
         return
-    np.maximum(step, _SMALLEST, out=step)
-    np.multiply(step, _STEP, out=step)
-    np.divide(x, step, out=out)
-    np.rint(out, out=out)
-    np.multiply(out, step, out=out)
+    np.maximum(coarse, _SMALLEST[: x.size], coarse)
+    np.multiply(coarse, _COARSE, coarse)
+    # The sum would make +0 of them.
+    signs = None
+    if np.minimum.reduce(bits) < _SMALLEST_NEGATIVE:
+        signs = np.bitwise_and(bits, _SIGN)
+    np.add(x, coarse, out)
+    np.subtract(out, coarse, out)
+    if signs is not None:
+        np.bitwise_or(out.view(np.int32), signs, out.view(np.int32))

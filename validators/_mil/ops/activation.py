@@ -35,32 +35,32 @@ __all__ = [
 _SHORT = 64
 
 
-@operation("relu")
+@operation("relu", pointwise=True)
 def relu(x: Array) -> Array:
     """max(x, 0)."""
     return np.maximum(x, 0)
 
 
-@operation("relu6")
+@operation("relu6", pointwise=True)
 def relu6(x: Array) -> Array:
     """x clipped to 0 to 6."""
     result: Array = np.minimum(np.maximum(x, 0), 6)
     return result
 
 
-@operation("leaky_relu")
+@operation("leaky_relu", pointwise=True)
 def leaky_relu(x: Array, alpha: float) -> Array:
     """x, or alpha x below zero."""
     return np.where(x >= 0, x, x * alpha)
 
 
-@operation("clamped_relu")
+@operation("clamped_relu", pointwise=True)
 def clamped_relu(x: Array, alpha: float, beta: float) -> Array:
     """x, or alpha x below zero, and at most beta."""
     return np.minimum(leaky_relu(x, alpha), beta)
 
 
-@operation("thresholded_relu")
+@operation("thresholded_relu", pointwise=True)
 def thresholded_relu(x: Array, alpha: float) -> Array:
     """x from alpha on, else 0."""
     return np.where(x >= alpha, x, x.dtype.type(0))
@@ -72,45 +72,45 @@ def prelu(x: Array, alpha: Array) -> Array:
     return np.where(x > 0, x, x * _by_channel(alpha, x))
 
 
-@operation("elu")
+@operation("elu", pointwise=True)
 def elu(x: Array, alpha: float) -> Array:
     """x, or alpha (e^x - 1) below zero."""
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
-@operation("linear_activation")
+@operation("linear_activation", pointwise=True)
 def linear_activation(x: Array, alpha: float, beta: float) -> Array:
     """alpha x + beta."""
     return x * alpha + beta
 
 
-@operation("scaled_tanh")
+@operation("scaled_tanh", pointwise=True)
 def scaled_tanh(x: Array, alpha: float, beta: float) -> Array:
     """alpha tanh(beta x)."""
     return alpha * np.tanh(x * beta)
 
 
-@operation("sigmoid")
+@operation("sigmoid", pointwise=True)
 def sigmoid(x: Array) -> Array:
     """1 / (1 + e^-x)."""
     result: Array = special.expit(x)
     return result
 
 
-@operation("sigmoid_hard")
+@operation("sigmoid_hard", pointwise=True)
 def sigmoid_hard(x: Array, alpha: float, beta: float) -> Array:
     """alpha x + beta, clipped to 0 to 1."""
     result: Array = np.minimum(np.maximum(linear_activation(x, alpha, beta), 0), 1)
     return result
 
 
-@operation("silu")
+@operation("silu", pointwise=True)
 def silu(x: Array) -> Array:
     """x sigmoid(x)."""
     return x * sigmoid(x)
 
 
-@operation("softplus")
+@operation("softplus", pointwise=True)
 def softplus(x: Array) -> Array:
     """log(1 + e^x), without overflow."""
     result: Array = np.logaddexp(x, x.dtype.type(0))
@@ -123,14 +123,14 @@ def softplus_parametric(x: Array, alpha: Array, beta: Array) -> Array:
     return _by_channel(alpha, x) * softplus(x * _by_channel(beta, x))
 
 
-@operation("softsign")
+@operation("softsign", pointwise=True)
 def softsign(x: Array) -> Array:
     """x / (1 + |x|)."""
     result: Array = x / (1 + np.abs(x))
     return result
 
 
-@operation("gelu")
+@operation("gelu", pointwise=True)
 def gelu(x: Array, mode: str = "EXACT") -> Array:
     """x Phi(x), or one of its two usual approximations."""
     if mode == "EXACT":

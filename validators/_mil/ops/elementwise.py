@@ -82,7 +82,7 @@ def _same_type(x: Array, y: Array) -> None:
 
 
 for _name, _function in _UNARY.items():
-    operation(_name)(_unary(_function))
+    operation(_name, pointwise=True)(_unary(_function))
 for _name, _ufunc in _BINARY.items():
     operation(_name)(_binary(_ufunc))
 
@@ -100,33 +100,33 @@ def real_div(x: Array, y: Array, note: Note) -> Array:
     return quotient
 
 
-@operation("inverse")
+@operation("inverse", pointwise=True)
 def inverse(x: Array, epsilon: float = 1e-4) -> Array:
     """1 / (x + epsilon)."""
     return np.reciprocal(x + epsilon)
 
 
-@operation("log")
+@operation("log", pointwise=True)
 def log(x: Array, epsilon: float = 1e-45) -> Array:
     """log(x + epsilon)."""
     return np.log(x + epsilon)
 
 
-@operation("rsqrt")
+@operation("rsqrt", pointwise=True)
 def rsqrt(x: Array, epsilon: float = 1e-12) -> Array:
     """1 / sqrt(x + epsilon)."""
     result: Array = np.reciprocal(np.sqrt(x + epsilon))
     return result
 
 
-@operation("clip")
+@operation("clip", pointwise=True)
 def clip(x: Array, alpha: float, beta: float) -> Array:
     """x clipped to alpha to beta."""
     result: Array = np.minimum(np.maximum(x, alpha), beta)
     return result
 
 
-@operation("threshold")
+@operation("threshold", pointwise=True)
 def threshold(x: Array, alpha: float) -> Array:
     """max(x, alpha)."""
     result: Array = np.maximum(x, x.dtype.type(alpha))

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array
+from slide_deploy.validators._mil.half_tables import WORTH_A_TABLE, looked_up
 from slide_deploy.validators._mil.halves import Half, rounded, widened
 from slide_deploy.validators._mil.program import Constant, Held, Unsupported
 
@@ -55,6 +56,7 @@ class Implementation:
     moves: bool
     mixes: frozenset[str]
     mixes_from: int
+    pointwise: bool
 
 
 OPERATIONS: dict[str, Implementation] = {}
@@ -71,6 +73,7 @@ def operation(
     moves: bool = False,
     mixes: tuple[str, ...] = (),
     mixes_from: int = 7,
+    pointwise: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a function as MIL operations.
 
@@ -84,6 +87,7 @@ def operation(
         matter.
     mixes: from the opset `mixes_from` on, these arguments may have another type than the result.
         If there are no other tensors, the result has the type of those that are not constant.
+    pointwise: the only tensor is `x`, and each element of the result depends on one of `x`.
     """
 
     def register(function: Function) -> Function:
@@ -98,6 +102,7 @@ def operation(
             moves,
             frozenset(mixes),
             mixes_from,
+            pointwise,
         )
         for name in names:
             OPERATIONS[name] = implementation
@@ -123,6 +128,8 @@ def call(
         arguments = {**arguments, next(iter(implementation.kinds)): (moved.wide,)}
     for key, held in arguments.items():
         given[key] = _read(key, implementation.kinds[key], held, implementation.widens)
+    if implementation.pointwise and _is_worth_a_table(arguments["x"][0].dtype, given["x"]):
+        return (Half(looked_up(implementation.function, given.pop("x"), given)),)
     result = implementation.function(**given)
     results = result if isinstance(result, tuple) else (result,)
     if moved is not None:
@@ -132,6 +139,10 @@ def call(
     dtype = _result_type(implementation, arguments, opset)
     tensors = [array for value in given.values() for array in _arrays(value)]
     return tuple(_narrowed(array, dtype, tensors) for array in results)
+
+
+def _is_worth_a_table(dtype: np.dtype[Any], x: Array) -> bool:
+    return dtype == np.float16 and x.size >= WORTH_A_TABLE
 
 
 def _arrays(value: Any) -> Iterator[Array]:
