@@ -58,9 +58,10 @@ def run_block(block: Block, values: Values, context: Context) -> list[Array]:
     for name in block.last_uses.get(-1, ()):
         del values[name]
     for index, operation in enumerate(block.operations):
-        for name, result in _results(operation, values, context):
-            values[name] = result
-            if context.observe is not None and operation.type != "const":
+        results = operation.folded or _results(operation, values, context)
+        values.update(results)
+        if context.observe is not None and operation.type != "const":
+            for name, result in results.items():
                 context.observe(name, _array(result))
         for name in block.last_uses.get(index, ()):
             del values[name]
@@ -71,28 +72,26 @@ def _array(held: Held) -> Array:
     return held.data if isinstance(held, Constant | Half) else held
 
 
-def _results(operation: Operation, values: Values, context: Context) -> list[tuple[str, Held]]:
-    """The results of one operation, with the names of its outputs."""
-    if operation.folded:
-        return list(operation.folded.items())
+def _results(operation: Operation, values: Values, context: Context) -> Mapping[str, Held]:
+    """The results of one operation by the names of its outputs."""
     where = f"{operation.type} {operation.name}"
     try:
         results = _computed(operation, values, context, where)
         if len(results) != len(operation.outputs):
             raise ValueError(f"{len(operation.outputs)} outputs declared, not {len(results)}")
-        named = [
-            (value.name, _as_declared(value, result))
+        named = {
+            value.name: _as_declared(value, result)
             for value, result in zip(operation.outputs, results, strict=True)
-        ]
+        }
     except Unsupported as error:
         raise Unsupported(f"{where}: {error.message}") from error
     except _MISFITS as error:
         raise ArtifactError(f"{where}: {error}") from error
     if not operation.is_constant:
-        return [*named]
-    for value, (name, result) in zip(operation.outputs, named, strict=True):
-        operation.folded[name] = Constant(value.type, _array(result))
-    return list(operation.folded.items())
+        return named
+    for value in operation.outputs:
+        operation.folded[value.name] = Constant(value.type, _array(named[value.name]))
+    return operation.folded
 
 
 def _computed(

@@ -149,17 +149,16 @@ def gelu(x: Array, mode: str = "EXACT") -> Array:
 def softmax(x: Array, axis: int = -1) -> Array:
     """e^x over its sum along one axis."""
     if x.shape[axis] > _SHORT:
-        return _softmax(x.copy(), axis)
+        return _softmax(x, axis)
     # numpy is slow along short rows: the axis goes first, in memory too.
-    return np.moveaxis(_softmax(np.moveaxis(x, axis, 0).copy("C"), 0), 0, axis)
+    return np.moveaxis(_softmax(np.ascontiguousarray(np.moveaxis(x, axis, 0)), 0), 0, axis)
 
 
 def _softmax(x: Array, axis: int) -> Array:
-    """`softmax` in place."""
-    x -= x.max(axis, keepdims=True)
-    np.exp(x, out=x)
-    x /= x.sum(axis, keepdims=True)
-    return x
+    result: Array = x - x.max(axis, keepdims=True)
+    np.exp(result, out=result)
+    result /= result.sum(axis, keepdims=True)
+    return result
 
 
 def _x_phi(x: Array) -> Array:

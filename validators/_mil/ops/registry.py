@@ -115,15 +115,13 @@ def call(
     implementation: Implementation, arguments: Arguments, opset: int, note: Note = ignore
 ) -> tuple[Array | Half, ...]:
     """Compute the results; ValueError and TypeError say what is wrong with an argument."""
-    unknown = sorted(set(arguments) - set(implementation.kinds))
-    if unknown:
-        raise Unsupported(f"argument {unknown[0]!r} is not supported")
-    missing = sorted(implementation.required - set(arguments))
-    if missing:
-        raise ValueError(f"argument {missing[0]!r} is missing")
+    if unknown := arguments.keys() - implementation.kinds.keys():
+        raise Unsupported(f"argument {min(unknown)!r} is not supported")
+    if missing := implementation.required - arguments.keys():
+        raise ValueError(f"argument {min(missing)!r} is missing")
     context: dict[str, Any] = {"opset": opset, "note": note}
     given = {key: context[key] for key in implementation.takes}
-    moved = _moved(implementation, arguments)
+    moved = _moved(implementation, arguments) if implementation.moves else None
     if moved is not None:
         arguments = {**arguments, next(iter(implementation.kinds)): (moved.wide,)}
     for key, held in arguments.items():
@@ -137,8 +135,7 @@ def call(
     if not implementation.widens:
         return tuple(np.asarray(array) for array in results)
     dtype = _result_type(implementation, arguments, opset)
-    tensors = [array for value in given.values() for array in _arrays(value)]
-    return tuple(_narrowed(array, dtype, tensors) for array in results)
+    return tuple(_narrowed(array, dtype, given) for array in results)
 
 
 def _is_worth_a_table(dtype: np.dtype[Any], x: Array) -> bool:
@@ -154,7 +151,7 @@ def _arrays(value: Any) -> Iterator[Array]:
 def _moved(implementation: Implementation, arguments: Arguments) -> Half | None:
     """The tensor whose elements an operation only moves, if it is float16."""
     held = arguments.get(next(iter(implementation.kinds), ""), ())
-    if implementation.moves and len(held) == 1 and isinstance(held[0], Half):
+    if len(held) == 1 and isinstance(held[0], Half):
         return held[0]
     return None
 
@@ -186,9 +183,9 @@ def _result_type(
 
 
 def _narrowed(
-    result: Array | Exact, dtype: np.dtype[Any] | None, tensors: list[Array]
+    result: Array | Exact, dtype: np.dtype[Any] | None, given: Mapping[str, Any]
 ) -> Array | Half:
-    """A result in float32, rounded to the type of the operation."""
+    """A result in float32, rounded to the type of the operation; `given` are its arguments."""
     if isinstance(result, Exact):
         return Half(result.array) if dtype == np.float16 else result.array
     result = np.asarray(result)
@@ -198,6 +195,7 @@ def _narrowed(
         raise Unsupported(f"a result of type {dtype} that is not whole: its rounding is unknown")
     if dtype != np.float16:
         return result.astype(dtype, copy=False)
+    tensors = (array for value in given.values() for array in _arrays(value))
     own = result.flags.writeable and not any(np.may_share_memory(result, x) for x in tensors)
     return Half(rounded(result, in_place=own))
 
