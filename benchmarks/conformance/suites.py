@@ -7,6 +7,7 @@ from dataclasses import dataclass
 __all__ = ["CONTROL", "SUITES", "Control", "Suite", "suite_of"]
 
 _OPERATIONS = "coremltools/converters/mil/mil/ops/tests"
+_TORCH = "coremltools/converters/mil/frontend/torch/test"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,13 @@ class Suite:
 # A test belongs to the first suite that its path fits.
 SUITES = (
     Suite("MIL matrix products", (f"{_OPERATIONS}/iOS14/test_linear.py",), 0.05, every=True),
-    Suite("MIL operations", (_OPERATIONS,), 0.006),
+    Suite("MIL operations", (_OPERATIONS,), 0.05, every=True),
+    Suite(
+        "torch frontend",
+        (f"{_TORCH}/test_torch_ops.py", f"{_TORCH}/test_torch_stateful_model.py"),
+        0.06,
+        every=True,
+    ),
 )
 
 

@@ -60,8 +60,9 @@ def _default_shapes(program: Program) -> Iterator[str]:
 
     When Core ML loads a model, it computes all shapes from the default shapes of its inputs. A
     program with fixed shapes declares them. One with flexible shapes is run here on zeros and, as
-    shapes may depend on values, on ones; shapes that fail on both are contradictory. The values
-    of a vector of integers may be a shape, of which nothing is known.
+    shapes may depend on values, on ones; shapes that fail on both are contradictory. An index
+    beyond them is not: Apple's tests take the second of rows of which one is the default. The
+    values of a vector of integers may be a shape, of which nothing is known.
     """
     if not any(feature.shapes or feature.ranges for feature in program.inputs):
         return
@@ -78,6 +79,8 @@ def _default_shapes(program: Program) -> Iterator[str]:
         except Unsupported:
             return
         except ArtifactError as error:
+            if type(error.__cause__) is IndexError:
+                return
             message = error.message
         else:
             return

@@ -142,6 +142,16 @@ def test_a_shape_that_is_an_input_is_not_held_against_the_default_shapes(
     assert violations(read_package(path)) == []
 
 
+def test_an_index_is_not_held_against_the_default_shapes(write: Callable[..., Path]) -> None:
+    described = [ct.TensorType(name="x", shape=(2, ct.RangeDim(1, 9, 1)))]
+
+    def build(x: Any) -> Any:
+        return mb.slice_by_index(x=x, begin=[0, 1], end=[2, 2], squeeze_mask=[False, True])
+
+    path = write(build, [Flexible((2, get_new_symbol()))], 6, described)
+    assert violations(read_package(path)) == []
+
+
 def test_lengths_are_not_held_against_the_default_shapes(write: Callable[..., Path]) -> None:
     described = [ct.TensorType(name="x", shape=(2, ct.RangeDim(1, 9, 1)))]
     path = write(

@@ -61,6 +61,13 @@ ROWS = np.ones((3, 2), np.float32)
         ("reshape", {"x": ROWS, "shape": [0, 1, -1]}, "a 0 in shape"),
         ("slice_by_size", {"x": ROWS, "begin": [0, 1], "size": [2, 2]}, "2 elements from 1 of 2"),
         ("split", {"x": ROWS, "axis": 0, "num_splits": 2}, "3 into 2 equal parts"),
+        ("tile", {"x": ROWS, "reps": [1, -1]}, "reps"),
+        (
+            "rnn",
+            {"x": IMAGE[0], "initial_h": np.ones((1, 6), np.float32)}
+            | {"weight_ih": np.ones((6, 5), np.float32), "weight_hh": np.eye(6, dtype=np.float32)},
+            r"a state of shape \(1, 6\) for a batch of 4",
+        ),
         ("topk", {"x": ROWS, "k": 4, "axis": 0}, "k = 4 of 3"),
         ("gelu", {"x": ROWS, "mode": "FAST"}, "unknown mode"),
         ("softmax", {"x": ROWS, "axis": np.float32(1)}, "'axis' is float32 of rank 0, not int"),

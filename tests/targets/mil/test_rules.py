@@ -78,10 +78,16 @@ def noted(
             [[[[5]]]],
             "the greater position",
         ),
+        (
+            lambda x, n: mb.tile(x=x, reps=n),
+            (DATA, np.array([1, 0], np.int32)),
+            [[], []],
+            "repeated 0 times is empty",
+        ),
     ],
     ids=[
         *("scatter_along_axis", "scatter", "upsample_nearest_neighbor", "real_div"),
-        *("resize_nearest_neighbor", "resample"),
+        *("resize_nearest_neighbor", "resample", "tile"),
     ],
 )
 def test_a_rule_of_apples_tests_is_followed_and_noted(

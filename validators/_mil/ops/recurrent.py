@@ -189,6 +189,9 @@ def _run(
     """The outputs of all steps and the state after the last."""
     if x.ndim != 3 or not len(x):
         raise ValueError(f"x of shape {x.shape}, not [sequence, batch, features]")
+    for part in state:
+        if part.ndim != 2 or len(part) != x.shape[1]:
+            raise ValueError(f"a state of shape {part.shape} for a batch of {x.shape[1]}")
     projected = x @ weight.T
     if bias is not None:
         projected = projected + bias

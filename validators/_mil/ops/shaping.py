@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from slide_deploy.validators._mil.dtypes import Array
-from slide_deploy.validators._mil.ops.registry import Arrays, Bools, Ints, operation
+from slide_deploy.validators._mil.ops.registry import Arrays, Bools, Ints, Note, operation
 
 __all__ = [
     "band_part",
@@ -94,10 +94,12 @@ def reverse(x: Array, axes: Ints | None = None) -> Array:
 
 
 @operation("tile", moves=True)
-def tile(x: Array, reps: Ints) -> Array:
-    """x repeated along each axis."""
-    if len(reps) != x.ndim or min(reps, default=1) < 1:
+def tile(x: Array, reps: Ints, note: Note) -> Array:
+    """x repeated along each axis; nothing if repeated 0 times, as in Apple's tests."""
+    if len(reps) != x.ndim or min(reps, default=1) < 0:
         raise ValueError(f"reps {list(reps)} for x of rank {x.ndim}")
+    if 0 in reps:
+        note("a tensor repeated 0 times is empty")
     return np.tile(x, reps)
 
 
