@@ -53,9 +53,10 @@ numbers that the test expects.
 
 {date}, {minutes:.0f} minutes on {jobs} processes; {versions}.
 
-The tests are those of `coremltools/converters/mil/mil/ops/tests` inside the coremltools wheel. Of
-their parameter sets a share is run, always the same; its other tests, those of the torch frontend
-among them, are not run.
+The tests are in the coremltools wheel: those of MIL's operations in
+`coremltools/converters/mil/mil/ops/tests`, and of the torch frontend `test_torch_ops.py` and
+`test_torch_stateful_model.py`. Of the parameter sets of each test a share is run, always the same,
+and at least one. The other tests of the torch frontend need torchvision or compute nothing.
 
 {suites}
 The control, which shows that wrong numbers are seen: {control}.
@@ -69,6 +70,9 @@ The first seven apply to ML programs on a CPU; those that agree are `agreed` and
 ## What does not agree
 
 {reasons}
+## What does not apply
+
+{inapplicable}
 ## Rules taken from Apple's tests
 
 How many of the tests rest on a rule that no description states:
@@ -89,6 +93,11 @@ def document(results: Sequence[Result], control: str, jobs: int, seconds: float)
         for r in results
         if r.outcome.applies and not r.outcome.passed
     )
+    inapplicable = Counter(
+        (r.outcome, r.reason or "no reason given")
+        for r in results
+        if r.outcome in (Outcome.NOT_REACHED, Outcome.SKIPPED)
+    )
     rules = Counter(rule for r in results if r.outcome.passed for rule in r.rules)
     return TEXT.format(
         date=date.today().isoformat(),
@@ -102,6 +111,10 @@ def document(results: Sequence[Result], control: str, jobs: int, seconds: float)
         reasons=_markdown(
             ("outcome", "why", "test", "count"),
             [[*key, str(count)] for key, count in sorted(remaining.items())],
+        ),
+        inapplicable=_markdown(
+            ("outcome", "why", "count"),
+            [[*key, str(count)] for key, count in sorted(inapplicable.items())],
         ),
         rules=_markdown(("rule", "tests"), [[rule, str(n)] for rule, n in rules.most_common()]),
     )

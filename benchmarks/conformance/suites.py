@@ -25,8 +25,8 @@ class Suite:
 
 # A test belongs to the first suite that its path fits.
 SUITES = (
-    Suite("MIL matrix products", (f"{_OPERATIONS}/iOS14/test_linear.py",), 0.05, every=True),
-    Suite("MIL operations", (_OPERATIONS,), 0.05, every=True),
+    Suite("MIL matrix products", (f"{_OPERATIONS}/iOS14/test_linear.py",), 0.15, every=True),
+    Suite("MIL operations", (_OPERATIONS,), 0.15, every=True),
     Suite(
         "torch frontend",
         (f"{_TORCH}/test_torch_ops.py", f"{_TORCH}/test_torch_stateful_model.py"),

@@ -142,12 +142,18 @@ def test_a_shape_that_is_an_input_is_not_held_against_the_default_shapes(
     assert violations(read_package(path)) == []
 
 
-def test_an_index_is_not_held_against_the_default_shapes(write: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: mb.slice_by_index(x=x, begin=[0, 1], end=[2, 2], squeeze_mask=[False, True]),
+        lambda x: mb.linear(x=x, weight=np.ones((3, 5), np.float32)),
+    ],
+    ids=["an index", "linear"],
+)
+def test_apples_tests_run_what_does_not_fit_the_default_shapes(
+    write: Callable[..., Path], build: Callable[..., Any]
+) -> None:
     described = [ct.TensorType(name="x", shape=(2, ct.RangeDim(1, 9, 1)))]
-
-    def build(x: Any) -> Any:
-        return mb.slice_by_index(x=x, begin=[0, 1], end=[2, 2], squeeze_mask=[False, True])
-
     path = write(build, [Flexible((2, get_new_symbol()))], 6, described)
     assert violations(read_package(path)) == []
 
