@@ -61,9 +61,9 @@ def _default_shapes(program: Program) -> Iterator[str]:
     When Core ML loads a model, it computes shapes from the default shapes of its inputs. Apple's
     tests state that a `stack` of different ones is refused then. Nothing else is reported, because
     they also run programs in which those of `linear` and `slice_update` do not fit, or in which an
-    index is too large. A program with fixed shapes declares them. One with flexible shapes is run here on
-    zeros and, as shapes may depend on values, on ones. The values of a vector of integers may be a
-    shape, of which nothing is known.
+    index is too large. A program with fixed shapes declares them. One with flexible shapes is run
+    here on zeros and, as shapes may depend on values, on ones. The values of a vector of integers
+    may be a shape, of which nothing is known.
     """
     if not any(feature.shapes or feature.ranges for feature in program.inputs):
         return

@@ -59,6 +59,8 @@ class Constant:
 
     type: TensorType
     data: Array
+    # The data as an argument of operations, by the kind of argument that it was read as.
+    read_as: dict[str, Any] = field(init=False, default_factory=dict, repr=False)
 
     @cached_property
     def wide(self) -> Array:
@@ -182,9 +184,15 @@ class Program:
 
 def shape_fits(shape: tuple[int, ...], declared: Shape | None) -> bool:
     """Whether a shape agrees with the known dimensions of a declared one."""
-    return declared is None or (
-        len(shape) == len(declared)
-        and all(known is None or size == known for size, known in zip(shape, declared, strict=True))
+    return (
+        declared is None
+        or shape == declared
+        or (
+            len(shape) == len(declared)
+            and all(
+                known is None or size == known for size, known in zip(shape, declared, strict=True)
+            )
+        )
     )
 
 

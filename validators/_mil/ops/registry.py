@@ -206,9 +206,17 @@ def _read(key: str, kind: str, arrays: tuple[Held, ...], widens: bool) -> Any:
         return tuple(_tensor(held, widens) for held in arrays)
     if len(arrays) != 1:
         raise ValueError(f"argument {key!r} is a list of {len(arrays)} values")
+    (held,) = arrays
     if kind == "Array":
-        return _tensor(arrays[0], widens)
-    array = _tensor(arrays[0], False)
+        return _tensor(held, widens)
+    if not isinstance(held, Constant):
+        return _converted(key, kind, _tensor(held, False))
+    if kind not in held.read_as:
+        held.read_as[kind] = _converted(key, kind, held.data)
+    return held.read_as[kind]
+
+
+def _converted(key: str, kind: str, array: Array) -> Any:
     rank, element_kinds, convert = _KINDS[kind]
     if array.ndim != rank or array.dtype.kind not in element_kinds:
         raise ValueError(f"argument {key!r} is {array.dtype} of rank {array.ndim}, not {kind}")
