@@ -65,7 +65,9 @@ def judged(
 ) -> Result:
     """The result of a test that pytest found to be `status`, with the exception that ended it."""
     outcome, reason = _outcome(status, events, error, message)
-    if outcome.applies and not outcome.passed and (why := explanation(test, message)):
+    # A test that Apple's tolerance lets pass ends without a message.
+    why = explanation(test, message or reason)
+    if why and outcome.applies and not outcome.passed:
         outcome, reason = Outcome.EXPLAINED, why
     return Result(
         suite,

@@ -26,11 +26,11 @@ class Suite:
 # A test belongs to the first suite that its path fits.
 SUITES = (
     Suite("MIL matrix products", (f"{_OPERATIONS}/iOS14/test_linear.py",), 0.15, every=True),
-    Suite("MIL operations", (_OPERATIONS,), 0.15, every=True),
+    Suite("MIL operations", (_OPERATIONS,), 0.12, every=True),
     Suite(
         "torch frontend",
         (f"{_TORCH}/test_torch_ops.py", f"{_TORCH}/test_torch_stateful_model.py"),
-        0.06,
+        0.05,
         every=True,
     ),
 )

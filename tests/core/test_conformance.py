@@ -49,6 +49,25 @@ def test_events_become_an_outcome(
     assert judged("MIL operations", TEST, status, events, error, "why").outcome is outcome
 
 
+RNN = "TestRNN::test_builder_to_backend_smoke[precision='fp16'-dtype=<class 'numpy.float16'>]"
+
+
+@pytest.mark.parametrize(
+    ("test", "off", "outcome"),
+    [
+        (RNN, "off by 2e-03 of the largest value", Outcome.EXPLAINED),
+        (RNN, "off by 1e-02 of the largest value", Outcome.WRONG),
+        (RNN.replace("RNN", "GRU"), "off by 2e-03 of the largest value", Outcome.WRONG),
+    ],
+)
+def test_an_explanation_is_for_one_test_and_one_error(
+    test: str, off: str, outcome: Outcome
+) -> None:
+    events = [PREDICTED, Event(Kind.OFF, off)]
+    path = "coremltools/converters/mil/mil/ops/tests/iOS17/test_recurrent.py::"
+    assert judged("MIL operations", path + test, "passed", events, "", "").outcome is outcome
+
+
 def test_a_refusal_that_is_missing_is_wrong() -> None:
     found = judged("MIL operations", TEST, "failed", [], "Failed", "DID NOT RAISE RuntimeError")
     assert found.outcome is Outcome.WRONG
