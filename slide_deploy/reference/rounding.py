@@ -72,7 +72,7 @@ class RandomRounding(TorchFunctionMode):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         # Drawing anew for each of a model's million results would take longer than the model.
-        self.draws = 2 * torch.rand(2 * TABLE, generator=generator, dtype=torch.float64) - 1
+        self.draws = 2 * torch.rand(2 * TABLE, generator=generator) - 1
         self.offset = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -90,10 +90,12 @@ class RandomRounding(TorchFunctionMode):
     def _rounded(self, value: Tensor, args: Any, sums: Tensor | None = None) -> Tensor:
         if value.dtype is not torch.float32 or _shares_memory(value, args):
             return value
-        rounded = value.double() * (1 + UNIT_ROUNDOFF * self._drawn(value))
+        # The error is tiny, so that float32 is enough for it: the sum is rounded once.
+        error = value * self._drawn(value)
+        error *= UNIT_ROUNDOFF
         if sums is not None:
-            rounded += sums * self._drawn(value)
-        return rounded.float()
+            error.addcmul_(sums, self._drawn(value))
+        return value + error
 
     def _drawn(self, like: Tensor) -> Tensor:
         self.offset = (self.offset + 7919) % TABLE
@@ -114,7 +116,7 @@ def _rounding_of_sums(func: Any, args: Any, kwargs: Any) -> Tensor | None:
     without_bias = (None, *args[3:]) if len(args) > 3 else ()
     power = func(args[0] * args[0], args[1] * args[1], *without_bias, **options)
     step = UNIT_ROUNDOFF * (count / 2) ** 0.5
-    error: Tensor = step * torch.as_tensor(power).clamp(min=0).double().sqrt()
+    error: Tensor = torch.as_tensor(power).clamp(min=0).sqrt().mul_(step)
     return error
 
 
