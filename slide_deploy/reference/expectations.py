@@ -9,13 +9,15 @@ import numpy as np
 from torch import nn
 
 from slide_deploy.parity.expectation import Expectation
-from slide_deploy.parity.probes import Probe
+from slide_deploy.parity.probes import Probe, source
 from slide_deploy.parity.systematic import copies_by_source
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.reference.noise import (
+    FEW_VALUES,
     Outputs,
     Runs,
     expectation_of,
+    with_noise_of,
     with_systematic_noise,
 )
 from slide_deploy.reference.rounding import (
@@ -62,11 +64,8 @@ def expectations(
     exact = copy.deepcopy(module).double()
     meant = scheme.rounded(alike[-1]) if scheme.rounded else None
     noisy = [scheme.render(one) if scheme.render else one for one in alike]
-    folded = (
-        []
-        if scheme.render
-        else [with_rounded_weights(module, seed) for seed in range(ROUNDED_MODELS)]
-    )
+    seeds = range(0 if scheme.render else ROUNDED_MODELS)
+    folded = [with_rounded_weights(module, seed) for seed in seeds]
     sources = copies_by_source(probe.name for probe in probes)
     randomly = RandomRounding(seed=0)
     errors = [OperatorErrors(function) for function in APPROXIMATED_FUNCTIONS]
@@ -76,11 +75,12 @@ def expectations(
             return run_module(own, outputs, prepare(probe.inputs))
 
         references, plain = run(exact), [run(one) for one in noisy]
-        if not scheme.render:
+        borrows = _borrows(probe, references)
+        if not scheme.render and not borrows:
             with randomly:
                 plain += [run(module) for _ in range(_draws_left(references, len(plain)))]
         approximated = {}
-        for error in list(errors):
+        for error in list(errors) if not borrows else ():
             with error:
                 approximated[error.function] = run(noisy[0])
             if not error.met:  # nor will it be on other probes
@@ -99,7 +99,23 @@ def expectations(
         on_probe(probe.name)
         found[probe.name] = runs(probe)
     expected = [expectation_of(probe, found[probe.name], scheme) for probe in probes]
-    return with_systematic_noise(expected, found, sources)
+    return with_systematic_noise(_shared(expected, probes), found, sources)
+
+
+def _shared(expected: Sequence[Expectation], probes: Sequence[Probe]) -> list[Expectation]:
+    """The expectations, of which perturbed copies borrow noise."""
+    own = {expectation.probe: expectation for expectation in expected}
+    return [
+        with_noise_of(e, own[source(e.probe)]) if _borrows(probe, e.references) else e
+        for e, probe in zip(expected, probes, strict=True)
+    ]
+
+
+def _borrows(probe: Probe, references: Outputs) -> bool:
+    """Whether the probe is a perturbed copy of another one with outputs of many values, which tell
+    the noise of both. Of few values, each copy has draws of its own."""
+    copied = source(probe.name) != probe.name
+    return copied and min(value.size for value in references.values()) >= FEW_VALUES
 
 
 def _draws_left(references: Outputs, made: int) -> int:

@@ -22,7 +22,15 @@ from slide_deploy.parity.systematic import recurring_power
 from slide_deploy.quantization.scheme import Scheme
 from slide_deploy.reference.rounding import OPERATOR_STEP
 
-__all__ = ["Outputs", "Runs", "expectation_of", "with_systematic_noise", "without_luck"]
+__all__ = [
+    "FEW_VALUES",
+    "Outputs",
+    "Runs",
+    "expectation_of",
+    "with_noise_of",
+    "with_systematic_noise",
+    "without_luck",
+]
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -74,6 +82,21 @@ def expectation_of(probe: Probe, runs: Runs, scheme: Scheme) -> Expectation:
     return Expectation(probe.name, probe.why, probe.inputs, runs.references, noise, rounded)
 
 
+def with_noise_of(copied: Expectation, original: Expectation) -> Expectation:
+    """The expectation of a perturbed copy, with noise at least that of the probe it was made from,
+    and with the effect of that probe's approximated functions."""
+    noise = {
+        name: replace(
+            own,
+            floor=max(own.floor, original.noise[name].floor),
+            rms=max(own.rms, original.noise[name].rms),
+            operators=original.noise[name].operators,
+        )
+        for name, own in copied.noise.items()
+    }
+    return replace(copied, noise=noise)
+
+
 def _rms(values: Sequence[float]) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
@@ -103,7 +126,7 @@ def _systematic(name: str, copies: Sequence[Runs]) -> float:
     first = copies[0]
     power = max(
         recurring_power([run.noisy[number][name] - run.meant[name] for run in copies])
-        for number in range(len(first.noisy))
+        for number in range(min(len(run.noisy) for run in copies))
     )
     folded = [rms_error(run[name], first.meant[name]) ** 2 for run in first.folded]
     return float(np.sqrt(max(power, 0.0) + sum(folded) / max(len(folded), 1)))
