@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -290,3 +291,11 @@ def test_grey_levels_without_a_range_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.ones((2, 2), np.float32)).save(path)
     with pytest.raises(UsageError, match=r"a\.tiff is not a picture"):
         load_image(path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["scale", "mean", "std"])
+def test_numbers_that_are_not_finite_are_refused(field, value):
+    changed = value if field == "scale" else (0.5, value, 0.5)
+    with pytest.raises(UsageError, match=f"{field} is"):
+        replace(preset("imagenet", (32, 32)), **{field: changed})

@@ -44,6 +44,8 @@ def test_the_published_schema_is_that_of_the_records(path):
 def test_every_number_has_a_form_for_what_is_not_finite(schema):
     def walk(node, parent):
         if isinstance(node, dict):
+            if node.get("title") == "Preprocessing":
+                return  # refuses what is not finite
             if node.get("type") == "number":
                 assert {"enum": ["NaN", "Infinity", "-Infinity"]} in parent, "annotate it as Figure"
             for value in node.values():
