@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from slide_deploy.errors import ConversionError, UsageError
 from slide_deploy.exporters._coreml_package import save_package
 from slide_deploy.exporters._quantize.coreml import COMPRESSIONS, parse_compression, quantize
-from slide_deploy.protocols import Exporter, TargetOption
+from slide_deploy.protocols import Example, Exporter, TargetOption
 from slide_deploy.types import Options, Precision
 
 if TYPE_CHECKING:
@@ -128,6 +128,33 @@ def _half(pictured: bool) -> object:
     return ct.transform.FP16ComputePrecision(op_selector=chosen)
 
 
+# Vision scales the shorter side of a picture to the model's, and crops it at the centre.
+SWIFT_PICTURE = """\
+import CoreML
+import Vision
+let compiled = try await MLModel.compileModel(at: URL(fileURLWithPath: $path))
+let model = try VNCoreMLModel(for: MLModel(contentsOf: compiled))
+let request = VNCoreMLRequest(model: model)
+request.imageCropAndScaleOption = .centerCrop
+try VNImageRequestHandler(cgImage: picture).perform([request])
+let found = request.results as? [VNCoreMLFeatureValueObservation]
+let result = found?.first { $$0.featureName == $output }?.featureValue.multiArrayValue"""
+
+SWIFT_TENSOR = """\
+import CoreML
+let compiled = try await MLModel.compileModel(at: URL(fileURLWithPath: $path))
+let model = try MLModel(contentsOf: compiled)
+let values = try MLMultiArray(shape: $shape, dataType: .float32)  // to be filled
+let features = try MLDictionaryFeatureProvider(dictionary: [$input: values])
+let found = try await model.prediction(from: features)
+let result = found.featureValue(for: $output)?.multiArrayValue"""
+
+EXAMPLES = (
+    Example("Swift", SWIFT_PICTURE, takes="picture"),
+    Example("Swift", SWIFT_TENSOR, takes="tensor"),
+)
+
+
 EXPORTER = Exporter(
     target="coreml",
     title="Core ML",
@@ -136,6 +163,8 @@ EXPORTER = Exporter(
     packages=("torch", "coremltools"),
     extra="coreml",
     aliases=("ios", "mlpackage"),
+    picture="an image (ImageType, in RGB), such as a CVPixelBuffer",
+    examples=EXAMPLES,
     precisions=(Precision.FLOAT32, Precision.FLOAT16, Precision.W8),
     lacks=dict.fromkeys(
         (Precision.W8A16, Precision.W8A8),

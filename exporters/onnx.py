@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from slide_deploy.errors import ConversionError, UsageError
 from slide_deploy.exporters._quantize.onnx import products, quantize
-from slide_deploy.protocols import Exporter, TargetOption
+from slide_deploy.protocols import Example, Exporter, TargetOption
 from slide_deploy.types import Options, Precision
 
 if TYPE_CHECKING:
@@ -128,6 +128,32 @@ def _name_free_dimensions(proto: Any, capture: Capture) -> None:
                 dimension.dim_param = size
 
 
+PYTHON = """\
+session = onnxruntime.InferenceSession($path)
+result = session.run([$output], inputs)[0]"""
+
+# Of a page; Node has the same interface in onnxruntime-node.
+JAVASCRIPT = """\
+// <script src="https://cdn.jsdelivr.net/npm/onnxruntime-web/dist/ort.min.js"></script>
+const session = await ort.InferenceSession.create($path);
+const context = new OffscreenCanvas($width, $height).getContext("2d");
+context.drawImage(picture, 0, 0, $width, $height);  // an <img>; crop it first, as described above
+const rgba = context.getImageData(0, 0, $width, $height).data;
+const rgb = Uint8Array.from(rgba.filter((_, place) => place % 4 !== 3));
+const input = new ort.Tensor("uint8", rgb, [1, $height, $width, 3]);
+const result = (await session.run({[$input]: input}))[$output].data;
+console.log(result.indexOf(Math.max(...result)));"""
+
+EXAMPLES = (
+    Example(
+        "Python",
+        PYTHON,
+        imports=("import onnxruntime",),
+        labels='json.loads(session.get_modelmeta().custom_metadata_map["labels"])',
+    ),
+    Example("JavaScript", JAVASCRIPT, takes="picture"),
+)
+
 EXPORTER = Exporter(
     target="onnx",
     title="ONNX",
@@ -141,5 +167,6 @@ EXPORTER = Exporter(
     },
     quantize=quantize,
     products=products,
+    examples=EXAMPLES,
     options=(TargetOption("opset", "ONNX opset, 17 to 23.", parse_opset, str(DEFAULT_OPSET)),),
 )

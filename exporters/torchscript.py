@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slide_deploy.protocols import Exporter
+from slide_deploy.protocols import Example, Exporter
 from slide_deploy.types import Options, Precision
 
 if TYPE_CHECKING:
@@ -75,6 +75,21 @@ def _reproducible(archive: io.BytesIO) -> io.BytesIO:
     return clean
 
 
+PYTHON = """\
+about = {"slide_deploy.json": ""}
+model = torch.jit.load($path, _extra_files=about)
+$results = model(*map(torch.from_numpy, inputs.values()))"""
+
+EXAMPLES = (
+    Example(
+        "Python",
+        PYTHON,
+        imports=("import torch",),
+        labels='json.loads(json.loads(about["slide_deploy.json"])["metadata"]["labels"])',
+    ),
+)
+
+
 EXPORTER = Exporter(
     target="torchscript",
     title="TorchScript",
@@ -83,6 +98,7 @@ EXPORTER = Exporter(
     packages=("torch",),
     extra="torchscript",
     aliases=("pt", "jit"),
+    examples=EXAMPLES,
     lacks=dict.fromkeys(
         (Precision.W8, Precision.W8A16, Precision.W8A8),
         "PyTorch's quantized operators for TorchScript are deprecated; use onnx",

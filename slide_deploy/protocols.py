@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Arrays",
     "Calibration",
+    "Example",
     "Exporter",
     "Open",
     "Piece",
@@ -98,6 +99,25 @@ class RoundedTensor:
 
 
 @dataclass(frozen=True)
+class Example:
+    """How an application runs an artifact, for the page that comes with it.
+
+    `code` is a `string.Template` with `$path`, `$input` and `$output` (names, as quoted strings),
+    `$shape` (of the input) and, for pictures, `$height` and `$width`; it sets `result` to the first
+    output. In Python it takes a dictionary `inputs` of arrays, and `$results` takes all outputs in
+    their order; `imports` are its imports, and `labels` is an expression for the labels in the
+    artifact, which may use json. In another language it is the whole example. `takes` says whether
+    it is for pictures, for other tensors, or for both.
+    """
+
+    language: str
+    code: str
+    imports: tuple[str, ...] = ()
+    labels: str = ""
+    takes: Literal["picture", "tensor", "both"] = "both"
+
+
+@dataclass(frozen=True)
 class Exporter:
     """Writes one kind of artifact; a file in `exporters/` defines it as `EXPORTER`.
 
@@ -109,6 +129,8 @@ class Exporter:
     raise any too. `products` gives the products of a float artifact that `quantize` quantizes, by
     name, each with the path of its module, or of a tensor in it; without it `quantize` cannot keep
     any in float. Files that `quantize` leaves beside the float artifact are there the next time.
+    `picture` says what a picture is for the artifact, where it is no array; `examples` show how to
+    run it.
     """
 
     target: str
@@ -124,6 +146,8 @@ class Exporter:
     quantize: Callable[[Path, Path, Calibration, Options], None] | None = None
     quantized_from: str = Precision.FLOAT32
     products: Callable[[Path], Mapping[str, str]] | None = None
+    picture: str = ""
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True)

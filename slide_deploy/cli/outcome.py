@@ -102,7 +102,10 @@ class Reporting:
             )
             console.print(table)
         if folder and not self.quiet:
-            where = "Artifacts, manifest.json, golden vectors, report.json and .html are in"
+            page = f"{report.model}.md for receivers"
+            where = (
+                f"Artifacts, {page}, manifest.json, golden vectors, report.json and .html are in"
+            )
             console.print(one_line(f"{where} {folder}/"), highlight=False, markup=False)
 
 

@@ -133,12 +133,11 @@ def export_and_verify(
                 program = partial(_program, scratch, programs, record)
                 check = partial(check_artifact, program=program)
                 checks.append(submit(check, scratch / record.path, reference, record, policy, step))
-        if artifacts:  # else an earlier manifest stays
-            _record(model, reference, tuple(artifacts), scratch, output)
+        new = _record(model, reference, tuple(artifacts), scratch, output) if artifacts else None
         done = tuple(check if isinstance(check, Check) else check.result() for check in checks)
         report = report_of(reference, done, command)
         report = regressions(report, baseline) if baseline else report
-        save_reports(report, scratch)
+        save_reports(report, scratch, new)  # without artifacts, an earlier manifest stays
     return report
 
 

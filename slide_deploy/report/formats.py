@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from slide_deploy.artifacts.manifest import Manifest
 from slide_deploy.errors import UsageError
 from slide_deploy.report import html, junit, markdown
+from slide_deploy.report.receiver import handouts
 from slide_deploy.utils.records import to_json
 from slide_deploy.utils.staging import staged
 from slide_deploy.verification.record import FILE_NAME, Report
@@ -41,7 +43,14 @@ def write_report(report: Report, path: Path) -> None:
         scratch.write_text(text, encoding="utf-8")
 
 
-def save_reports(report: Report, folder: Path) -> None:
-    """Write report.json and report.html into the folder of the artifacts."""
-    for name in (FILE_NAME, PAGE_NAME):
-        write_report(report, folder / name)
+def save_reports(report: Report, folder: Path, manifest: Manifest | None = None) -> None:
+    """Write report.json and report.html into the folder of the artifacts, and NAME.md for their
+    receivers, NAME being the model's, where there is a manifest."""
+    write_report(report, folder / FILE_NAME)
+    found = handouts(manifest, report) if manifest else ()
+    pages = {PAGE_NAME: html.render(report, found)}
+    if manifest:
+        pages[f"{report.model}.md"] = markdown.render_handouts(report, found)
+    for name, text in pages.items():
+        with staged(folder / name) as scratch:
+            scratch.write_text(text, encoding="utf-8")

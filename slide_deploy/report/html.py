@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
@@ -16,6 +16,7 @@ from slide_deploy.parity.comparison import Comparison
 from slide_deploy.parity.gates import GateKind
 from slide_deploy.report import text
 from slide_deploy.report.chart import Scale, Series, dot_plot, marker
+from slide_deploy.report.receiver import Handout
 from slide_deploy.verification.record import Check, Report
 
 __all__ = ["render"]
@@ -23,8 +24,9 @@ __all__ = ["render"]
 TEMPLATE = "page.html.j2"
 
 
-def render(report: Report) -> str:
-    """The page. Failures are marked by words and shapes, not by colour alone."""
+def render(report: Report, handouts: Sequence[Handout] = ()) -> str:
+    """The page. Failures are marked by words and shapes, not by colour alone. `handouts` are what
+    receivers of the artifacts must know."""
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -59,6 +61,7 @@ def render(report: Report) -> str:
         meaning=text.FIDELITY_MEANING,
         probes=text.probes_text(report),
         items=items,
+        handouts=handouts,
         by_noise=by_noise,
         noise_chart=_noise_chart(by_noise) if by_noise else "",
         gated=_gate(by_noise) is not None,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from slide_deploy.report.receiver import Handout
 from slide_deploy.report.text import (
     FIDELITY_MEANING,
     VERDICT_WORD,
@@ -28,7 +29,7 @@ from slide_deploy.report.text import (
 from slide_deploy.types import Verdict
 from slide_deploy.verification.record import Check, Report
 
-__all__ = ["render"]
+__all__ = ["render", "render_handouts"]
 
 _MARK = {Verdict.PASS: "✅", Verdict.FAIL: "❌", Verdict.NOT_RUN: "⚠️"}
 
@@ -49,6 +50,23 @@ def render(report: Report) -> str:
             lines += ["", *_folded(f"{check.target}: all comparisons", _details(check))]
     lines += ["", *_folded("Source and command", _provenance(report))]
     return "\n".join(lines) + "\n"
+
+
+def render_handouts(report: Report, handouts: Sequence[Handout]) -> str:
+    """The page for whoever receives the artifacts: a section for each, with examples."""
+    made = f"Made from {report.source.path_name}, {report.source.weights} weights."
+    lines = [f"# {_text(report.model)}", "", f"{_text(made)} Measurements are in report.html."]
+    for handout in handouts:
+        lines += ["", f"## {_text(handout.path)}", "", "| | |", "|---|---|"]
+        lines += [_row(_text(term), _text(text)) for term, text in handout.facts]
+        for language, code in handout.examples:
+            lines += ["", f"{_text(language)}:", "", *_fenced(code, language.lower())]
+    return "\n".join(lines) + "\n"
+
+
+def _fenced(code: str, language: str) -> tuple[str, str, str]:
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
+    return f"{fence}{language}", clean(code), fence
 
 
 def _table(report: Report) -> Iterator[str]:
@@ -160,10 +178,7 @@ def _provenance(report: Report) -> Iterator[str]:
         yield f"Date: {_text(date)}."
     if report.command:
         yield ""
-        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))
-        yield f"{fence}sh"
-        yield clean(report.command)
-        yield fence
+        yield from _fenced(report.command, "sh")
 
 
 def _folded(summary: str, lines: Iterator[str]) -> list[str]:

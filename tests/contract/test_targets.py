@@ -186,4 +186,5 @@ def test_exporting_again_replaces_the_artifact(target, tmp_path):
         assert report.verdict is Verdict.PASS, report.checks
     left = {path.name for path in tmp_path.iterdir()}
     (golden,) = (path.name for path in tmp_path.glob("same.golden-1-float32-*.npz"))
-    assert left == {report.checks[0].path, golden, "manifest.json", "report.json", "report.html"}
+    pages = {"same.md", "report.html"}
+    assert left == {report.checks[0].path, golden, "manifest.json", "report.json", *pages}

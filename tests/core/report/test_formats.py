@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from slide_deploy.artifacts.manifest import Manifest
 from slide_deploy.errors import OutputError, UsageError
 from slide_deploy.report.formats import check_report_paths, save_reports, write_report
 from slide_deploy.utils.records import to_json
@@ -63,3 +64,11 @@ def test_notes_are_in_every_report_that_people_read(name, passed, tmp_path):
 def test_beside_artifacts_lie_json_and_a_page(passed, tmp_path):
     save_reports(passed, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.html"}
+
+
+def test_beside_artifacts_of_a_manifest_lies_a_page_for_receivers(passed, tmp_path):
+    manifest = Manifest(passed.source, {"name": "model"}, (), {})
+    save_reports(passed, tmp_path, manifest)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"report.json", "report.html", "model.md"}
+    assert (tmp_path / "model.md").read_text(encoding="utf-8").startswith("# model\n")
