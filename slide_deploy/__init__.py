@@ -3,7 +3,8 @@
 The commands are functions: `load` a checkpoint (or `wrap` a module), `fuse` its shift convolutions,
 `export` artifacts, `verify` them against the model or, with `verify_golden`, against golden
 vectors. The result is a `Report` with one `Check` per artifact. `run_artifact` runs an artifact on
-given inputs, `evaluate` measures accuracy on labelled images (`read_dataset`), `benchmark` latency.
+given inputs, `evaluate` measures accuracy on labelled images (`read_dataset`), `benchmark` latency,
+and `predict` classifies pictures; `PROFILES` are choices for kinds of devices.
 The individual steps are also public (`fuse_module`, `lower`, `write_artifact`, `judge`), and so are
 the modules errors, types, protocols, registry, capture, models, quantization, parity and coreml.
 Heavy libraries are imported on first use.
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from slide_deploy.loading.packaging import with_labels, with_preprocessing
     from slide_deploy.lowering.catalog import lowerings
     from slide_deploy.lowering.selection import lower_for as lower
+    from slide_deploy.packaging.profiles import PROFILES, Profile
     from slide_deploy.parity.comparison import Tolerance
     from slide_deploy.pipeline.evaluate import evaluate
     from slide_deploy.pipeline.export import export, export_and_verify
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from slide_deploy.verification.runner import RunResult, run_artifact
 
 __all__ = [
+    "PROFILES",
     "Accuracy",
     "Benchmark",
     "Check",
@@ -67,6 +70,7 @@ __all__ = [
     "Options",
     "Precision",
     "PreparedModel",
+    "Profile",
     "Reference",
     "Report",
     "RunResult",
@@ -132,6 +136,7 @@ _PLACES = {
     "loading.packaging": "with_labels with_preprocessing",
     "lowering.catalog": "lowerings",
     "lowering.selection": "lower=lower_for",
+    "packaging.profiles": "PROFILES Profile",
     "parity.comparison": "Tolerance",
     "pipeline.evaluate": "evaluate",
     "pipeline.export": "export export_and_verify",
