@@ -34,10 +34,11 @@ def with_causes(
     """The check with the error over the blocks, and with a known mistake in the preprocessing, on
     the probe of the largest error."""
     worst = max(check.comparisons, key=lambda c: c.noise_ratio).probe
-    inputs = next(e.inputs for e in expected if e.probe == worst)
+    asked = next(e for e in expected if e.probe == worst)
+    inputs = asked.inputs
     assert reference.blocks is not None
     check = _with_trace(check, path, inputs, reference.blocks(inputs, check.precision))
-    return _with_mistake(check, result.outputs[worst], reference.mistakes(inputs))
+    return _with_mistake(check, result.outputs[worst], asked, reference.mistakes(inputs))
 
 
 def _with_trace(
@@ -52,19 +53,24 @@ def _with_trace(
     return replace(check, trace=trace, first_bad_block=first_bad_block(trace))
 
 
-def _with_mistake(check: Check, outputs: Inputs, known: Iterable[tuple[str, Inputs]]) -> Check:
+def _with_mistake(
+    check: Check, outputs: Inputs, asked: Expectation, known: Iterable[tuple[str, Inputs]]
+) -> Check:
     """The check with the mistake in the preprocessing that explains its outputs, if one does."""
     if not check.problems:
         return check
-    named = next((name for name, wrong in known if _explains(wrong, outputs)), "")
+    named = next((name for name, wrong in known if _explains(wrong, outputs, asked)), "")
     problems = (f"its outputs are as if {named}", *check.problems) if named else check.problems
     return replace(check, problems=problems)
 
 
-def _explains(wrong: Inputs, outputs: Inputs) -> bool:
+def _explains(wrong: Inputs, outputs: Inputs, asked: Expectation) -> bool:
+    """Whether the outputs are those after a mistake, and much farther from the right ones."""
     return all(
         rms_error(outputs[name], value) < EXPLAINED * float(np.sqrt(np.square(value).mean()))
+        and rms_error(outputs[name], value) < 0.1 * rms_error(outputs[name], right)
         for name, value in wrong.items()
+        for right in [asked.references[name]]
     )
 
 

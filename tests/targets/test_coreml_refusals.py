@@ -26,7 +26,7 @@ def test_an_input_that_a_device_would_feed_with_pixels_is_refused(tmp_path: Path
     (package / MODEL).write_bytes(spec.SerializeToString())
     (check,) = slide_deploy.verify(package, model).checks
     assert check.verdict == "fail"
-    assert any("declared as an image" in problem for problem in check.problems), check.problems
+    assert any("not an image of uint8" in problem for problem in check.problems), check.problems
 
 
 def test_a_result_that_rests_on_an_undocumented_rule_is_not_run() -> None:

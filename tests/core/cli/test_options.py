@@ -78,7 +78,7 @@ def test_a_tool_is_answered_with_the_target_that_it_takes(
     ("arguments", "message"),
     [
         (["exprt"], "no such command 'exprt'"),
-        (["export", "m.pth"], "missing option '--target'"),
+        (["export", "m.pth"], "neither --target nor --for is given"),
         (["export", "m.pth", "-t", "onnx", "--bach", "2"], "--batch"),
         (["export", "m.pth", "-t", "onnx", "--batch", "x"], "invalid value for '--batch'"),
         (["verify", "a.onnx", "--against"], "--against"),

@@ -99,7 +99,7 @@ def test_golden_vectors_at_another_precision_are_refused(
         tmp_path / "lone.torchscript", golden=golden_of(exported)
     ).checks
     assert check.verdict is Verdict.FAIL
-    assert "golden vectors are of float32, lone.torchscript is float16" in check.problems[0]
+    assert "golden vectors are for float32, but lone.torchscript is float16" in check.problems[0]
 
 
 @pytest.mark.parametrize(
