@@ -179,7 +179,8 @@ class Bench:
         """As `verification.program` finds it."""
         widen = registry.runtime(target).widen
         assert widen is not None
-        single, half = (b.exported(target) if exported else b.clean(target) for b in self._both)
+        benches = (self.single, self)
+        single, half = (b.exported(target) if exported else b.clean(target) for b in benches)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             restored = Path(scratch, path.name)
             try:
@@ -191,10 +192,6 @@ class Bench:
                 if (found := rounding_problem(tensor)) and not is_folded(tensor, other):
                     return found
             return self.single.verify(target, restored, locate=False).problem
-
-    @property
-    def _both(self) -> tuple[Bench, Bench]:
-        return self.single, self
 
     def run(self, target: str, path: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """The output of an artifact for one input."""

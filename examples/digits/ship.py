@@ -69,9 +69,9 @@ def main() -> int:
             print(f"{profile.name}: {profile.missing}", flush=True)
             table.add_row(profile.name, *["–"] * (len(COLUMNS) - 2), profile.missing)
             continue
-        for line in profile.lines:
-            if not line.startswith(f"{profile.name}: preprocess "):  # that of PREPROCESSING
-                print(line, flush=True)
+        print(
+            *profile.lines(without=["preprocess"]), sep="\n", flush=True
+        )  # PREPROCESSING is given
         rows.append(ship(profile, packaged, model, folders))
         table.add_row(*rows[-1].cells)
     terminal = Console()

@@ -22,7 +22,7 @@ from slide_deploy.packaging.pictures import pixels_of
 from slide_deploy.types import LayerLowering, Options, TensorSpec, with_batch
 from slide_deploy.utils.records import to_text
 
-__all__ = ["PreparedModel", "SizeOf", "packaged", "preparer", "size_of_model", "source_of"]
+__all__ = ["PreparedModel", "SizeOf", "contents_of", "preparer", "size_of_model", "source_of"]
 
 SizeOf = Callable[[], DynamicSize]
 
@@ -76,12 +76,11 @@ def preparer(
 
 def _finished(model: Model, capture: Capture) -> nn.Module:
     """The module that artifacts compute, the preprocessing of pictures included."""
-    own = tuple(with_batch(spec, capture.inputs[0].shape[0]) for spec in model.inputs)
-    if model.artifact_inputs == model.inputs:
+    way = model.contained_preprocessing
+    if way is None:
         return model.finish(capture)
-    assert model.preprocessing is not None
-    module = model.finish(replace(capture, inputs=own))
-    return Normalised(module, pixels_of(model.preprocessing)).eval()
+    own = tuple(with_batch(spec, capture.inputs[0].shape[0]) for spec in model.inputs)
+    return Normalised(model.finish(replace(capture, inputs=own)), pixels_of(way)).eval()
 
 
 def source_of(model: Model) -> SourceRecord:
@@ -104,14 +103,10 @@ def _metadata(model: Model, inputs: tuple[TensorSpec, ...], options: Options) ->
         "input": f"{described}, {taken}",
         "precision": options.precision,
         "slide_deploy": __version__,
-        **{name: to_text(value) for name, value in packaged(model).items() if value},
+        **{name: to_text(value) for name, value in contents_of(model).items() if value},
     }
 
 
-def packaged(model: Model) -> dict[str, Any]:
+def contents_of(model: Model) -> dict[str, Any]:
     """What artifacts contain of preprocessing and labels, as fields of their record."""
-    pictures = model.artifact_inputs != model.inputs
-    return {
-        "preprocessing": model.preprocessing if pictures else None,
-        "labels": model.labels or (),
-    }
+    return {"preprocessing": model.contained_preprocessing, "labels": model.labels or ()}

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 import slide_deploy
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_model
-from slide_deploy.cli.packaging import chosen_preprocessing
+from slide_deploy.cli.packaging import PicturePreprocess
 from slide_deploy.errors import UsageError
-
-if TYPE_CHECKING:
-    from slide_deploy.types import TensorSpec
 
 __all__ = ["evaluate"]
 
@@ -31,14 +28,6 @@ Data = Annotated[
     ),
 ]
 Against = Annotated[Path | None, typer.Option(help="Checkpoint to compare with.")]
-Preprocess = Annotated[
-    str | None,
-    typer.Option(
-        metavar="imagenet|FILE.json",
-        help="Preprocessing of pictures.",
-        show_default="that in the artifact, or of the checkpoint's training, or imagenet",
-    ),
-]
 Labels = Annotated[
     Path | None,
     typer.Option(
@@ -54,7 +43,7 @@ MinTop1 = Annotated[
 MaxDrop = Annotated[
     float | None,
     typer.Option(
-        min=0, help="Fail artifacts whose top-1 accuracy is lower than --against by more points."
+        min=0, help="Largest loss of top-1 accuracy against --against, in points; more fails."
     ),
 ]
 
@@ -65,7 +54,7 @@ def evaluate(
     against: Against = None,
     weights: cli.WeightsOption = None,
     image_size: cli.ImageSize = None,
-    preprocess: Preprocess = None,
+    preprocess: PicturePreprocess = None,
     labels: Labels = None,
     min_top1: MinTop1 = None,
     max_drop: MaxDrop = None,
@@ -78,7 +67,7 @@ def evaluate(
         raise UsageError("--max-drop needs the checkpoint", "add --against model.pth")
     from slide_deploy.evaluation.accuracy import input_of
     from slide_deploy.evaluation.dataset import read_dataset
-    from slide_deploy.packaging.contents import labels_in, preprocessing_in
+    from slide_deploy.evaluation.prediction import known_of
     from slide_deploy.report.evaluations import evaluation_table
     from slide_deploy.report.progress import progress_reporter
     from slide_deploy.report.terminal import make_console
@@ -87,10 +76,7 @@ def evaluate(
     with progress_reporter(quiet=quiet) as progress:
         about = input_of(artifact[0])
         model = load_model(against, weights, image_size) if against else None
-        names = _class_names(labels, about.output_specs[0]) or labels_in(about.metadata)
-        names = names or (model.labels if model else None)
-        way = chosen_preprocessing(preprocess, about.inputs[0]) or preprocessing_in(about.metadata)
-        way = way or (model.preprocessing if model else None)
+        way, names = known_of(about, preprocess, labels, model)
         if model and about.inputs[0].is_picture:
             from slide_deploy.loading.packaging import taking
 
@@ -111,9 +97,3 @@ def evaluate(
     elif not quiet:
         console.print(evaluation_table(found, width=console.width))
     raise typer.Exit(1 if found.problems else 0)
-
-
-def _class_names(labels: Path | None, output: TensorSpec) -> tuple[str, ...] | None:
-    from slide_deploy.packaging.labels import read_labels
-
-    return None if labels is None else read_labels(labels, int(output.shape[-1]))

@@ -55,11 +55,11 @@ def export(
 ) -> None:
     """Export a checkpoint, and verify each artifact on disk against the PyTorch model."""
     chosen = chosen_for(profile, target, precision, preprocess, batch, half=half, dynamic=dynamic)
-    numerics = (batch, chosen.dynamic, dynamic_size, lowering, calibration, min_snr)
-    of_targets = (opset, deployment_target, cli.parse_target_options(target_options))
-    options = Options(chosen.precision, *numerics, *of_targets)
+    common = (chosen.precision, batch, chosen.dynamic, dynamic_size, lowering, calibration, min_snr)
+    options = Options(*common, opset, deployment_target, cli.parse_target_options(target_options))
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before, (targets, notes) = read_baseline(baseline), _targets(chosen.targets, options)
+    policy = make_policy(atol, rtol, None, max_drop, thorough=thorough, trace=trace)
     with reporting.progress() as progress:
         progress(f"loading {model.name}")
         of_model = (weights, image_size, features, factory, inputs, prefix, key)
@@ -67,7 +67,7 @@ def export(
         folder = output or Path(f"{loaded.name}-{'features-deploy' if features else 'deploy'}")
         found = slide_deploy.export_and_verify(
             *(loaded, targets, folder, options),
-            policy=make_policy(atol, rtol, None, max_drop, thorough=thorough, trace=trace),
+            policy=policy,
             images=images or (),
             baseline=before,
             progress=progress,

@@ -18,8 +18,8 @@ __all__ = [
     "Half", "ImageSize", "Images", "Inputs", "Key", "LoweringName", "MaxDrop", "MinSnr",
     "ModelFile", "Opset", "Output", "PrecisionName", "Prefix", "Quiet", "Reports", "Rtol", "Seed",
     "TargetOptions", "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights",
-    "WeightsOption", "chosen_precision", "complete_targets",
-    "parse_size", "parse_target_options",
+    "WeightsOption", "chosen_precision", "output_option", "parse_size",
+    "parse_target_options", "target_option",
 ]
 # fmt: on
 
@@ -112,16 +112,15 @@ Features = Annotated[
 ]
 
 # Output
-Targets = Annotated[
-    list[str],
-    output_option(
-        "--target",
-        "-t",
-        metavar="NAME",
-        help="onnx, coreml, openvino, torchscript or all; repeatable.",
-        autocompletion=complete_targets,
-    ),
-]
+target_option = partial(
+    output_option,
+    "--target",
+    "-t",
+    metavar="NAME",
+    help="onnx, coreml, openvino, torchscript or all; repeatable.",
+    autocompletion=complete_targets,
+)
+Targets = Annotated[list[str], target_option()]
 Output = Annotated[
     Path | None,
     output_option("--output", "-o", help="Folder to write to.", show_default="NAME-deploy"),

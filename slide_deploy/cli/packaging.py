@@ -9,10 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from slide_deploy.loading.loader import Model
-    from slide_deploy.packaging.preprocessing import Preprocessing
-    from slide_deploy.types import TensorSpec
 
-__all__ = ["Labels", "Preprocess", "chosen_preprocessing", "packaged"]
+__all__ = ["Labels", "PicturePreprocess", "Preprocess", "packaged"]
 
 PANEL = "Package"
 
@@ -24,6 +22,15 @@ Preprocess = Annotated[
         "model's size. auto is that of the checkpoint's training, or imagenet.",
         show_default="none: the artifact takes a normalised tensor",
         rich_help_panel=PANEL,
+    ),
+]
+PicturePreprocess = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        metavar="imagenet|FILE.json",
+        help="Preprocessing of pictures.",
+        show_default="that in the artifact, or of the checkpoint's training, or imagenet",
     ),
 ]
 Labels = Annotated[
@@ -43,15 +50,3 @@ def packaged(model: Model, preprocess: str | None, labels: Path | None = None) -
     if preprocess is not None:
         model = with_preprocessing(model, preprocess)
     return model if labels is None else with_labels(model, labels)
-
-
-def chosen_preprocessing(name: str | None, spec: TensorSpec) -> Preprocessing | None:
-    """The preprocessing of pictures for the input `spec` of an artifact; None if none is named."""
-    from slide_deploy.packaging.preprocessing import preset, read_preprocessing
-
-    if name is None:
-        return None
-    if name.lower().endswith(".json"):
-        return read_preprocessing(Path(name))
-    height, width = spec.shape[1:3] if spec.is_picture else spec.shape[-2:]
-    return preset(name, (int(height), int(width)))

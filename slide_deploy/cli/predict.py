@@ -10,7 +10,7 @@ import typer
 import slide_deploy
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_model
-from slide_deploy.cli.packaging import chosen_preprocessing
+from slide_deploy.cli.packaging import PicturePreprocess
 
 __all__ = ["predict"]
 
@@ -19,14 +19,6 @@ Images = Annotated[
     list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")
 ]
 Against = Annotated[Path | None, typer.Option(help="Checkpoint to compare the best class with.")]
-Preprocess = Annotated[
-    str | None,
-    typer.Option(
-        metavar="imagenet|FILE.json",
-        help="Preprocessing of the pictures.",
-        show_default="that in the artifact, or of the checkpoint's training, or imagenet",
-    ),
-]
 Labels = Annotated[
     Path | None,
     typer.Option(
@@ -43,29 +35,26 @@ def predict(
     against: Against = None,
     weights: cli.WeightsOption = None,
     image_size: cli.ImageSize = None,
-    preprocess: Preprocess = None,
+    preprocess: PicturePreprocess = None,
     labels: Labels = None,
     top: Top = 5,
     as_json: cli.AsJson = False,
     quiet: cli.Quiet = False,
 ) -> None:
     """Classify pictures with an artifact, in its own runtime."""
-    from slide_deploy.evaluation.accuracy import input_of
-    from slide_deploy.packaging.labels import read_labels
     from slide_deploy.report.predictions import predictions_table
     from slide_deploy.report.progress import progress_reporter
     from slide_deploy.report.terminal import make_console
     from slide_deploy.utils.records import to_json
 
     with progress_reporter(quiet=quiet) as progress:
-        about = input_of(artifact)
         model = load_model(against, weights, image_size) if against else None
         found = slide_deploy.predict(
             artifact,
             image,
             model=model,
-            preprocessing=chosen_preprocessing(preprocess, about.inputs[0]),
-            labels=read_labels(labels, int(about.output_specs[0].shape[-1])) if labels else None,
+            preprocessing=preprocess,
+            labels=labels,
             top=top,
             progress=progress,
         )

@@ -5,33 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import typer
-
-from slide_deploy.cli.options import chosen_precision, complete_targets
+from slide_deploy.cli.options import chosen_precision, output_option, target_option
 from slide_deploy.errors import UsageError
 
 __all__ = ["Chosen", "ForProfile", "Targets", "chosen_for", "profiles"]
 
-Targets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--target",
-        "-t",
-        metavar="NAME",
-        help="onnx, coreml, openvino, torchscript or all; repeatable.",
-        autocompletion=complete_targets,
-        show_default="that of --for",
-        rich_help_panel="Output",
-    ),
-]
+Targets = Annotated[list[str] | None, target_option(show_default="that of --for")]
 ForProfile = Annotated[
     str | None,
-    typer.Option(
+    output_option(
         "--for",
         metavar="PROFILE",
         help="Kind of device, such as iphone: chooses target, precision, input and batch, which "
         "other options override. `slide-deploy profiles` lists them.",
-        rich_help_panel="Output",
     ),
 ]
 
@@ -70,9 +56,12 @@ def chosen_for(
             )
         return Chosen(targets, chosen_precision(precision, half=half), preprocess, dynamic, ())
     profile = profile_named(name)
-    given = {"target": targets, "precision": precision or half, "preprocess": preprocess}
-    given["batch"] = dynamic or batch != 1
-    own = [f"{profile.name}: {key} " for key, value in given.items() if value]
+    given = {
+        "target": targets,
+        "precision": precision or half,
+        "preprocess": preprocess,
+        "batch": dynamic or batch != 1,
+    }
     return Chosen(
         targets=targets or [profile.target.value],
         precision=chosen_precision(
@@ -80,7 +69,7 @@ def chosen_for(
         ),
         preprocess=preprocess or profile.preprocess.value,
         dynamic=dynamic or (profile.batch.value == "any" and batch == 1),
-        notes=tuple(line for line in profile.lines if not line.startswith(tuple(own))),
+        notes=profile.lines(without=[key for key, value in given.items() if value]),
     )
 
 

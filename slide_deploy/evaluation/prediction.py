@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from slide_deploy.errors import UsageError
-from slide_deploy.evaluation.ranking import CHUNK
+from slide_deploy.evaluation.ranking import CHUNK, Run, scores_by
+from slide_deploy.packaging.contents import labels_in, preprocessing_in
 from slide_deploy.packaging.images import PICTURES, read_image
-from slide_deploy.packaging.preprocessing import Preprocessing
-from slide_deploy.types import Fidelity, TensorSpec, silent
+from slide_deploy.packaging.labels import read_labels
+from slide_deploy.packaging.preprocessing import Preprocessing, named_preprocessing
+from slide_deploy.types import Fidelity, TensorSpec
+from slide_deploy.verification.runner import RunResult
+
+if TYPE_CHECKING:
+    from slide_deploy.loading.loader import Model
 
 __all__ = [
     "Guess",
     "Prediction",
     "Predictions",
-    "Run",
+    "known_of",
     "picture_files",
     "predicted",
     "read_pictures",
 ]
 
 SCHEMA_VERSION: Final = 1
-
-Run = Callable[[Mapping[str, Mapping[str, np.ndarray]]], Mapping[str, Mapping[str, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,29 @@ class Predictions:
     schema_version: int = SCHEMA_VERSION
 
 
+def known_of(
+    about: RunResult,
+    preprocessing: Preprocessing | Path | str | None,
+    labels: Sequence[str] | Path | None,
+    model: Model | None,
+) -> tuple[Preprocessing | None, Sequence[str] | None]:
+    """The preprocessing of pictures and the names of the classes: those that were given, else those
+    in the artifact, else those of the checkpoint. Raises as `named_preprocessing` and `read_labels`
+    do."""
+    spec = about.inputs[0]
+    if isinstance(preprocessing, (Path, str)):
+        height, width = spec.shape[1:3] if spec.is_picture else spec.shape[-2:]
+        preprocessing = named_preprocessing(preprocessing, (int(height), int(width)))
+    if isinstance(labels, Path):
+        labels = read_labels(labels, int(about.output_specs[0].shape[-1]))
+    return (
+        preprocessing
+        or preprocessing_in(about.metadata)
+        or (model.preprocessing if model else None),
+        labels or labels_in(about.metadata) or (model.labels if model else None),
+    )
+
+
 def picture_files(given: Sequence[Path]) -> tuple[Path, ...]:
     """These files, and the pictures in these folders; UsageError for a path with none."""
     found: list[Path] = []
@@ -100,38 +127,18 @@ def predicted(
     spec: TensorSpec,
     output: TensorSpec,
     images: Mapping[int, np.ndarray],
-    progress: Callable[[int], None] = lambda done: silent(""),
+    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[int, np.ndarray]:
-    """The probabilities (classes,) in float64 of each image, by its place.
-
-    `run` maps inputs to outputs by any name; it gets batches of the artifact's size, whose last one
-    is filled up. Raises UsageError for an output that is not scores of classes.
-    """
+    """The probabilities (classes,) in float64 of each image, by its place; `run` and UsageError are
+    as in `scores_by`."""
     places = list(images)
-    size = spec.shape[0] if isinstance(spec.shape[0], int) else 1
     found: dict[int, np.ndarray] = {}
     for start in range(0, len(places), CHUNK):
         chunk = places[start : start + CHUNK]
-        groups = [chunk[n : n + size] for n in range(0, len(chunk), size)]
-        feeds = {
-            str(group[0]): {spec.name: np.stack([images[n] for n in _filled(group, size)])}
-            for group in groups
-        }
-        outputs = run(feeds)
-        for group in groups:
-            scores = outputs[str(group[0])][output.name]
-            if scores.ndim != 2:
-                raise UsageError(
-                    f"output {output.name} is of shape {scores.shape}, not scores of classes",
-                    "predict with a classifier",
-                )
-            found |= dict(zip(group, _probabilities(scores), strict=False))
+        scores = scores_by(run, spec, output, images.__getitem__, chunk)
+        found |= dict(zip(chunk, _probabilities(scores), strict=True))
         progress(len(found))
     return found
-
-
-def _filled(group: list[int], size: int) -> list[int]:
-    return group + group[:1] * (size - len(group))
 
 
 def _probabilities(scores: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -19,7 +19,7 @@ from slide_deploy.utils.machine import available_cores
 from slide_deploy.utils.staging import staged
 from slide_deploy.verification.runner import RunResult, read_artifact
 
-__all__ = ["CHUNK", "best_classes", "rank_by"]
+__all__ = ["CHUNK", "Run", "best_classes", "rank_by", "scores_by"]
 
 CHUNK = 64
 BEST = 5
@@ -58,19 +58,33 @@ def best_classes(
     return np.concatenate(found)
 
 
-def rank_by(
-    run: Run, spec: TensorSpec, output: TensorSpec, data: Dataset, images: range
+def scores_by(
+    run: Run,
+    spec: TensorSpec,
+    output: TensorSpec,
+    image: Callable[[int], np.ndarray],
+    places: Sequence[int],
 ) -> np.ndarray:
-    """The best classes of these images by `run`, which maps inputs to outputs by any name."""
+    """The scores (N, classes) of the images at these places by `run`, which maps inputs to outputs
+    by any name, in batches of the artifact's size; UsageError for another output than scores."""
     size = spec.shape[0] if isinstance(spec.shape[0], int) else 1
-    feeds = {str(start): {spec.name: batch} for start, batch in _batches(data, images, size)}
+    batches = enumerate(_batches(image, places, size))
+    feeds = {str(number): {spec.name: batch} for number, batch in batches}
     outputs = run(feeds)
-    scores = np.concatenate([outputs[name][output.name] for name in feeds])[: len(images)]
+    scores = np.concatenate([outputs[name][output.name] for name in feeds])[: len(places)]
     if scores.ndim != 2:
         raise UsageError(
             f"output {output.name} is of shape {scores.shape}, not scores of classes",
-            "evaluate a classifier",
+            "use the artifact of a classifier",
         )
+    return scores
+
+
+def rank_by(
+    run: Run, spec: TensorSpec, output: TensorSpec, data: Dataset, images: range
+) -> np.ndarray:
+    """The best classes of these images by `run`, as `scores_by` runs it."""
+    scores = scores_by(run, spec, output, data.image, images)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :BEST]
     # Models with fewer classes have fewer best ones.
     return np.pad(best, ((0, 0), (0, BEST - best.shape[1])), constant_values=-1)
@@ -90,9 +104,11 @@ def _kept_chunk(
     return found
 
 
-def _batches(data: Dataset, images: range, size: int) -> Iterator[tuple[int, np.ndarray]]:
+def _batches(
+    image: Callable[[int], np.ndarray], places: Sequence[int], size: int
+) -> Iterator[np.ndarray]:
     """Images in batches of `size`; the first one fills the last batch."""
-    for start in range(images.start, images.stop, size):
-        numbers = list(range(start, min(start + size, images.stop)))
-        numbers += [images.start] * (size - len(numbers))
-        yield start, np.stack([data.image(number) for number in numbers])
+    for start in range(0, len(places), size):
+        own = list(places[start : start + size])
+        own += [places[0]] * (size - len(own))
+        yield np.stack([image(place) for place in own])

@@ -51,7 +51,7 @@ class DynamicSize:
 
 def dynamic_size_of(model: Model) -> DynamicSize:
     """Raises UsageError, with the name of the part that fixes the size, if it cannot be free."""
-    if model.artifact_inputs != model.inputs:
+    if model.contained_preprocessing:
         raise UsageError(
             "height and width of pictures cannot be free: the preprocessing fixes their size",
             "omit one of --dynamic-size and --preprocess",

@@ -76,12 +76,16 @@ class Model:
     labels: tuple[str, ...] | None = None
 
     @property
+    def contained_preprocessing(self) -> Preprocessing | None:
+        """The preprocessing that its artifacts contain; None where they take normalised tensors."""
+        way = self.preprocessing
+        return way if way is not None and way.input is InputKind.IMAGE else None
+
+    @property
     def artifact_inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs of its artifacts: a picture where these contain the preprocessing."""
-        way = self.preprocessing
-        if way is None or way.input is InputKind.TENSOR:
-            return self.inputs
-        return tuple(picture_spec(spec, way) for spec in self.inputs)
+        way = self.contained_preprocessing
+        return self.inputs if way is None else tuple(picture_spec(s, way) for s in self.inputs)
 
     @property
     def merged(self) -> nn.Module:

@@ -12,8 +12,7 @@ from slide_deploy.packaging.pictures import for_pictures
 from slide_deploy.packaging.preprocessing import (
     InputKind,
     Preprocessing,
-    preset,
-    read_preprocessing,
+    named_preprocessing,
 )
 
 __all__ = ["taking", "with_labels", "with_preprocessing"]
@@ -36,12 +35,10 @@ def with_preprocessing(model: Model, way: Preprocessing | Path | str) -> Model:
         way = model.preprocessing or "imagenet"
         if isinstance(way, str):
             notes = ("assumed: pictures are normalised with the mean and deviation of ImageNet",)
-    if isinstance(way, Path) or (isinstance(way, str) and way.lower().endswith(".json")):
-        way = read_preprocessing(Path(way))
     if not isinstance(way, Preprocessing):
         shape = model.inputs[0].shape
         sides = [side if isinstance(side, int) else 1 for side in (1, 1, *shape)[-2:]]
-        way = preset(way, (sides[0], sides[1]))
+        way = named_preprocessing(way, (sides[0], sides[1]))
     own = for_pictures(way, model.inputs)
     return replace(model, preprocessing=own, notes=(*model.notes, *notes))
 
@@ -60,7 +57,5 @@ def taking(model: Model, way: Preprocessing | None) -> Model:
     """The model as the reference of artifacts that contain this preprocessing, or none."""
     if way is not None:
         return replace(model, preprocessing=for_pictures(way, model.inputs))
-    if model.artifact_inputs == model.inputs:
-        return model
-    assert model.preprocessing is not None
-    return replace(model, preprocessing=replace(model.preprocessing, input=InputKind.TENSOR))
+    own = model.contained_preprocessing
+    return replace(model, preprocessing=replace(own, input=InputKind.TENSOR)) if own else model

@@ -15,23 +15,23 @@ __all__ = ["labels_in", "preprocessing_in"]
 
 def preprocessing_in(metadata: Mapping[str, str]) -> Preprocessing | None:
     """The preprocessing in the metadata of an artifact; ArtifactError if it cannot be read."""
-    text = metadata.get("preprocessing") or None
-    found: Preprocessing | None = text and _read(Preprocessing, text, "preprocessing")
+    found: Preprocessing | None = _read(Preprocessing, metadata, "preprocessing")
     return found
 
 
 def labels_in(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
     """The names of classes in the metadata of an artifact; ArtifactError if they cannot be read."""
-    text = metadata.get("labels") or None
-    found: tuple[str, ...] | None = text and _read(tuple[str, ...], text, "labels")
+    found: tuple[str, ...] | None = _read(tuple[str, ...], metadata, "labels")
     return found
 
 
-def _read(kind: Any, text: str, what: str) -> Any:
+def _read(kind: Any, metadata: Mapping[str, str], name: str) -> Any:
+    if not metadata.get(name):
+        return None
     try:
-        return rebuild(kind, json.loads(text))
+        return rebuild(kind, json.loads(metadata[name]))
     except (ValueError, TypeError, RecursionError, UsageError) as error:
         raise ArtifactError(
-            f"the {what} in the artifact's metadata cannot be read: {error}"[:200],
+            f"the {name} in the artifact's metadata cannot be read: {error}"[:200],
             "export it again",
         ) from error

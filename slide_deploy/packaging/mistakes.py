@@ -24,7 +24,7 @@ def mistakes(way: Preprocessing, pixels: np.ndarray) -> Iterator[tuple[str, np.n
     yield "pixels are not scaled", normalise(replace(way, scale=1.0), pixels)
     yield "pixels are scaled twice", normalise(replace(way, scale=way.scale**2), pixels)
     yield "the mean is not subtracted", normalise(replace(way, mean=BLACK), pixels)
-    yield "the standard deviation is not divided by", normalise(replace(way, std=PLAIN), pixels)
+    yield "nothing is divided by the standard deviation", normalise(replace(way, std=PLAIN), pixels)
     yield "rows of pixels are read as planes of colours", normalise(way, planes)
     yield "the standard deviation is applied along the width", _along_width(way, pixels)
     if height == width:

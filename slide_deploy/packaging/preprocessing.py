@@ -25,6 +25,7 @@ __all__ = [
     "Rounding",
     "fit",
     "load_image",
+    "named_preprocessing",
     "normalise",
     "of_training_config",
     "prepare",
@@ -179,6 +180,14 @@ def of_training_config(
             "crop": size if test["CROP"] and max(size) > 32 else None,
         }
     )
+
+
+def named_preprocessing(name: Path | str, size: tuple[int, int]) -> Preprocessing:
+    """The preprocessing in a JSON file, or the preset of this name for a model of `size`; raises as
+    `read_preprocessing` and `preset` do."""
+    if isinstance(name, Path) or name.lower().endswith(".json"):
+        return read_preprocessing(Path(name))
+    return preset(name, size)
 
 
 def read_preprocessing(path: Path) -> Preprocessing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from slide_deploy.errors import UnknownName, UsageError
@@ -32,17 +33,19 @@ class Profile:
     not_run: str = ""
     missing: str = ""
 
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """One line for each choice, and one for what is not run."""
+    def lines(self, without: Collection[str] = ()) -> tuple[str, ...]:
+        """One line for each choice, those named in `without` left out, and one for what is not
+        run."""
         choices = {
             "target": self.target,
             "precision": self.precision,
             "preprocess": self.preprocess,
             "batch": self.batch,
         }
-        told = (f"{self.name}: {key} {c.value}: {c.reason}" for key, c in choices.items())
-        return (*told, *([f"{self.name}: {self.not_run}"] if self.not_run else ()))
+        kept = {key: choice for key, choice in choices.items() if key not in without}
+        told = [f"{key} {choice.value}: {choice.reason}" for key, choice in kept.items()]
+        told += [self.not_run] if self.not_run else []
+        return tuple(f"{self.name}: {line}" for line in told)
 
 
 PICTURE = Choice("auto", "the application passes pixels, and cannot normalise them wrongly")

@@ -34,7 +34,7 @@ MEANING = {
     GateKind.RELATIVE_ERROR: "root mean square error over all samples",
     GateKind.DISAGREEMENT: "samples whose best class is not that of the reference",
     GateKind.QUANTIZATION: "tensors whose quantization does not follow from the float artifact",
-    GateKind.ROUNDING: "constants other than the float32 artifact's, rounded",
+    GateKind.ROUNDING: "constants that are not the rounded ones of the float32 artifact",
 }
 
 # Gates on one output and one probe; the others are on one output and several probes.

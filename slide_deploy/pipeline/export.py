@@ -14,7 +14,7 @@ from pathlib import Path
 from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact, Manifest
 from slide_deploy.artifacts.options import options_by_target
-from slide_deploy.artifacts.prepare import PreparedModel, packaged, preparer, size_of_model
+from slide_deploy.artifacts.prepare import PreparedModel, contents_of, preparer, size_of_model
 from slide_deploy.artifacts.write import (
     record_golden,
     require,
@@ -166,7 +166,7 @@ def _write(
     else:
         quantizer = Quantizer(model, calibration, programs, reference, progress)
         record = quantizer.write(program, capture, scratch, options)
-    return replace(record, lowering=prepared.lowering, **packaged(model))
+    return replace(record, lowering=prepared.lowering, **contents_of(model))
 
 
 def _program(

@@ -15,12 +15,12 @@ from slide_deploy.evaluation.prediction import (
     Guess,
     Prediction,
     Predictions,
-    Run,
+    known_of,
     picture_files,
     predicted,
     read_pictures,
 )
-from slide_deploy.packaging.contents import labels_in, preprocessing_in
+from slide_deploy.evaluation.ranking import Run
 from slide_deploy.packaging.preprocessing import Preprocessing, prepare
 from slide_deploy.types import silent
 from slide_deploy.verification.runner import read_artifact
@@ -40,26 +40,24 @@ def predict(
     images: Sequence[Path | str],
     *,
     model: Model | None = None,
-    preprocessing: Preprocessing | None = None,
-    labels: Sequence[str] | None = None,
+    preprocessing: Preprocessing | Path | str | None = None,
+    labels: Sequence[str] | Path | None = None,
     top: int = 5,
     progress: Callable[[str], None] = silent,
 ) -> Predictions:
     """The `top` best classes of each picture, with probabilities.
 
     `images` are files or folders of pictures of any size and mode. They are resized and cropped as
-    `preprocessing` says, by default that in the artifact, or that of the checkpoint's training.
-    `labels` are by default those in the artifact. With `model`, its best class is compared. A
+    `preprocessing` says, which may also be a JSON file or a preset; by default that in the
+    artifact, or that of the checkpoint's training. `labels` are names or a file of them, by default
+    those in the artifact. With `model`, its best class is compared. A
     picture that cannot be read has a `problem`. Raises UsageError for a path without pictures and
     for an artifact that is no classifier, ArtifactError if it cannot be run.
     """
     path = Path(artifact)
-    files, about = picture_files([Path(image) for image in images]), input_of(path)
+    about, files = input_of(path), picture_files([Path(image) for image in images])
     target, spec, output = registry.recognise(path).target, about.inputs[0], about.output_specs[0]
-    way = preprocessing or preprocessing_in(about.metadata)
-    names = labels or labels_in(about.metadata)
-    if model is not None:
-        way, names = way or model.preprocessing, names or model.labels
+    way, names = known_of(about, preprocessing, labels, model)
     pictures, problems = read_pictures(files, spec, way)
 
     def on_artifact(

@@ -66,7 +66,8 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
         for listed in found:
             path, record = listed.path, listed.record
-            own, reference = model_for(record.preprocessing if record else _picture_way(model))
+            way = record.preprocessing if record else model.contained_preprocessing
+            own, reference = model_for(way)
             known: list[str] = []
             if listed.manifest and record:
                 known += record_problems(path, record)
@@ -75,11 +76,6 @@ def verify(
             check = check_artifact(path, reference, record, policy, progress, tuple(known), program)
             checks.append(check)
     return report_of(reference, tuple(checks), command, notes)
-
-
-def _picture_way(model: Model) -> Preprocessing | None:
-    """The preprocessing that artifacts of this model contain, as the caller says."""
-    return model.preprocessing if model.artifact_inputs != model.inputs else None
 
 
 def _recorded_calibration(found: Sequence[Listed], policy: VerificationPolicy) -> str | None:

@@ -29,7 +29,8 @@ def predictions_table(found: Predictions) -> RenderableType:
     for own in found.predictions:
         for row in _rows(own) if few or own.problem else [_row(own)]:
             table.add_row(*row)
-        table.add_section() if few else None
+        if few:
+            table.add_section()
     ran = f"{found.artifact} ran on {found.runtime} ({found.fidelity}) in {found.precision}."
     lines = [ran, *found.notes, *_agreement(found)]
     return Group(table, *(Text(one_line(line), style="dim") for line in lines))

@@ -22,6 +22,8 @@ __all__ = ["with_causes"]
 
 # Of the output: another mistake, or none, differs by far more.
 EXPLAINED = 0.01
+# Of the distance to the right outputs: where these are near too, nothing is explained.
+FARTHER = 0.1
 
 
 def with_causes(
@@ -66,12 +68,12 @@ def _with_mistake(
 
 def _explains(wrong: Inputs, outputs: Inputs, asked: Expectation) -> bool:
     """Whether the outputs are those after a mistake, and much farther from the right ones."""
-    return all(
-        rms_error(outputs[name], value) < EXPLAINED * float(np.sqrt(np.square(value).mean()))
-        and rms_error(outputs[name], value) < 0.1 * rms_error(outputs[name], right)
-        for name, value in wrong.items()
-        for right in [asked.references[name]]
-    )
+
+    def explained(made: np.ndarray, mistaken: np.ndarray, right: np.ndarray) -> bool:
+        error, size = rms_error(made, mistaken), float(np.sqrt(np.square(mistaken).mean()))
+        return error < EXPLAINED * size and error < FARTHER * rms_error(made, right)
+
+    return all(explained(outputs[n], value, asked.references[n]) for n, value in wrong.items())
 
 
 def _with_block(problem: str, blocks: tuple[BlockReference, ...]) -> str:

@@ -15,7 +15,13 @@ from slide_deploy.protocols import Arrays, QuantizedTensor
 if TYPE_CHECKING:
     from slide_deploy.validators import _mil
 
-__all__ = ["COMPRESSED", "compressed_weights", "take_apart"]
+__all__ = [
+    "COMPRESSED",
+    "compressed_weights",
+    "models_side_by_side",
+    "read_from_restored",
+    "take_apart",
+]
 
 LINEAR = ("constexpr_affine_dequantize", "constexpr_blockwise_shift_scale")
 PALETTE = "constexpr_lut_to_dense"
@@ -128,6 +134,20 @@ def _write_restored(
     path: Path, program: Path, restored: Path, originals: Mapping[str, str]
 ) -> None:
     """The package with the float package's constants in place of compressed weights."""
+    model, origin, target = models_side_by_side(path, program, restored)
+    constants = {op.outputs[0].name: op for op in _operations(origin) if op.type == "const"}
+    for op in _operations(model):
+        if op.outputs and op.outputs[0].name in originals:
+            output = op.outputs[0].name
+            op.CopyFrom(constants[originals[output]])
+            op.outputs[0].name = output
+            read_from_restored(op)
+    target.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def models_side_by_side(path: Path, program: Path, restored: Path) -> tuple[Any, Any, Path]:
+    """Copy the package `path` to `restored`, with the weights of `program` in a file beside its
+    own; returns the model messages of both packages, and the model file of the copy."""
     from slide_deploy.validators._mil.package import open_package
     from slide_deploy.validators._mil.schema import parse_model
 
@@ -135,16 +155,14 @@ def _write_restored(
     source, target = open_package(program).model, open_package(restored).model
     if (source.parent / WEIGHTS).exists():
         shutil.copyfile(source.parent / WEIGHTS, target.parent / RESTORED)
-    origin, model = (parse_model(file.read_bytes(), file.name) for file in (source, target))
-    constants = {op.outputs[0].name: op for op in _operations(origin) if op.type == "const"}
-    for op in _operations(model):
-        if op.outputs and op.outputs[0].name in originals:
-            output = op.outputs[0].name
-            op.CopyFrom(constants[originals[output]])
-            op.outputs[0].name = output
-            if op.attributes["val"].WhichOneof("value") == "blobFileValue":
-                op.attributes["val"].blobFileValue.fileName = f"@model_path/{RESTORED}"
-    target.write_bytes(model.SerializeToString(deterministic=True))
+    model, origin = (parse_model(file.read_bytes(), file.name) for file in (target, source))
+    return model, origin, target
+
+
+def read_from_restored(op: Any) -> None:
+    """Let a constant of the float package be read from the file with its weights."""
+    if op.attributes["val"].WhichOneof("value") == "blobFileValue":
+        op.attributes["val"].blobFileValue.fileName = f"@model_path/{RESTORED}"
 
 
 def _operations(model: Any) -> Iterator[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from slide_deploy.protocols import RoundedTensor
+from slide_deploy.validators._quantized.coreml import models_side_by_side, read_from_restored
 from slide_deploy.validators._widened.pairs import paired
 
 __all__ = ["widen"]
-
-# The weights of the float32 package, and the file that they get beside those of the float16 one.
-WEIGHTS, RESTORED = "weights/weight.bin", "weights/restored.bin"
 
 # The numbers of float16 and float32 in MIL.proto.
 HALF, SINGLE = 10, 11
@@ -24,15 +21,9 @@ HALF, SINGLE = 10, 11
 def widen(path: Path, program: Path, restored: Path) -> Iterator[RoundedTensor]:
     """See `Runtime.widen`."""
     from slide_deploy.validators import _mil
-    from slide_deploy.validators._mil.package import open_package
-    from slide_deploy.validators._mil.schema import parse_model
 
     halves, singles = (_constants(_mil.read_package(own)) for own in (path, program))
-    shutil.copytree(path, restored)
-    source, target = open_package(program).model, open_package(restored).model
-    if (source.parent / WEIGHTS).exists():
-        shutil.copyfile(source.parent / WEIGHTS, target.parent / RESTORED)
-    origin, artifact = (parse_model(file.read_bytes(), file.name) for file in (source, target))
+    artifact, origin, target = models_side_by_side(path, program, restored)
     messages = {op.outputs[0].name: op for op in _block(origin).operations if op.type == "const"}
     block = _block(artifact)
     taken: dict[str, Any] = {}
@@ -100,8 +91,7 @@ def _replace_constants(block: Any, taken: dict[str, Any]) -> None:
         op = block.operations.add()
         op.CopyFrom(constant)
         op.outputs[0].name = name
-        if op.attributes["val"].WhichOneof("value") == "blobFileValue":
-            op.attributes["val"].blobFileValue.fileName = f"@model_path/{RESTORED}"
+        read_from_restored(op)
     block.operations.extend(
         op for op in operations if op.type != "const" or op.outputs[0].name in read
     )

@@ -24,7 +24,7 @@ def test_a_profile_chooses_and_gives_its_reasons(profile) -> None:
     assert found.targets == [profile.target.value]
     assert found.precision == profile.precision.value
     assert found.dynamic == (profile.batch.value == "any")
-    assert found.notes == profile.lines
+    assert found.notes == profile.lines()
 
 
 def test_an_option_overrides_a_choice_and_its_reason() -> None:
