@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slide_deploy.errors import ConversionError, UsageError
+from slide_deploy.exporters._quantize.activations import ACTIVATIONS
 from slide_deploy.exporters._quantize.onnx import products, quantize
+from slide_deploy.exporters._repeated import table_of
 from slide_deploy.protocols import Example, Exporter, TargetOption
 from slide_deploy.types import Options, Precision
 
@@ -66,6 +68,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
             f"omit --opset, or pass --opset {written.get('')}",
         )
     _strip(proto)
+    _store_tables(proto.graph)
     _name_free_dimensions(proto, capture)
     onnx.helper.set_model_props(proto, dict(capture.metadata))
     proto.producer_name = "slide-deploy"
@@ -105,6 +108,20 @@ def _convert_to_opset_17(proto: Any) -> None:
     (version,) = (entry for entry in proto.opset_import if not entry.domain)
     version.version = 17
     proto.ir_version = onnx.helper.OP_SET_ID_VERSION_MAP["ai.onnx", 17]
+
+
+def _store_tables(graph: Any) -> None:
+    """Store constants with repeated columns as a table and a Gather, which runtimes compute when
+    they load the model."""
+    import onnx
+
+    for tensor in list(graph.initializer):
+        if found := table_of(onnx.numpy_helper.to_array(tensor)):
+            names = f"{tensor.name}.table", f"{tensor.name}.index"
+            graph.initializer.remove(tensor)
+            graph.initializer.extend(map(onnx.numpy_helper.from_array, found, names))
+            gather = onnx.helper.make_node("Gather", names, [tensor.name], tensor.name, axis=1)
+            graph.node.insert(0, gather)
 
 
 def _strip(message: Any) -> None:
@@ -168,5 +185,8 @@ EXPORTER = Exporter(
     quantize=quantize,
     products=products,
     examples=EXAMPLES,
-    options=(TargetOption("opset", "ONNX opset, 17 to 23.", parse_opset, str(DEFAULT_OPSET)),),
+    options=(
+        TargetOption("opset", "ONNX opset, 17 to 23.", parse_opset, str(DEFAULT_OPSET)),
+        ACTIVATIONS,
+    ),
 )

@@ -11,7 +11,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slide_deploy.exporters._quantize.activations import ACTIVATIONS
 from slide_deploy.exporters._quantize.openvino import products, quantize, without_telemetry
+from slide_deploy.exporters._repeated import table_of
 from slide_deploy.protocols import Example, Exporter
 from slide_deploy.types import Options, Precision
 
@@ -33,6 +35,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     import openvino
 
     model = _converted(capture)
+    _store_tables(model)
     for port, spec in (
         *zip(model.inputs, capture.inputs, strict=True),
         *zip(model.outputs, capture.outputs, strict=True),
@@ -84,6 +87,19 @@ def _converted(capture: Capture) -> Any:
     return model
 
 
+def _store_tables(model: Any) -> None:
+    """Store constants with repeated columns as a table and a Gather, which OpenVINO computes when
+    it compiles the model."""
+    from openvino import opset13 as ops
+
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant" and (found := table_of(node.data)):
+            table, index = (ops.constant(part) for part in found)
+            gather = ops.gather(table, index, ops.constant(1))
+            gather.set_friendly_name(node.get_friendly_name())
+            node.output(0).replace(gather.output(0))
+
+
 # As verified: without the hint, CPUs that can compute in bfloat16, with 8 bits of precision.
 PYTHON = (
     'model = openvino.Core().read_model(next(Path($path).glob("*.xml")))\n'
@@ -114,4 +130,5 @@ EXPORTER = Exporter(
     lacks={Precision.W8A16: "the CPU plugin has no kernels for 16-bit integers"},
     quantize=quantize,
     products=products,
+    options=(ACTIVATIONS,),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slide_deploy.errors import UsageError
+from slide_deploy.exporters._quantize.activations import is_symmetric
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options, Precision
 
@@ -23,6 +24,11 @@ QUANTIZED = ("Conv", "MatMul", "Gemm")
 ACTIVATIONS = {Precision.W8A8: "QInt8", Precision.W8A16: "QUInt16"}
 
 OPSET_OF_16_BITS = 21
+
+# A product with weights of so few rows or columns takes longer in 8 bits than in float32: its
+# inputs and outputs are converted for little arithmetic. In Slide Attention these are the products
+# with one matrix per kernel position.
+NARROW = 16
 
 
 def quantize(program: Path, path: Path, calibration: Calibration, options: Options) -> None:
@@ -50,7 +56,8 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
             activation_type=ort.QuantType[ACTIVATIONS[Precision(options.precision)]],
             weight_type=ort.QuantType.QInt8,
             calibrate_method=ort.CalibrationMethod.MinMax,
-            nodes_to_exclude=sorted(calibration.kept),
+            nodes_to_exclude=sorted(calibration.kept | _narrow(onnx.load(program).graph)),
+            extra_options={"ActivationSymmetric": is_symmetric(options)},
             calibration_cache_path=program.with_suffix(".ranges.json"),
         )
     proto = onnx.load(path)
@@ -66,6 +73,7 @@ def products(program: Path) -> dict[str, str]:
     import onnx
 
     graph = onnx.load(program, load_external_data=False).graph
+    narrow = _narrow(graph)
     constants = {tensor.name for tensor in graph.initializer}
     readers = {name: node for node in reversed(graph.node) for name in node.input}
 
@@ -76,7 +84,23 @@ def products(program: Path) -> dict[str, str]:
         names = [name for name in inputs if name in constants]
         return next((name for name in names if "." in name), "")
 
-    return {node.name: path(node) for node in graph.node if node.op_type in QUANTIZED}
+    found = (n for n in graph.node if n.op_type in QUANTIZED and n.name not in narrow)
+    return {node.name: path(node) for node in found}
+
+
+def _narrow(graph: Any) -> frozenset[str]:
+    """The matrix products that stay in float because quantizing them would make them slower; none
+    where all are like this, because then the whole model is small."""
+    sizes = {tensor.name: tensor.dims for tensor in graph.initializer}
+    narrowest = {
+        node.name: min(sizes[name][-2:])
+        for node in graph.node
+        if node.op_type in ("MatMul", "Gemm")
+        for name in node.input[:2]
+        if name in sizes
+    }
+    found = frozenset(name for name, size in narrowest.items() if size <= NARROW)
+    return found if len(found) < len(narrowest) else frozenset()
 
 
 class _Reader:

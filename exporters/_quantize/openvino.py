@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from slide_deploy.errors import MissingLibrary
+from slide_deploy.exporters._quantize.activations import is_symmetric
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options, Precision
 
@@ -18,6 +19,7 @@ __all__ = ["products", "quantize", "without_telemetry"]
 PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 
 LEVELS = 255  # steps of 8 bits
+LOWEST, HIGHEST = -128, 127
 
 
 def without_telemetry() -> None:
@@ -41,7 +43,8 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
     nncf.set_log_level(logging.ERROR)
     (description,) = program.glob("*.xml")
     model = openvino.Core().read_model(description)
-    kept = nncf.IgnoredScope(names=sorted(calibration.kept), validate=False)
+    # Of a Gather, NNCF takes the table for weights; ours holds what is added to logits.
+    kept = nncf.IgnoredScope(names=sorted(calibration.kept), types=["Gather"], validate=False)
     if options.precision == Precision.W8:
         mode = nncf.CompressWeightsMode.INT8_SYM
         model = nncf.compress_weights(model, mode=mode, ignored_scope=kept)
@@ -52,7 +55,7 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
         model = nncf.quantize(
             model, data, subset_size=len(runs), ignored_scope=kept, **_settings(nncf)
         )
-        _set_ranges(model, origin, runs)
+        _set_ranges(model, origin, runs, is_symmetric(options))
     for key, value in calibration.metadata.items():
         model.set_rt_info(value, ["slide_deploy", key])
     path.mkdir()
@@ -97,8 +100,11 @@ def _settings(nncf: Any) -> dict[str, Any]:
     }
 
 
-def _set_ranges(model: Any, origin: Any, runs: list[dict[str, np.ndarray]]) -> None:
-    """Give each activation the range that it has in the float32 model, with zero as an integer.
+def _set_ranges(
+    model: Any, origin: Any, runs: list[dict[str, np.ndarray]], symmetric: bool
+) -> None:
+    """Give each activation the range that it has in the float32 model, with zero as an integer, at
+    the middle where it is `symmetric` and has negative values.
 
     NNCF 3.4 takes other ranges where it moves a quantizer before the split of q, k and v.
     """
@@ -110,6 +116,9 @@ def _set_ranges(model: Any, origin: Any, runs: list[dict[str, np.ndarray]]) -> N
         low, high = min(0.0, ends[0]), max(0.0, ends[1])
         scale = (high - low) / LEVELS or 1.0
         low = -round(-low / scale) * scale
+        if symmetric and low < 0:
+            scale = max(-ends[0], ends[1]) / HIGHEST
+            low = LOWEST * scale
         pair = (low, low + LEVELS * scale)
         for index, end in zip(range(1, 5), (*pair, *pair), strict=True):
             constant = openvino.opset13.constant(np.array(end, np.float32))

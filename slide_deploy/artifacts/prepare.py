@@ -62,7 +62,9 @@ def preparer(
     def prepare(target: str) -> PreparedModel:
         tuned = load_tuning(fused, model.inputs, target, options)
         module, layers = lower_for(
-            fused, model.inputs, options.lowering, target, tuned, any_size=free is not None
+            *(fused, model.inputs, options.lowering, target, tuned),
+            precision=options.precision,
+            any_size=free is not None,
         )
         lowerings = tuple(layer.form for layer in layers)
         if lowerings not in captures:

@@ -1,8 +1,9 @@
 """Selects the lowering of each attention.
 
 `auto` takes the fastest lowering that `tune` measured on this machine for these shapes, or else
-that of the table in `defaults.json`, measured per runtime and processor family. If it cannot
-express a module, the canonical lowering is used. `low-memory` takes the smallest peak memory.
+that of the table in `defaults.json`, measured per runtime (and precision, where another lowering is
+the fastest) and processor family. If it cannot express a module, the canonical lowering is used.
+`low-memory` takes the smallest peak memory.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from slide_deploy.lowering.lowering import ImpossibleLowering
 from slide_deploy.lowering.memory import low_memory
 from slide_deploy.lowering.replacement import lower
 from slide_deploy.models.slide_attention import AttentionConfig, FusedSlideAttention
-from slide_deploy.types import LayerLowering, TensorSpec
+from slide_deploy.types import LayerLowering, Precision, TensorSpec
 
 __all__ = ["AUTO", "LOW_MEMORY", "check_name", "lower_for", "processor_family", "shape_key"]
 
@@ -48,16 +49,18 @@ def lower_for(
     runtime: str,
     tuned: Mapping[str, str],
     *,
+    precision: str = Precision.FLOAT32,
     any_size: bool = False,
 ) -> tuple[nn.Module, tuple[LayerLowering, ...]]:
-    """A fused `model` lowered for `runtime`, and the lowering of each layer with the reason.
+    """A fused `model` lowered for `runtime` at a precision, and the lowering of each layer with the
+    reason.
 
     `tuned` maps `shape_key`s to the fastest lowerings on this machine; with `any_size`, lowerings
     must be valid for maps of any height and width. Raises UnknownName for an unknown lowering, and
     ImpossibleLowering if a lowering given by name is not possible for a module or for any size.
     """
     chosen: dict[str, _Chosen] = {}
-    strategy = _of_any_size(asked) if any_size else _strategy(asked, runtime, tuned)
+    strategy = _of_any_size(asked) if any_size else _strategy(asked, runtime, tuned, precision)
 
     def choose(name: str, config: AttentionConfig, resolution: tuple[int, int]) -> str:
         chosen[name] = strategy(name, config, resolution)
@@ -102,7 +105,7 @@ def _of_any_size(asked: str) -> _Strategy:
     return lambda *_: _Chosen(asked, "asked for")
 
 
-def _strategy(asked: str, runtime: str, tuned: Mapping[str, str]) -> _Strategy:
+def _strategy(asked: str, runtime: str, tuned: Mapping[str, str], precision: str) -> _Strategy:
     check_name(asked)
     if asked == LOW_MEMORY:
         return lambda *sizes: _Chosen(low_memory(*sizes), "smallest peak memory")
@@ -113,16 +116,19 @@ def _strategy(asked: str, runtime: str, tuned: Mapping[str, str]) -> _Strategy:
         fastest = tuned.get(shape_key(config, resolution))
         known = {own.name for own in lowerings()}
         wanted = (
-            _Chosen(fastest, "tuned on this machine") if fastest in known else _by_table(runtime)
+            _Chosen(fastest, "tuned on this machine")
+            if fastest in known
+            else _by_table(runtime, precision)
         )
         return _possible(wanted, config)
 
     return automatic
 
 
-def _by_table(runtime: str) -> _Chosen:
+def _by_table(runtime: str, precision: str) -> _Chosen:
     table = _table()
-    row = table["forms"].get(runtime)
+    forms = table["forms"]
+    row = forms.get(f"{runtime} {precision}", forms.get(runtime))
     if row is None:
         return _Chosen(CANONICAL, f"the table has no measurements for {runtime}")
     family = processor_family()

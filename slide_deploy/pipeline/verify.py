@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def verify(
             if listed.manifest and record:
                 known += record_problems(path, record)
                 known += _source_problems(path, listed.manifest, reference)
-            program = partial(float_artifact, own, path, record, Path(folder))
+            asked = record.precision if record else policy.precision
+            program = partial(float_artifact, own, path, record, asked, Path(folder))
             check = check_artifact(path, reference, record, policy, progress, tuple(known), program)
             checks.append(check)
     return report_of(reference, tuple(checks), command, notes)
@@ -95,11 +97,13 @@ def float_artifact(
     model: Model,
     path: Path,
     record: Artifact | None,
+    asked: str | None,
     folder: Path,
     axes: DynamicAxes,
     precision: str,
 ) -> Path:
-    """The artifact of the model at this precision, that `path` is compared with."""
+    """The artifact of the model at this precision, that `path`, of the precision `asked`, is
+    compared with."""
     target = registry.recognise(path).target
     lowerings = {layer.form for layer in record.lowering} if record else set()
     fixed = isinstance(axes.batch, int)
@@ -110,7 +114,8 @@ def float_artifact(
         dynamic_size=axes.any_size,
         lowering=lowerings.pop() if len(lowerings) == 1 else AUTO,
     )
-    capture = preparer(model, options)(target).capture
+    prepare = preparer(model, replace(options, precision=scheme_named(asked or precision).name))
+    capture = prepare(target).capture
     own = folder / precision
     own.mkdir(exist_ok=True)
     return own / write_artifact(target, path.name, capture, own, options).path

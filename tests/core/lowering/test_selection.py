@@ -54,6 +54,15 @@ def test_the_table_knows_every_target(lowerings_of, runtime: str) -> None:
     assert why.startswith("table of 20")
 
 
+def test_the_table_may_know_another_lowering_at_a_precision(make_model) -> None:
+    def at(precision: str, runtime: str) -> str:
+        _, layers = lower_for(fuse(make_model()), IMAGE, "auto", runtime, {}, precision=precision)
+        return layers[0].form
+
+    assert at("w8a8", "onnx") != at("float32", "onnx")
+    assert at("w8a8", "openvino") == at("float32", "openvino")
+
+
 def test_a_runtime_that_nobody_measured_gets_the_canonical_lowering(lowerings_of) -> None:
     assert lowerings_of("auto", "abacus") == (CANONICAL, "the table has no measurements for abacus")
 
