@@ -7,6 +7,7 @@ from functools import partial
 import typer
 
 from slide_deploy.cli import options as cli
+from slide_deploy.cli.configured import ConfigFile
 from slide_deploy.cli.model import load_model
 from slide_deploy.cli.outcome import Reporting, make_policy, read_baseline
 from slide_deploy.cli.packaging import Labels, Preprocess
@@ -27,6 +28,7 @@ def export(
     context: typer.Context,
     model: cli.OptionalModelFile = None,
     manifest: FromManifest = None,
+    config: ConfigFile = None,
     target: Targets = None,
     profile: ForProfile = None,
     output: cli.Output = None,
@@ -77,4 +79,5 @@ def export(
         own = (opset, deployment_target, cli.parse_target_options(target_options))
         of_file = (model, weights, image_size, features, factory, inputs, prefix, key)
         read = partial(load_model, *of_file, chosen.preprocess, labels)
-        run(partial(plan_of, model, output, chosen, Options(*common, min_snr, *own), read))
+        plan = partial(plan_of, model, output, chosen, Options(*common, min_snr, *own), read)
+        run(partial(plan, context.obj))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from slide_deploy.cli.outcome import Reporting, command_line
 from slide_deploy.errors import UsageError
 
 if TYPE_CHECKING:
+    from slide_deploy.cli.configured import Settings
     from slide_deploy.cli.profiles import Chosen
     from slide_deploy.loading.loader import Model
     from slide_deploy.pipeline.groups import Group
@@ -87,17 +88,25 @@ def plan_of(
     chosen: Chosen,
     options: Options,
     read: Callable[[], Model],
+    settings: Settings | None,
     progress: Progress,
 ) -> Plan:
-    """The plan of the options of the command line; `read` loads the model."""
-    targets, notes = _targets(chosen.targets, options)
+    """The plan of the options of the command line, and of the `settings` in the project file;
+    `read` loads the model."""
+    from slide_deploy import registry
+
+    names = registry.resolve_targets(chosen.targets)
+    wanted = _by_options(names, options, settings)
+    notes = tuple(note for targets, own in wanted for note in _checked(targets, own))
+    notes += (settings.note,) if settings else ()
     progress(f"loading {path.name if path else 'the model'}")
     model = read()
     from slide_deploy.pipeline.groups import Group
 
     folder = output or Path(f"{model.name}-{'features-deploy' if model.features else 'deploy'}")
     notes = (*model.notes, *chosen.notes, *notes)
-    return Plan((Group(model, targets, options),), folder, notes)
+    groups = tuple(Group(model, targets, own) for targets, own in wanted)
+    return Plan(groups, folder, notes)
 
 
 def plan_again(
@@ -152,8 +161,23 @@ def refuse_beside_manifest(context: typer.Context) -> None:
             )
 
 
-def _targets(names: list[str], options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Check the targets and options; returns the targets, and notes on options that some lack.
+def _by_options(
+    targets: tuple[str, ...], options: Options, settings: Settings | None
+) -> list[tuple[tuple[str, ...], Options]]:
+    """Targets of the same precision together, with their options in the project file."""
+    if settings is None:
+        return [(targets, options)]
+    by_precision: dict[str, list[str]] = {}
+    for target in targets:
+        by_precision.setdefault(settings.precision_of(target, options.precision), []).append(target)
+    return [
+        (tuple(names), settings.fitted(names, replace(options, precision=precision)))
+        for precision, names in by_precision.items()
+    ]
+
+
+def _checked(targets: tuple[str, ...], options: Options) -> tuple[str, ...]:
+    """Check the options of targets; returns notes on options that some of them lack.
 
     Raises MissingLibrary if the only target cannot be written here, and UsageError for an option
     that no target has.
@@ -161,9 +185,8 @@ def _targets(names: list[str], options: Options) -> tuple[tuple[str, ...], tuple
     from slide_deploy import registry
     from slide_deploy.artifacts.options import option_notes, options_by_target
 
-    targets = registry.resolve_targets(names)
     options_by_target(targets, options)
     if len(targets) == 1:
         exporter = registry.exporter(targets[0])
         registry.require(f"export to {exporter.title}", exporter.packages, exporter.extra)
-    return targets, option_notes(targets, options)
+    return option_notes(targets, options)
