@@ -9,7 +9,7 @@ from pathlib import Path
 from slide_deploy.artifacts.manifest import find_manifest
 from slide_deploy.loading.loader import Model
 from slide_deploy.parity.fresh_probes import new_seed
-from slide_deploy.pipeline.export import CALIBRATED, export_and_verify
+from slide_deploy.pipeline.export import export_and_verify
 from slide_deploy.pipeline.reference import Images
 from slide_deploy.report.formats import save_reports
 from slide_deploy.types import Options, silent
@@ -19,6 +19,8 @@ from slide_deploy.verification.judge import Progress, VerificationPolicy
 from slide_deploy.verification.record import Report, overall
 
 __all__ = ["Group", "export_groups"]
+
+CALIBRATED = VerificationPolicy()
 
 
 @dataclass(frozen=True)
