@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,24 +62,20 @@ class Settings:
         """What the reader of a report has to know."""
         return f"settings that are not given as options are those of {self.path}"
 
-    def precision_of(self, target: str, common: str) -> str:
-        """The name of the precision of a target; UnknownName if there is none."""
-        from slide_deploy.quantization.catalog import scheme_named
-
-        return scheme_named(self.precisions.get(target, common)).name
-
-    def fitted(self, targets: Sequence[str], options: Options) -> Options:
-        """The options of `targets`, with those that only they have.
+    def options_of(self, target: str, options: Options) -> Options:
+        """The options of a target, with those that only it has in the file; UnknownName for a
+        precision that does not exist.
 
         What the file says of quantization is of no use to a precision that is not quantized.
         """
         from slide_deploy.quantization.catalog import scheme_named
 
-        if not scheme_named(options.precision).quantized:
+        scheme = scheme_named(self.precisions.get(target, options.precision))
+        if not scheme.quantized:
             unused = {"calibration", "min_snr"} & self.used
             options = replace(options, **dict.fromkeys(unused))  # type: ignore[arg-type]  # by name
-        own = {name: value for t in targets for name, value in self.of_targets.get(t, {}).items()}
-        return options.with_target_options({**own, **options.of_targets})
+        own = {**self.of_targets.get(target, {}), **options.of_targets}
+        return replace(options, precision=scheme.name).with_target_options(own)
 
 
 class Configured(TyperCommand):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,19 +94,19 @@ def plan_of(
     """The plan of the options of the command line, and of the `settings` in the project file;
     `read` loads the model."""
     from slide_deploy import registry
+    from slide_deploy.artifacts.options import option_notes
 
-    names = registry.resolve_targets(chosen.targets)
-    wanted = _by_options(names, options, settings)
-    notes = tuple(note for targets, own in wanted for note in _checked(targets, own))
-    notes += (settings.note,) if settings else ()
+    targets = registry.resolve_targets(chosen.targets)
+    wanted = _wanted(targets, options, settings)
+    _check(wanted)
+    notes = option_notes(targets, options) + ((settings.note,) if settings else ())
     progress(f"loading {path.name if path else 'the model'}")
     model = read()
-    from slide_deploy.pipeline.groups import Group
+    from slide_deploy.pipeline.groups import Group, joined
 
+    groups = joined([Group(model, names, own) for names, own in wanted])
     folder = output or Path(f"{model.name}-{'features-deploy' if model.features else 'deploy'}")
-    notes = (*model.notes, *chosen.notes, *notes)
-    groups = tuple(Group(model, targets, own) for targets, own in wanted)
-    return Plan(groups, folder, notes)
+    return Plan(groups, folder, (*model.notes, *chosen.notes, *notes))
 
 
 def plan_again(
@@ -161,32 +161,36 @@ def refuse_beside_manifest(context: typer.Context) -> None:
             )
 
 
-def _by_options(
+def _wanted(
     targets: tuple[str, ...], options: Options, settings: Settings | None
 ) -> list[tuple[tuple[str, ...], Options]]:
-    """Targets of the same precision together, with their options in the project file."""
+    """Targets with their options: each target by itself where there is a project file."""
     if settings is None:
         return [(targets, options)]
-    by_precision: dict[str, list[str]] = {}
+    given = options.of_targets
+    shared = [name for name in given if not any(_has(target, name) for target in targets)]
+    wanted: list[tuple[tuple[str, ...], Options]] = []
     for target in targets:
-        by_precision.setdefault(settings.precision_of(target, options.precision), []).append(target)
-    return [
-        (tuple(names), settings.fitted(names, replace(options, precision=precision)))
-        for precision, names in by_precision.items()
-    ]
+        own = {name: given[name] for name in given if name in shared or _has(target, name)}
+        wanted.append(((target,), settings.options_of(target, options.with_target_options(own))))
+    return wanted
 
 
-def _checked(targets: tuple[str, ...], options: Options) -> tuple[str, ...]:
-    """Check the options of targets; returns notes on options that some of them lack.
-
-    Raises MissingLibrary if the only target cannot be written here, and UsageError for an option
-    that no target has.
-    """
+def _has(target: str, name: str) -> bool:
     from slide_deploy import registry
-    from slide_deploy.artifacts.options import option_notes, options_by_target
 
-    options_by_target(targets, options)
-    if len(targets) == 1:
-        exporter = registry.exporter(targets[0])
+    return any(option.name == name for option in registry.exporter(target).options)
+
+
+def _check(wanted: list[tuple[tuple[str, ...], Options]]) -> None:
+    """Raise UsageError for an option that no target has, and MissingLibrary if the only target
+    cannot be written here."""
+    from slide_deploy import registry
+    from slide_deploy.artifacts.options import options_by_target
+
+    for targets, options in wanted:
+        options_by_target(targets, options)
+    names = [target for targets, _ in wanted for target in targets]
+    if len(names) == 1:
+        exporter = registry.exporter(names[0])
         registry.require(f"export to {exporter.title}", exporter.packages, exporter.extra)
-    return option_notes(targets, options)

@@ -12,7 +12,7 @@ from slide_deploy.errors import ArtifactError, UsageError
 from slide_deploy.loading.loader import Model
 from slide_deploy.loading.packaging import with_preprocessing
 from slide_deploy.packaging.preprocessing import Preprocessing
-from slide_deploy.pipeline.groups import Group
+from slide_deploy.pipeline.groups import Group, joined
 from slide_deploy.pipeline.reference import calibration_set
 from slide_deploy.quantization.calibration import SYNTHETIC
 from slide_deploy.report.formats import save_reports
@@ -83,28 +83,8 @@ def groups_of(
         assert artifact.recipe is not None  # read_recorded has looked
         model = model_of(artifact.recipe.loading, artifact.preprocessing, artifact.labels)
         options = _options(artifact, _samples(recorded, artifact, model, calibration))
-        alike = next((g for g in groups if g.model is model and _alike(g.options, options)), None)
-        groups = [group for group in groups if group is not alike]
-        groups.append(_joined(alike, Group(model, (artifact.target,), options)))
-    return tuple(groups)
-
-
-def _alike(one: Options, other: Options) -> bool:
-    """Whether two targets can be exported together: their common options are the same."""
-    mine, others = (replace(o.with_target_options({}), lowered={}) for o in (one, other))
-    return mine == others
-
-
-def _joined(group: Group | None, other: Group) -> Group:
-    """One group with the targets, and their own options, of both."""
-    if group is None:
-        return other
-    options = group.options.with_target_options(
-        {**group.options.of_targets, **other.options.of_targets}
-    )
-    lowered = {**group.options.lowered, **other.options.lowered}
-    options = replace(options, lowered=lowered)
-    return Group(group.model, (*group.targets, *other.targets), options)
+        groups.append(Group(model, (artifact.target,), options))
+    return joined(groups)
 
 
 def _options(artifact: Artifact, calibration: Path | str | None) -> Options:

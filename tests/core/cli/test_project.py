@@ -150,10 +150,11 @@ def test_a_float_precision_does_without_the_calibration_of_the_project(in_tmp: P
     from slide_deploy import Options
 
     _, found = settings('calibration = "images"\nmin-snr = 30.0\n[target.onnx]\nopset = 18')
-    options = found.fitted(["onnx"], Options("fp16", calibration="images", min_snr=30))
+    options = found.options_of("onnx", Options("fp16", calibration="images", min_snr=30))
     assert (options.calibration, options.min_snr, options.opset) == (None, None, "18")
-    options = found.fitted(["onnx"], Options("w8a8", calibration="images", opset=20))
+    options = found.options_of("onnx", Options("w8a8", calibration="images", opset=20))
     assert (options.calibration, options.opset) == ("images", 20)
+    assert found.options_of("openvino", Options()).opset is None
 
 
 def test_the_document_names_every_key(in_tmp: Path) -> None:
