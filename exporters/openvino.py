@@ -121,6 +121,22 @@ PYTHON = (
     "(inputs)[$output]"
 )
 
+CPP = """\
+#include <algorithm>
+#include <fstream>
+#include <iostream>
+#include <openvino/openvino.hpp>
+int main() {
+    std::vector<char> pixels($height * $width * 3);  // rows of R, G, B; fitted as described above
+    std::ifstream("cat.rgb", std::ios::binary).read(pixels.data(), pixels.size());
+    const std::string folder = $path, name = folder.substr(0, folder.rfind("_openvino_model"));
+    auto request = ov::Core().compile_model(folder + "/" + name + ".xml", "CPU",
+        ov::hint::inference_precision(ov::element::f32)).create_infer_request();
+    request.set_input_tensor(ov::Tensor(ov::element::u8, {1, $height, $width, 3}, pixels.data()));
+    request.infer();
+    auto result = request.get_output_tensor(); auto scores = result.data<float>();
+    std::cout << std::max_element(scores, scores + result.get_size()) - scores << "\\n"; }"""
+
 EXAMPLES = (
     Example(
         "Python",
@@ -128,6 +144,7 @@ EXAMPLES = (
         imports=("from pathlib import Path", "import openvino"),
         labels='json.loads(model.get_rt_info(["slide_deploy", "labels"]).astype(str))',
     ),
+    Example("C++", CPP, takes="picture"),
 )
 
 
