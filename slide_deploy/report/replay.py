@@ -10,7 +10,9 @@ from slide_deploy.report.text import number
 from slide_deploy.utils.text import one_line
 from slide_deploy.verification.replay import Likeness, Replay, ReplayedArtifact
 
-__all__ = ["replay_lines", "replay_table"]
+__all__ = ["REPLAY_COLUMNS", "replay_lines", "replay_rows", "replay_table"]
+
+REPLAY_COLUMNS = ("target", "file", "result", "sha256 then", "now", "difference")
 
 _STYLE = {Likeness.SAME_BYTES: "green", Likeness.SAME_NUMBERS: "yellow"}
 
@@ -18,18 +20,28 @@ _STYLE = {Likeness.SAME_BYTES: "green", Likeness.SAME_NUMBERS: "yellow"}
 def replay_table(replay: Replay) -> RenderableType:
     """A row per artifact, then the packages whose versions differ."""
     table = Table(title="compared with the earlier export", title_justify="left")
-    for column in ("target", "file", "result", "sha256 before", "now", "difference"):
+    for column in REPLAY_COLUMNS:
         table.add_column(column, justify="right" if column == "difference" else "left")
-    for own in replay.artifacts:
-        table.add_row(
+    for own, row in zip(replay.artifacts, replay_rows(replay), strict=True):
+        cells = [Text(one_line(cell)) for cell in row]
+        cells[2].style = _STYLE.get(own.likeness, "bold red")
+        table.add_row(*cells)
+    return Group(table, *(Text(line) for line in replay_lines(replay)))
+
+
+def replay_rows(replay: Replay) -> list[tuple[str, ...]]:
+    """The cells of each artifact, by REPLAY_COLUMNS."""
+    return [
+        (
             own.target,
-            Text(one_line(own.path)),
-            Text(own.likeness.value, style=_STYLE.get(own.likeness, "bold red")),
+            own.path,
+            own.likeness.value,
             own.before[:12],
             own.now[:12] or "–",
             "–" if own.max_abs_difference is None else number(own.max_abs_difference, ".1e"),
         )
-    return Group(table, *(Text(line) for line in replay_lines(replay)))
+        for own in replay.artifacts
+    ]
 
 
 def replay_lines(replay: Replay) -> tuple[str, ...]:
