@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from slide_deploy.artifacts.manifest import FILE_NAME, Artifact, Manifest, find_manifest
+from slide_deploy.artifacts.prepare import contents_of
 from slide_deploy.errors import ArtifactError, UsageError
 from slide_deploy.loading.loader import Model
-from slide_deploy.loading.packaging import with_preprocessing
-from slide_deploy.packaging.preprocessing import Preprocessing
+from slide_deploy.packaging.pictures import for_pictures
 from slide_deploy.pipeline.groups import Group, joined
 from slide_deploy.pipeline.reference import calibration_set
 from slide_deploy.quantization.calibration import SYNTHETIC
@@ -77,11 +78,15 @@ def groups_of(
     `Recorded.find` does. Raises UsageError where they are missing or not those of the manifest.
     """
     path = _checkpoint(recorded, checkpoint)
-    model_of = cache(partial(_model, recorded, partial(load, path)))
+    loaded = cache(partial(_loaded, recorded, partial(load, path)))
+    models: dict[tuple[object, ...], Model] = {}
     groups: list[Group] = []
     for artifact in recorded.manifest.artifacts:
         assert artifact.recipe is not None  # read_recorded has looked
-        model = model_of(artifact.recipe.loading, artifact.preprocessing, artifact.labels)
+        model = loaded(artifact.recipe.loading)
+        contents = {name: getattr(artifact, name) for name in contents_of(model)}
+        made = (artifact.recipe.loading, *contents.values())
+        model = models[made] = models.get(made) or _packaged(model, contents)
         options = _options(artifact, _samples(recorded, artifact, model, calibration))
         groups.append(Group(model, (artifact.target,), options))
     return joined(groups)
@@ -121,14 +126,8 @@ def _checkpoint(recorded: Recorded, given: Path | None) -> Path:
     return path
 
 
-def _model(
-    recorded: Recorded,
-    load: Callable[[Loading], Model],
-    loading: Loading,
-    way: Preprocessing | None,
-    labels: tuple[str, ...],
-) -> Model:
-    """The model with the contents and the name of the earlier export."""
+def _loaded(recorded: Recorded, load: Callable[[Loading], Model], loading: Loading) -> Model:
+    """The model with the name of the earlier export."""
     model = load(loading)
     name, source = str(recorded.manifest.model.get("name", "")), recorded.manifest.source
     if not name or name != Path(name).name or name in (".", ".."):
@@ -138,15 +137,21 @@ def _model(
             f"the checkpoint gives {model.source.weights} weights, recorded were {source.weights}",
             "export again without --from",
         )
-    model = replace(model, name=name, source=replace(model.source, path_name=source.path_name))
-    if way is not None:
-        model = with_preprocessing(model, way)
-    if labels and [spec.shape[1:] for spec in model.outputs] != [(len(labels),)]:
+    return replace(model, name=name, source=replace(model.source, path_name=source.path_name))
+
+
+def _packaged(model: Model, contents: Mapping[str, Any]) -> Model:
+    """The model whose artifacts have these contents beside it, which are recorded by the names of
+    its fields."""
+    if (labels := contents["labels"]) and [s.shape[1:] for s in model.outputs] != [(len(labels),)]:
         raise ArtifactError(
-            f"the manifest has {len(labels)} labels, which do not match the outputs of {name}",
+            f"the manifest has {len(labels)} labels, which do not match the outputs of "
+            f"{model.name}",
             "export again",
         )
-    return replace(model, labels=labels or None)
+    if contents["preprocessing"] is not None:
+        for_pictures(contents["preprocessing"], model.inputs)  # raises where it does not fit
+    return replace(model, **{name: value for name, value in contents.items() if value})
 
 
 def _samples(
