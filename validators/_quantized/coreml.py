@@ -1,4 +1,4 @@
-"""Takes a Core ML package with compressed weights apart."""
+"""Takes a quantized Core ML package apart."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import numpy as np
 
 from slide_deploy.errors import ArtifactError, NotSupported
 from slide_deploy.protocols import Arrays, QuantizedTensor
+from slide_deploy.validators._quantized.coreml_activations import (
+    activation_tensors,
+    remove_quantization,
+)
 
 if TYPE_CHECKING:
     from slide_deploy.validators import _mil
@@ -54,10 +58,12 @@ def take_apart(
                 )
             originals.setdefault(name, {})[found] = None
     _write_restored(path, program, restored, {n: next(iter(o)) for n, o in originals.items()})
+    activations = list(activation_tensors(artifact, origin, runs))
     for name, found_by in originals.items():
         for original in found_by:
             weights = np.asarray(constants[original].attributes["val"].data, np.float32)
             yield _tensor(original, compressed[name], weights)
+    yield from activations
 
 
 def compressed_weights(program: _mil.Program) -> dict[str, _mil.Operation]:
@@ -133,7 +139,8 @@ def _axis(name: str, scale: np.ndarray, integers: np.ndarray, declared: Any) -> 
 def _write_restored(
     path: Path, program: Path, restored: Path, originals: Mapping[str, str]
 ) -> None:
-    """The package with the float package's constants in place of compressed weights."""
+    """The package with the float package's constants in place of compressed weights, and without
+    quantized activations."""
     model, origin, target = models_side_by_side(path, program, restored)
     constants = {op.outputs[0].name: op for op in _operations(origin) if op.type == "const"}
     for op in _operations(model):
@@ -142,6 +149,8 @@ def _write_restored(
             op.CopyFrom(constants[originals[output]])
             op.outputs[0].name = output
             read_from_restored(op)
+    for function in model.mlProgram.functions.values():
+        remove_quantization(function.block_specializations[function.opset])
     target.write_bytes(model.SerializeToString(deterministic=True))
 
 
