@@ -39,13 +39,14 @@ def take_apart(
     path: Path, program: Path, restored: Path, runs: Iterable[Arrays]
 ) -> Iterator[QuantizedTensor]:
     """See `Runtime.take_apart`. Raises ArtifactError where `path` compresses what the float package
-    `program` does not have."""
+    `program` does not have, or has other numbers where nothing is compressed."""
     from slide_deploy.validators import _mil
 
     artifact, origin = _mil.read_package(path), _mil.read_package(program)
     compressed = compressed_weights(artifact)
     constants = {op.name: op for op in origin.operations if op.type == "const"}
     readers = {reader: name for reader, name in _readers(origin) if name in constants}
+    _compare_constants(artifact, readers, constants)
     # coremltools merges equal weights: one of the artifact may stand for several.
     originals: dict[str, dict[str, None]] = {}
     for reader, name in _readers(artifact):
@@ -78,6 +79,26 @@ def _readers(program: _mil.Program) -> Iterator[tuple[tuple[str, str, int], str]
             for index, binding in enumerate(bindings):
                 if isinstance(binding, str):
                     yield (op.name, key, index), binding
+
+
+def _compare_constants(
+    artifact: _mil.Program,
+    readers: Mapping[tuple[str, str, int], str],
+    constants: Mapping[str, _mil.Operation],
+) -> None:
+    """Raise ArtifactError unless uncompressed numbers are those of the float package."""
+    own = {op.name: op for op in artifact.operations if op.type == "const"}
+    for reader, name in _readers(artifact):
+        if name in own and reader in readers:
+            value, meant = (
+                op.attributes["val"].data for op in (own[name], constants[readers[reader]])
+            )
+            # Whole numbers, such as axes, may be written otherwise.
+            if value.dtype.kind == "f" and not np.array_equal(value, meant):
+                raise ArtifactError(
+                    f"{name} has other numbers than {readers[reader]} of the float package",
+                    "export it again",
+                )
 
 
 def _alike(op: _mil.Operation, original: _mil.Operation | None) -> bool:
