@@ -144,8 +144,8 @@ QUANTIZED_TEXT = """\
 
 Errors in the quantized artifacts of the trained models, in one number of a tensor or in one tensor
 that stays in floating point. Each cell: detected / made. Errors that leave all outputs on the
-calibration set the same are not counted ({without} of them). The numbers themselves reveal
-them, whatever they do to the outputs ([how](precision.md#verdict)). "–": the artifact has no such
+calibration set the same are not counted ({without} of them). The numbers themselves reveal the
+errors, whatever they do to the outputs ([how](precision.md#verdict)). "–": the artifact has no such
 number. The last row is of artifacts without an error, for each model with two calibration sets.
 
 {table}"""

@@ -103,7 +103,8 @@ def _weights_problem(tensor: QuantizedTensor) -> str:
     rounding = float(largest_integer) * float(np.finfo(tensor.scale.dtype).eps) / 2
     allowed = HALF + rounding
     # Some quantizers let the largest weight, of one sign or both, be one step beyond the last one.
-    clipped = (steps <= 1 + rounding) & (np.abs(weights) > scale * tensor.high)
+    at_end = np.abs(tensor.integers.astype(np.int64)) >= tensor.high
+    clipped = at_end & (steps <= 1 + rounding) & (np.abs(weights) > scale * tensor.high)
     if wrong := int(((steps > allowed) & ~clipped).sum()):
         return (
             f"{tensor.name} has {wrong} of {steps.size} weights that are not the nearest integers "

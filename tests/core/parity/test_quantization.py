@@ -294,3 +294,16 @@ def test_a_symmetric_range_with_a_scale_in_float16(size: float) -> None:
         wrong = replace(tensor, scale=np.array(factor * size / 127, np.float16))
         assert "steps off" in quantization_problem(wrong)
     assert "steps off" in quantization_problem(replace(tensor, zero_point=np.ones((), np.int8)))
+
+
+@given(seed=SEEDS)
+def test_the_largest_weight_one_step_too_small_is_noticed(seed: int) -> None:
+    """Also where the rounding of the scale puts it beyond the last integer."""
+    tensor = weights_of(seed)
+    assert tensor.integers is not None
+    integers, scale = tensor.integers.copy(), tensor.scale * np.float32(1 - 1e-7)
+    integers[integers == 127] = 126
+    wrong = replace(tensor, integers=integers, scale=scale)
+    assert ("nearest integers" in quantization_problem(wrong)) is bool(
+        (tensor.integers == 127).any()
+    )
