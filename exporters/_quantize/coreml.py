@@ -18,10 +18,12 @@ __all__ = ["COMPRESSIONS", "parse_compression", "quantize"]
 
 COMPRESSIONS = ("linear", "palette")
 
-# What is added to the logits of an attention may hold masks, beside which all else would be zero.
-# The axes of their weights along which there may be a scale for each index.
+# What is quantized, with the axes of its weights along which there may be a scale for each index.
+# Additions are not: what is added to the logits of an attention may hold masks, beside which all
+# else would be zero.
 PRODUCTS = {"conv": (0,), "linear": (0,), "matmul": (-1, -2)}
 
+# The largest integer, and the smallest number that float16 holds at full accuracy.
 LARGEST, SMALLEST_SCALE = 127, 2.0**-14
 
 # The first with quantized activations; macOS14, watchOS10 and tvOS17 are of the same year.

@@ -53,11 +53,9 @@ def _ranges(program: _mil.Program, runs: Iterable[Arrays]) -> dict[str, tuple[fl
     def observe(name: str, value: np.ndarray) -> None:
         if value.dtype.kind == "f":
             low, high = found.get(name, (np.inf, -np.inf))
-            # A value that is not a number stays one.
-            found[name] = (
-                float(np.minimum(low, value.min())),
-                float(np.maximum(high, value.max())),
-            )
+            # These keep NaN, which Python's own min and max may lose.
+            ends = np.minimum(low, value.min()), np.maximum(high, value.max())
+            found[name] = float(ends[0]), float(ends[1])
 
     for feeds in runs:
         given = _mil.pictures(program, feeds)
