@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slide_deploy.errors import ConversionError, UsageError
-from slide_deploy.exporters._coreml_package import save_package
+from slide_deploy.exporters._coreml.classifier import classifier_config, finish_classifier
+from slide_deploy.exporters._coreml.examples import EXAMPLES
+from slide_deploy.exporters._coreml.package import nothing_more, save_package
 from slide_deploy.exporters._quantize.coreml import COMPRESSIONS, parse_compression, quantize
-from slide_deploy.protocols import Example, Exporter, TargetOption
+from slide_deploy.protocols import Exporter, TargetOption
 from slide_deploy.types import Options, Precision
 
 if TYPE_CHECKING:
@@ -58,24 +61,48 @@ def write(capture: Capture, path: Path, options: Options) -> None:
 
     `options.deployment_target` is a name of `coremltools.target`, such as iOS17 or macOS14.
     float16 rounds weights and arithmetic; inputs and outputs stay float32. A picture becomes an
-    image input, in RGB, which is normalised in float32.
+    image input, in RGB, which is normalised in float32; probabilities are computed in float32, and
+    become a dictionary beside the name of the best class.
     """
-    import coremltools as ct
-    import numpy as np
-
     pictured = capture.inputs[0].is_picture
+    _refuse(capture)
     if pictured:
-        if capture.inputs[0].shape[0] != 1:
-            raise ConversionError(
-                "an image input of Core ML is one picture", "omit --batch and --dynamic"
-            )
         capture = capture.of_planes()
-    if odd := [spec for spec in capture.inputs if spec.dtype not in DTYPES]:
+    scores = capture.outputs[1:] if capture.classes else ()
+    if scores:  # coremltools 9.0 fails at a classifier with further outputs: they are added below
+        capture = capture.of_probabilities()
+    package = _converted(capture, options, pictured=pictured)
+    for spec in capture.inputs:
+        package.input_description[spec.name] = capture.metadata.get("input", spec.name)
+    change = partial(finish_classifier, scores=scores) if capture.classes else nothing_more
+    save_package(package, path, capture.metadata, change)
+
+
+def _refuse(capture: Capture) -> None:
+    """ConversionError for inputs that Core ML cannot take."""
+    first = capture.inputs[0]
+    if first.is_picture and first.shape[0] != 1:
+        raise ConversionError(
+            "an image input of Core ML is one picture", "omit --batch and --dynamic"
+        )
+    if capture.classes and first.shape[0] != 1:
+        raise ConversionError(
+            "a Core ML classifier takes one input at a time", "omit --batch and --dynamic"
+        )
+    if odd := [s for s in capture.inputs if not (s.is_picture or s.dtype in DTYPES)]:
         raise ConversionError(
             f"input {odd[0].name} is {odd[0].dtype}, which Core ML does not support for inputs",
             f"declare it as int32, e.g. --input {odd[0].name}:SHAPE:int32",
         )
+
+
+def _converted(capture: Capture, options: Options, *, pictured: bool) -> Any:
+    """The package that coremltools makes; `pictured` turns the input into an image."""
+    import coremltools as ct
+    import numpy as np
+
     half = options.precision == Precision.FLOAT16
+    classes, outputs = capture.classes, capture.outputs
     batch = ct.RangeDim(lower_bound=1, upper_bound=64, default=1)
     free = {
         name: ct.RangeDim(2 * steps.step, LARGEST_SIZE, default=steps.example)
@@ -85,7 +112,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     # It fails at a product of one output to which a scalar is added (coremltools 9.0), and merges
     # nothing in what torch.export gives: products have their bias there.
     passes.remove_passes({"common::fuse_linear_bias"})
-    package = ct.convert(
+    return ct.convert(
         capture.program.run_decompositions({}),
         source="pytorch",
         convert_to="mlprogram",
@@ -101,58 +128,34 @@ def write(capture: Capture, path: Path, options: Options) -> None:
             )
             for spec in capture.inputs
         ],
-        outputs=[ct.TensorType(name=spec.name, dtype=np.float32) for spec in capture.outputs],
+        outputs=[ct.TensorType(name=spec.name, dtype=np.float32) for spec in outputs],
         minimum_deployment_target=getattr(ct.target, options.deployment_target or DEFAULT_TARGET),
-        compute_precision=_half(pictured) if half else ct.precision.FLOAT32,
+        classifier_config=classifier_config(classes, outputs[0].name) if classes else None,
+        compute_precision=_half(pictured, bool(classes)) if half else ct.precision.FLOAT32,
         pass_pipeline=passes,
         skip_model_load=True,
     )
-    for spec in capture.inputs:
-        package.input_description[spec.name] = capture.metadata.get("input", spec.name)
-    save_package(package, path, capture.metadata)
 
 
-def _half(pictured: bool) -> object:
-    """float16 arithmetic; a picture is normalised in float32, whose offsets float16 would round."""
+def _half(pictured: bool, classifies: bool) -> object:
+    """float16 arithmetic; a picture is normalised in float32, whose offsets float16 would round,
+    and so are probabilities computed, of which float16 would lose the small ones."""
     import coremltools as ct
 
-    if not pictured:
+    if not pictured and not classifies:
         return ct.precision.FLOAT16
 
     def chosen(op: Any) -> bool:
+        if classifies and op.op_type == "softmax" and op.outputs[0] in op.enclosing_block.outputs:
+            return False
+        if not pictured:
+            return True
         first = op.inputs.get("x")
         if op.op_type == "mul" and first is not None and first.op is not None:
             op, first = first.op, first.op.inputs.get("x")
         return not (op.op_type == "sub" and first is not None and first.op is None)
 
     return ct.transform.FP16ComputePrecision(op_selector=chosen)
-
-
-# Vision scales the shorter side of a picture to the model's, and crops it at the centre.
-SWIFT_PICTURE = """\
-import CoreML
-import Vision
-let compiled = try await MLModel.compileModel(at: URL(fileURLWithPath: $path))
-let model = try VNCoreMLModel(for: MLModel(contentsOf: compiled))
-let request = VNCoreMLRequest(model: model)
-request.imageCropAndScaleOption = .centerCrop
-try VNImageRequestHandler(cgImage: picture).perform([request])
-let found = request.results as? [VNCoreMLFeatureValueObservation]
-let result = found?.first { $$0.featureName == $output }?.featureValue.multiArrayValue"""
-
-SWIFT_TENSOR = """\
-import CoreML
-let compiled = try await MLModel.compileModel(at: URL(fileURLWithPath: $path))
-let model = try MLModel(contentsOf: compiled)
-let values = try MLMultiArray(shape: $shape, dataType: .float32)  // to be filled
-let features = try MLDictionaryFeatureProvider(dictionary: [$input: values])
-let found = try await model.prediction(from: features)
-let result = found.featureValue(for: $output)?.multiArrayValue"""
-
-EXAMPLES = (
-    Example("Swift", SWIFT_PICTURE, takes="picture"),
-    Example("Swift", SWIFT_TENSOR, takes="tensor"),
-)
 
 
 EXPORTER = Exporter(

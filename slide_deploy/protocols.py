@@ -107,7 +107,9 @@ class Example:
     output. In Python it takes a dictionary `inputs` of arrays, and `$results` takes all outputs in
     their order; `imports` are its imports, and `labels` is an expression for the labels in the
     artifact, which may use json. In another language it is the whole example. `takes` says whether
-    it is for pictures, for other tensors, or for both.
+    it is for pictures, for other tensors, or for both;
+    `classifies` whether it is for artifacts that give probabilities, for others, or, None, for
+    both.
     """
 
     language: str
@@ -115,6 +117,7 @@ class Example:
     imports: tuple[str, ...] = ()
     labels: str = ""
     takes: Literal["picture", "tensor", "both"] = "both"
+    classifies: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slide_deploy.errors import MissingLibrary, UsageError
-from slide_deploy.exporters._coreml_package import save_package
+from slide_deploy.exporters._coreml.package import save_package
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import slide_deploy
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_model
 from slide_deploy.cli.outcome import Reporting, command_line, make_policy, read_baseline
-from slide_deploy.cli.packaging import Labels, Preprocess
+from slide_deploy.cli.packaging import Classifier, KeepLogits, Labels, Package, Preprocess
 from slide_deploy.cli.profiles import ForProfile, Targets, chosen_for
 from slide_deploy.types import Options
 
@@ -34,6 +35,8 @@ def export(
     lowering: cli.LoweringName = "auto",
     preprocess: Preprocess = None,
     labels: Labels = None,
+    classifier: Classifier = False,
+    keep_logits: KeepLogits = False,
     batch: cli.Batch = 1,
     dynamic: cli.Dynamic = False,
     dynamic_size: cli.DynamicSize = False,
@@ -57,22 +60,20 @@ def export(
     chosen = chosen_for(profile, target, precision, preprocess, batch, half=half, dynamic=dynamic)
     common = (chosen.precision, batch, chosen.dynamic, dynamic_size, lowering, calibration, min_snr)
     options = Options(*common, opset, deployment_target, cli.parse_target_options(target_options))
+    package = Package(chosen.preprocess, labels, classifier, keep_logits)
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before, (targets, notes) = read_baseline(baseline), _targets(chosen.targets, options)
     policy = make_policy(atol, rtol, None, max_drop, thorough=thorough, trace=trace)
+    run = partial(
+        slide_deploy.export_and_verify, policy=policy, baseline=before, command=command_line()
+    )
     with reporting.progress() as progress:
         progress(f"loading {model.name}")
         of_model = (weights, image_size, features, factory, inputs, prefix, key)
-        loaded = load_model(model, *of_model, chosen.preprocess, labels)
+        loaded = load_model(model, *of_model, package)
         folder = output or Path(f"{loaded.name}-{'features-deploy' if features else 'deploy'}")
-        found = slide_deploy.export_and_verify(
-            *(loaded, targets, folder, options),
-            policy=policy,
-            images=images or (),
-            baseline=before,
-            progress=progress,
-            command=command_line(),
-            seed=seed,
+        found = run(
+            loaded, targets, folder, options, images=images or (), progress=progress, seed=seed
         )
     reporting.finish(found, (*loaded.notes, *chosen.notes, *notes), folder, trace=trace)
 

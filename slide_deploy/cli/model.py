@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slide_deploy.cli.options import Weights, parse_size
-from slide_deploy.cli.packaging import packaged
+from slide_deploy.cli.packaging import AS_IT_IS, Package
 from slide_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ def load_model(
     inputs: list[str] | None = None,
     prefix: str | None = None,
     key: str | None = None,
-    preprocess: str | None = None,
-    labels: Path | None = None,
+    package: Package = AS_IT_IS,
 ) -> Model:
     """Load the model with the options of the command line."""
     if inputs and factory is None:
@@ -51,4 +50,4 @@ def load_model(
         model = load(
             path, weights=weights, image_size=size, features=features, prefix=prefix, key=key
         )
-    return packaged(model, preprocess, labels)
+    return package.of(model)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact, Manifest
+from slide_deploy.packaging.classifier import PROBABILITIES, Conclusion
 from slide_deploy.packaging.examples import example_code, examples_for
 from slide_deploy.packaging.preprocessing import Preprocessing
 from slide_deploy.report.text import (
@@ -120,8 +121,14 @@ def _inside(way: Preprocessing) -> str:
 
 def _output(spec: TensorSpec, own: Artifact) -> str:
     shape = f"{spec.dtype} ({', '.join(map(str, spec.shape))})"
+    if spec.name == PROBABILITIES and _classifies(own):
+        return f"{shape}: the probability of each class; do not apply softmax"
     scores = len(spec.shape) == 2 and (own.labels or spec.name == "logits")
     return f"{shape}{': a score for each class; softmax gives probabilities' if scores else ''}"
+
+
+def _classifies(own: Artifact) -> bool:
+    return own.conclusion is not Conclusion.SCORES
 
 
 def _labels(labels: tuple[str, ...]) -> str:
@@ -132,5 +139,6 @@ def _labels(labels: tuple[str, ...]) -> str:
 
 def _examples(own: Artifact) -> tuple[tuple[str, str], ...]:
     about = (own.path, own.inputs, own.outputs, own.preprocessing, own.labels)
-    chosen = examples_for(registry.exporter(own.target).examples, own.inputs)
+    examples, classifies = registry.exporter(own.target).examples, _classifies(own)
+    chosen = examples_for(examples, own.inputs, classifies=classifies)
     return tuple((example.language, example_code(example, *about)) for example in chosen)

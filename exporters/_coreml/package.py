@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["save_package"]
+__all__ = ["nothing_more", "save_package"]
 
 
-def save_package(package: Any, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a `coremltools.models.MLModel` to `path`, with `metadata`."""
+def nothing_more(spec: Any) -> None:
+    """Leave the specification of a package as it is."""
+
+
+def save_package(
+    package: Any,
+    path: Path,
+    metadata: Mapping[str, str],
+    change: Callable[[Any], None] = nothing_more,
+) -> None:
+    """Write a `coremltools.models.MLModel` to `path`, with `metadata`; `change` changes its
+    specification before."""
     package.short_description = metadata.get("description", "")
     package.author = "slide-deploy"
     package.version = metadata.get("slide_deploy", "")
     package.user_defined_metadata.update(metadata)
     package.save(str(path))
-    _make_reproducible(path, package.get_spec().SerializeToString(deterministic=True))
+    spec = package.get_spec()
+    change(spec)
+    _make_reproducible(path, spec.SerializeToString(deterministic=True))
 
 
 def _make_reproducible(path: Path, program: bytes) -> None:
