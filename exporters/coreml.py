@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from slide_deploy.errors import ConversionError, UsageError
 from slide_deploy.exporters._coreml.classifier import classifier_config, finish_classifier
+from slide_deploy.exporters._coreml.description import OPTIONS
 from slide_deploy.exporters._coreml.examples import EXAMPLES
 from slide_deploy.exporters._coreml.package import nothing_more, save_package
 from slide_deploy.exporters._quantize.coreml import COMPRESSIONS, parse_compression, quantize
@@ -22,12 +23,12 @@ __all__ = ["EXPORTER"]
 # The first with float16 input and output types per operator, and the minimum in current Xcode.
 DEFAULT_TARGET = "iOS16"
 
-# Systems that run ML programs, with the first and last version in coremltools 9.
+# Systems that run ML programs, with the versions in coremltools 9. After these came 26 of each.
 SYSTEMS = {"iOS": (15, 18), "macOS": (12, 15), "watchOS": (8, 11), "tvOS": (15, 18)}
 DEPLOYMENT_TARGETS = tuple(
     f"{system}{version}"
     for system, (first, last) in SYSTEMS.items()
-    for version in range(first, last + 1)
+    for version in (*range(first, last + 1), 26)
 )
 
 # Of a free height or width in pixels, which must be bounded in Core ML.
@@ -72,10 +73,8 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     if scores:  # coremltools 9.0 fails at a classifier with further outputs: they are added below
         capture = capture.of_probabilities()
     package = _converted(capture, options, pictured=pictured)
-    for spec in capture.inputs:
-        package.input_description[spec.name] = capture.metadata.get("input", spec.name)
     change = partial(finish_classifier, scores=scores) if capture.classes else nothing_more
-    save_package(package, path, capture.metadata, change)
+    save_package(package, path, capture.metadata, options.target_options, change)
 
 
 def _refuse(capture: Capture) -> None:
@@ -189,5 +188,6 @@ EXPORTER = Exporter(
             parse=parse_compression,
             default=COMPRESSIONS[0],
         ),
+        *OPTIONS,
     ),
 )

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from slide_deploy.exporters._coreml.description import describe
+
 __all__ = ["nothing_more", "save_package"]
 
 
@@ -19,17 +21,15 @@ def save_package(
     package: Any,
     path: Path,
     metadata: Mapping[str, str],
+    options: Mapping[str, object],
     change: Callable[[Any], None] = nothing_more,
 ) -> None:
-    """Write a `coremltools.models.MLModel` to `path`, with `metadata`; `change` changes its
-    specification before."""
-    package.short_description = metadata.get("description", "")
-    package.author = "slide-deploy"
-    package.version = metadata.get("slide_deploy", "")
-    package.user_defined_metadata.update(metadata)
+    """Write a `coremltools.models.MLModel` to `path`, described by `metadata` and `options`, as
+    `describe` takes them; `change` changes its specification before."""
     package.save(str(path))
     spec = package.get_spec()
     change(spec)
+    describe(spec, metadata, options)
     _make_reproducible(path, spec.SerializeToString(deterministic=True))
 
 

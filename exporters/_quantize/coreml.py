@@ -54,4 +54,4 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
         way = cto.OpPalettizerConfig(mode="kmeans", nbits=8, weight_threshold=fewest)
     config = cto.OptimizationConfig(op_type_configs=dict.fromkeys(PRODUCTS, way))
     compressed = compress(package, config)
-    save_package(compressed, path, calibration.metadata)
+    save_package(compressed, path, calibration.metadata, options.target_options)
