@@ -166,6 +166,8 @@ EXPORTER = Exporter(
     extra="coreml",
     aliases=("ios", "mlpackage"),
     picture="an image (ImageType, in RGB), such as a CVPixelBuffer",
+    probabilities="a dictionary from the name of each class to its probability, beside classLabel, "
+    "the name of the best class",
     examples=EXAMPLES,
     precisions=(Precision.FLOAT32, Precision.FLOAT16, Precision.W8),
     lacks=dict.fromkeys(

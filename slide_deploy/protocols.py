@@ -132,8 +132,8 @@ class Exporter:
     raise any too. `products` gives the products of a float artifact that `quantize` quantizes, by
     name, each with the path of its module, or of a tensor in it; without it `quantize` cannot keep
     any in float. Files that `quantize` leaves beside the float artifact are there the next time.
-    `picture` says what a picture is for the artifact, where it is no array; `examples` show how to
-    run it.
+    `picture` and `probabilities` say what these are for the artifact, where they are no arrays;
+    `examples` show how to run it.
     """
 
     target: str
@@ -150,6 +150,7 @@ class Exporter:
     quantized_from: str = Precision.FLOAT32
     products: Callable[[Path], Mapping[str, str]] | None = None
     picture: str = ""
+    probabilities: str = ""
     examples: tuple[Example, ...] = ()
 
 

@@ -66,7 +66,7 @@ def _facts(own: Artifact, check: Check | None) -> Iterator[tuple[str, str]]:
         yield "Before", _before(own.preprocessing)
         yield "Inside", _inside(own.preprocessing)
     for spec in own.outputs:
-        yield f"Output {spec.name}", _output(spec, own)
+        yield f"Output {spec.name}", _output(spec, own, exporter.probabilities)
     if own.labels:
         yield "Labels", _labels(own.labels)
     yield "SHA-256", own.sha256
@@ -119,10 +119,11 @@ def _inside(way: Preprocessing) -> str:
     )
 
 
-def _output(spec: TensorSpec, own: Artifact) -> str:
+def _output(spec: TensorSpec, own: Artifact, probabilities: str) -> str:
     shape = f"{spec.dtype} ({', '.join(map(str, spec.shape))})"
     if spec.name == PROBABILITIES and _classifies(own):
-        return f"{shape}: the probability of each class; do not apply softmax"
+        what = probabilities or f"{shape}: the probability of each class"
+        return f"{what}; do not apply softmax"
     scores = len(spec.shape) == 2 and (own.labels or spec.name == "logits")
     return f"{shape}{': a score for each class; softmax gives probabilities' if scores else ''}"
 
