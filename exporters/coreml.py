@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slide_deploy.errors import ConversionError, UsageError
+from slide_deploy.exporters._coreml.blocks import blocks_of, record_blocks
 from slide_deploy.exporters._coreml.classifier import classifier_config, finish_classifier
 from slide_deploy.exporters._coreml.description import OPTIONS
 from slide_deploy.exporters._coreml.examples import EXAMPLES
-from slide_deploy.exporters._coreml.package import nothing_more, save_package
+from slide_deploy.exporters._coreml.package import save_package
 from slide_deploy.exporters._quantize.coreml import COMPRESSIONS, parse_compression, quantize
 from slide_deploy.protocols import Exporter, TargetOption
 from slide_deploy.types import Options, Precision
@@ -72,9 +72,16 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     scores = capture.outputs[1:] if capture.classes else ()
     if scores:  # coremltools 9.0 fails at a classifier with further outputs: they are added below
         capture = capture.of_probabilities()
-    package = _converted(capture, options, pictured=pictured)
-    change = partial(finish_classifier, scores=scores) if capture.classes else nothing_more
-    save_package(package, path, capture.metadata, options.target_options, change)
+    program = capture.program.run_decompositions({})
+    blocks = blocks_of(program, capture.blocks)
+    package = _converted(program, capture, options, pictured=pictured)
+
+    def finish(spec: Any) -> None:
+        if capture.classes:
+            finish_classifier(spec, scores)
+        record_blocks(spec, blocks)
+
+    save_package(package, path, capture.metadata, options.target_options, finish)
 
 
 def _refuse(capture: Capture) -> None:
@@ -95,7 +102,7 @@ def _refuse(capture: Capture) -> None:
         )
 
 
-def _converted(capture: Capture, options: Options, *, pictured: bool) -> Any:
+def _converted(program: Any, capture: Capture, options: Options, *, pictured: bool) -> Any:
     """The package that coremltools makes; `pictured` turns the input into an image."""
     import coremltools as ct
     import numpy as np
@@ -112,7 +119,7 @@ def _converted(capture: Capture, options: Options, *, pictured: bool) -> Any:
     # nothing in what torch.export gives: products have their bias there.
     passes.remove_passes({"common::fuse_linear_bias"})
     return ct.convert(
-        capture.program.run_decompositions({}),
+        program,
         source="pytorch",
         convert_to="mlprogram",
         inputs=[

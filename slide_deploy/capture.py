@@ -31,8 +31,9 @@ class Capture:
 
     `metadata` describes the artifact, for formats that can store it. `sizes` restricts free
     dimensions that cannot have any value. `classes` names the classes whose probabilities the first
-    output has; it is empty where no output has any. `program` and `traced` are computed on first
-    use and shared between exporters.
+    output has; it is empty where no output has any. `blocks` are paths of modules, for formats that
+    can say of which one an operation is part. `program` and `traced` are computed on first use and
+    shared between exporters.
     """
 
     module: nn.Module
@@ -41,6 +42,7 @@ class Capture:
     metadata: Mapping[str, str]
     sizes: Mapping[str, SizeSteps] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
 
     @cached_property
     def example(self) -> tuple[Tensor, ...]:

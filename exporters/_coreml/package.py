@@ -10,11 +10,7 @@ from typing import Any
 
 from slide_deploy.exporters._coreml.description import describe
 
-__all__ = ["nothing_more", "save_package"]
-
-
-def nothing_more(spec: Any) -> None:
-    """Leave the specification of a package as it is."""
+__all__ = ["save_package"]
 
 
 def save_package(
@@ -22,7 +18,7 @@ def save_package(
     path: Path,
     metadata: Mapping[str, str],
     options: Mapping[str, object],
-    change: Callable[[Any], None] = nothing_more,
+    change: Callable[[Any], None] = lambda spec: None,
 ) -> None:
     """Write a `coremltools.models.MLModel` to `path`, described by `metadata` and `options`, as
     `describe` takes them; `change` changes its specification before."""

@@ -71,7 +71,8 @@ def preparer(
         lowerings = tuple(layer.form for layer in layers)
         if lowerings not in captures:
             sizes = free.steps if free else {}
-            capture = Capture(module, inputs, outputs, metadata, sizes, _classes(model))
+            contents = (_classes(model), tuple(model.block_names(model.module)))
+            capture = Capture(module, inputs, outputs, metadata, sizes, *contents)
             captures[lowerings] = replace(capture, module=_finished(model, capture))
         return PreparedModel(captures[lowerings], layers)
 

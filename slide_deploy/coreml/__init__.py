@@ -10,6 +10,7 @@ needed, neither coremltools nor torch: `pip install '.[coreml-read]'`.
 from slide_deploy.coreml.checking import FunctionCheck, PackageCheck, TargetCheck, check
 from slide_deploy.coreml.feeds import read_feeds
 from slide_deploy.coreml.residency import (
+    BlockResidency,
     FunctionResidency,
     PackageResidency,
     Place,
@@ -37,6 +38,7 @@ from slide_deploy.validators._mil import read_package as read
 
 __all__ = [
     "VARIANTS",
+    "BlockResidency",
     "Constant",
     "Feature",
     "FunctionCheck",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,15 @@ from slide_deploy.coreml.neural_engine import (
 )
 from slide_deploy.validators._mil import Operation, Program, Value, read_package, walk
 
-__all__ = ["FunctionResidency", "PackageResidency", "Place", "Placement", "Segment", "residency"]
+__all__ = [
+    "BlockResidency",
+    "FunctionResidency",
+    "PackageResidency",
+    "Place",
+    "Placement",
+    "Segment",
+    "residency",
+]
 
 
 class Place(StrEnum):
@@ -44,6 +53,18 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class BlockResidency:
+    """The operations of one block of the model, where the package records blocks: how many may run
+    on the Neural Engine, elsewhere, and of how many nothing is known. The block without a name has
+    those outside of the model's blocks."""
+
+    block: str
+    neural_engine: int
+    elsewhere: int
+    unknown: int
+
+
+@dataclass(frozen=True)
 class Segment:
     """Consecutive operations with the same place, and the names of the first and the last one."""
 
@@ -63,6 +84,7 @@ class FunctionResidency:
 
     function: str
     placements: tuple[Placement, ...]
+    blocks: tuple[BlockResidency, ...]
     segments: tuple[Segment, ...]
     switches: int
     notes: tuple[str, ...]
@@ -107,6 +129,7 @@ def _predicted(program: Program) -> FunctionResidency:
     return FunctionResidency(
         function=program.function,
         placements=_grouped(placed),
+        blocks=tuple(_by_block(placed, _blocks(program, len(placed)))),
         segments=tuple(_segments(placed)),
         switches=sum(a is not b for a, b in pairwise(known)),
         notes=tuple(_notes(program)),
@@ -149,6 +172,25 @@ def _grouped(placed: Iterable[_Placed]) -> tuple[Placement, ...]:
     order = list(Place)
     found = [Placement(kind, n, place, why, by) for (kind, place, why, by), n in counts.items()]
     return tuple(sorted(found, key=lambda own: (order.index(own.place), -own.count)))
+
+
+def _blocks(program: Program, count: int) -> list[str]:
+    """The block of each operation, as slide-deploy's exporter records them; none where the record
+    is missing or of another program."""
+    try:
+        runs = json.loads(program.metadata.get("blocks", "[]"))
+        names = [str(name) for name, number in runs for _ in range(min(int(number), count + 1))]
+    except (ValueError, TypeError):
+        return []
+    return names if len(names) == count else []
+
+
+def _by_block(placed: Iterable[_Placed], blocks: Iterable[str]) -> Iterator[BlockResidency]:
+    counts: dict[str, Counter[Place]] = {}
+    for own, block in zip(placed, blocks, strict=False):
+        counts.setdefault(block, Counter())[own.place] += 1
+    for block, places in counts.items():
+        yield BlockResidency(block, *(places[place] for place in Place))
 
 
 def _segments(placed: Iterable[_Placed]) -> Iterator[Segment]:

@@ -21,16 +21,26 @@ PREDICTION = (
     "and cost. Xcode's performance report and MLComputePlan show its decision."
 )
 COLOURS = {"Neural Engine": "green", "CPU or GPU": "red", "not known": "yellow"}
-MOST = 12
 
 
 def residency_table(package: PackageResidency, verbose: bool = False) -> RenderableType:
-    """For each function, the place of each kind of operation, the reasons, and the sources.
+    """For each function, the place of each kind of operation, the reasons, the sources, and the
+    places in each block of the model.
 
-    `verbose` lists all segments instead of the first few.
+    `verbose` lists the segments too, as without a record of blocks.
     """
     parts = (part for found in package.functions for part in _function(found, verbose))
     return Group(*parts, Text(), Text(PREDICTION, style="bold"))
+
+
+def _blocks(found: FunctionResidency) -> RenderableType:
+    table = Table(title=Text("by block of the model"), title_justify="left")
+    for column in ("block", *COLOURS):
+        table.add_column(column, justify="left" if column == "block" else "right")
+    for own in found.blocks:
+        counts = (own.neural_engine, own.elsewhere, own.unknown)
+        table.add_row(Text(clean(own.block or "(none)")), *(str(n or "") for n in counts))
+    return table
 
 
 def _function(found: FunctionResidency, verbose: bool) -> Iterator[RenderableType]:
@@ -50,10 +60,10 @@ def _function(found: FunctionResidency, verbose: bool) -> Iterator[RenderableTyp
     yield Text(f"{total} operations: {counts}; {found.switches} changes of the processor at least")
     for source, count in numbers.items():
         yield Text(f"[{count}] {source.who}: {source.says} ({source.url})")
-    shown_segments = found.segments if verbose else found.segments[:MOST]
-    for segment in shown_segments:
-        ends = f"{clean(segment.first)} to {clean(segment.last)}"
-        yield Text(f"{segment.place}, {segment.operations} operations: {ends}")
-    if more := len(found.segments) - len(shown_segments):
-        yield Text(f"… and {more} more segments (--verbose)")
+    if found.blocks:
+        yield _blocks(found)
+    if verbose or not found.blocks:
+        for segment in found.segments:
+            ends = f"{clean(segment.first)} to {clean(segment.last)}"
+            yield Text(f"{segment.place}, {segment.operations} operations: {ends}")
     yield from (Text(f"note: {clean(note)}", style="yellow") for note in found.notes)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import slide_deploy
-from slide_deploy import Model, Options, Verdict, registry
+from slide_deploy import Model, Options, Verdict, coreml, registry
 from slide_deploy.artifacts.manifest import find_manifest
 from slide_deploy.errors import UsageError
 from slide_deploy.packaging.classifier import Conclusion
@@ -133,6 +133,13 @@ def test_float16_keeps_small_probabilities(certain, tmp_path):
     image = np.full((1, 3, *TINY.image_size), 2.0, np.float32)
     made = slide_deploy.run_artifact(tmp_path / check.path, {"one": {"image": image}})
     assert 0 < made.outputs["one"]["probabilities"].min() < 1e-5
+
+
+def test_a_package_records_the_blocks_of_its_operations(model, tmp_path):
+    slide_deploy.export(model, "coreml", tmp_path)
+    [found] = coreml.residency(tmp_path / f"{model.name}.mlpackage").functions
+    blocks = {own.block for own in found.blocks}
+    assert set(model.block_names(model.module)) <= blocks
 
 
 @pytest.mark.parametrize("target", ["onnx", "coreml"])

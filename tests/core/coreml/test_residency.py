@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from coremltools.proto import Model_pb2
 
-from slide_deploy.coreml import FunctionResidency, Place, residency
+from slide_deploy.coreml import BlockResidency, FunctionResidency, Place, residency
 from slide_deploy.coreml.neural_engine import WITH, WITHOUT
 from tests.targets.mil.conftest import mb
 
@@ -77,6 +79,26 @@ def test_an_unknown_place_is_no_change_of_the_processor(write: Write) -> None:
     found = predicted(write(in_half(lambda x: mb.relu(x=mb.erf(x=mb.relu(x=x)))), [X], 7))
     assert found.switches == 2
     assert found.count(Place.UNKNOWN) == 1
+
+
+def test_a_record_of_blocks_is_used_where_it_fits(write: Write) -> None:
+    package = write(in_half(lambda x: mb.softmax(x=mb.relu(x=x))), [X], 7)
+    assert predicted(package).blocks == ()
+    for runs, expected in (
+        ([["", 1], ["head", 3]], [BlockResidency("", 0, 1, 0), BlockResidency("head", 2, 1, 0)]),
+        ([["head", 3]], []),
+        ([["head", 10**12]], []),
+        ("no list", []),
+    ):
+        change_metadata(package, "blocks", json.dumps(runs))
+        assert list(predicted(package).blocks) == expected
+
+
+def change_metadata(package: Path, key: str, value: str) -> None:
+    (file,) = package.rglob("*.mlmodel")
+    spec = Model_pb2.Model.FromString(file.read_bytes())
+    spec.description.metadata.userDefined[key] = value
+    file.write_bytes(spec.SerializeToString())
 
 
 def test_every_fact_has_a_source() -> None:
