@@ -27,6 +27,8 @@ from slide_deploy.verification.interface import (
     label_problems,
     manifest_problems,
     metadata_problems,
+    refuse_other_inputs,
+    refuse_other_outputs,
 )
 from slide_deploy.verification.judge import (
     Inputs,
@@ -236,7 +238,10 @@ def _identify(
         bare = read_artifact(runtime.target, path, {})
         made = scheme_of(bare.weight_type, bare.compute_type)
         axes = axes_of(bare.inputs, path.name)
-        _refuse_other_input(bare, reference, axes)
+        inputs, outputs = reference.specs(axes)
+        refuse_other_inputs(bare, inputs)
+        if reference.blocks:  # without a model, the outputs are given
+            refuse_other_outputs(bare, outputs)
     if reference.precision not in ("", made.name):
         raise ArtifactError(
             f"the golden vectors are for {reference.precision}, but {path.name} is {made.name}",
@@ -248,18 +253,6 @@ def _identify(
             f"pass --precision {made.short_name} if that is what you exported",
         )
     return axes
-
-
-def _refuse_other_input(bare: RunResult, reference: Reference, axes: DynamicAxes) -> None:
-    """ArtifactError where one of artifact and reference takes a picture, the other a tensor."""
-    wanted, _ = reference.specs(axes)
-    for have, want in zip(bare.inputs, wanted, strict=False):
-        if have.is_picture != want.is_picture:
-            raise ArtifactError(
-                f"input {have.name} is {have.dtype}{list(have.shape)}, not "
-                f"{want.dtype}{list(want.shape)}",
-                "pass --preprocess as for its export, which a manifest beside it would tell",
-            )
 
 
 def _judged(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from slide_deploy.artifacts.manifest import Artifact, SourceRecord
 from slide_deploy.errors import ArtifactError
+from slide_deploy.packaging.classifier import PROBABILITIES
 from slide_deploy.packaging.contents import labels_in
 from slide_deploy.protocols import Runtime
 from slide_deploy.quantization.catalog import scheme_named
@@ -19,6 +20,8 @@ __all__ = [
     "label_problems",
     "manifest_problems",
     "metadata_problems",
+    "refuse_other_inputs",
+    "refuse_other_outputs",
 ]
 
 Specs = tuple[TensorSpec, ...]
@@ -50,6 +53,28 @@ def interface_problems(
                     f"{kind} {have.name} is {have.dtype}{list(have.shape)}, "
                     f"not {want.dtype}{list(want.shape)}"
                 )
+
+
+def refuse_other_inputs(found: RunResult, wanted: Specs) -> None:
+    """ArtifactError where one of artifact and reference takes a picture, the other a tensor."""
+    for have, want in zip(found.inputs, wanted, strict=False):
+        if have.is_picture != want.is_picture:
+            raise ArtifactError(
+                f"input {have.name} is {have.dtype}{list(have.shape)}, not "
+                f"{want.dtype}{list(want.shape)}",
+                "pass --preprocess as for its export, which a manifest beside it would tell",
+            )
+
+
+def refuse_other_outputs(found: RunResult, wanted: Specs) -> None:
+    """ArtifactError where one of artifact and reference gives probabilities, the other scores."""
+    have, want = ([spec.name for spec in specs] for specs in (found.output_specs, wanted))
+    if have != want and PROBABILITIES in (*have[:1], *want[:1]):
+        raise ArtifactError(
+            f"outputs are {', '.join(have)}, not {', '.join(want)}",
+            "verify with --classifier and --keep-logits as for its export, which a manifest beside "
+            "it would tell",
+        )
 
 
 def manifest_problems(record: Artifact, runtime: Runtime, result: RunResult) -> Iterator[str]:

@@ -156,8 +156,9 @@ def test_an_artifact_that_gives_scores_is_no_classifier(scores, model, tmp_path)
     slide_deploy.export(scores, "onnx", tmp_path)
     (tmp_path / "manifest.json").unlink()
     (check,) = slide_deploy.verify(tmp_path / f"{model.name}.onnx", model).checks
-    assert "outputs are named logits, not probabilities" in check.problems
     assert check.verdict is Verdict.FAIL
+    assert "outputs are logits, not probabilities" in check.problems[0]
+    assert "--classifier" in check.problems[0]
 
 
 def test_classes_of_one_name_are_refused_by_core_ml_alone(model, tmp_path):
