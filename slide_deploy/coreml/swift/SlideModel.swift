@@ -49,6 +49,10 @@ public final class SlideModel {
         $scaled
     }
 
+    private static func half(_ number: Int) -> Int {
+        Int((Double(number) / 2).rounded(.toNearestOrEven))
+    }
+
     static func pixels(of picture: CGImage) throws -> CVPixelBuffer {
         let size = scaled(picture.width, picture.height)
         guard size.width >= width, size.height >= height else { throw Failure.tooSmall }
@@ -61,7 +65,8 @@ public final class SlideModel {
                 data: memory, width: width, height: height, bitsPerComponent: 8,
                 bytesPerRow: bytesPerRow, space: space, bitmapInfo: order)
             guard let context else { throw Failure.noPixels }
-            let left = (size.width - width) / 2, below = (size.height - height) / 2
+            let left = half(size.width - width)
+            let below = size.height - height - half(size.height - height)
             context.setFillColor(red: 1, green: 1, blue: 1, alpha: 1)  // behind transparent pixels
             context.fill(CGRect(x: 0, y: 0, width: width, height: height))
             context.interpolationQuality = .high
