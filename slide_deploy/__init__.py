@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from slide_deploy.loading.inspection import count_parameters
     from slide_deploy.loading.loader import Model, load
     from slide_deploy.loading.loader import save_fused as fuse
-    from slide_deploy.loading.packaging import with_labels, with_preprocessing
+    from slide_deploy.loading.packaging import with_classifier, with_labels, with_preprocessing
     from slide_deploy.lowering.catalog import lowerings
     from slide_deploy.lowering.selection import lower_for as lower
     from slide_deploy.packaging.profiles import PROFILES, Profile
@@ -110,6 +110,7 @@ __all__ = [
     "toolchain",
     "verify",
     "verify_golden",
+    "with_classifier",
     "with_labels",
     "with_preprocessing",
     "wrap",
@@ -133,7 +134,7 @@ _PLACES = {
     "loading.flops": "count_flops",
     "loading.inspection": "count_parameters",
     "loading.loader": "Model fuse=save_fused load",
-    "loading.packaging": "with_labels with_preprocessing",
+    "loading.packaging": "with_classifier with_labels with_preprocessing",
     "lowering.catalog": "lowerings",
     "lowering.selection": "lower=lower_for",
     "packaging.profiles": "PROFILES Profile",

@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 from slide_deploy.errors import UsageError
 from slide_deploy.types import Pixels, SizeSteps, TensorSpec
 
-__all__ = ["Capture", "HalfPrecision", "Normalised", "zeros"]
+__all__ = ["Capture", "Classifier", "HalfPrecision", "Normalised", "zeros"]
 
 # What torch.export says of a free dimension, by our name, whose value decides what is computed.
 FIXED = re.compile(
@@ -30,7 +30,9 @@ class Capture:
     """A fused module in eval mode with named inputs and outputs, the argument of exporters.
 
     `metadata` describes the artifact, for formats that can store it. `sizes` restricts free
-    dimensions that cannot have any value. `program` and `traced` are computed on first use and
+    dimensions that cannot have any value. `classes` names the classes whose probabilities the first
+    output has; it is empty where no output has any. `blocks` are paths of modules, for formats that
+    can say of which one an operation is part. `program` and `traced` are computed on first use and
     shared between exporters.
     """
 
@@ -39,6 +41,8 @@ class Capture:
     outputs: tuple[TensorSpec, ...]
     metadata: Mapping[str, str]
     sizes: Mapping[str, SizeSteps] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
 
     @cached_property
     def example(self) -> tuple[Tensor, ...]:
@@ -94,11 +98,9 @@ class Capture:
             return torch.jit.trace(self.module, self.example, check_trace=False)
 
     def in_half(self) -> Capture:
-        """The same model with float16 weights and arithmetic; inputs and outputs stay as they are,
-        and pictures are normalised in float32."""
-        own = self.module
-        half = own.around(HalfPrecision(own.model)) if isinstance(own, Normalised) else None
-        return replace(self, module=(half or HalfPrecision(own)).eval())
+        """The same model with float16 weights and arithmetic; inputs and outputs stay as they are.
+        Pictures are normalised, and probabilities are computed, in float32."""
+        return replace(self, module=_halved(self.module).eval())
 
     def of_planes(self) -> Capture:
         """The same model with the planes of its picture as input, float32 (B, 3, H, W)."""
@@ -108,6 +110,10 @@ class Capture:
         assert isinstance(self.module, Normalised)
         module = Normalised(self.module.model, self.module.pixels, takes_planes=True)
         return replace(self, module=module.eval(), inputs=(planes,))
+
+    def of_probabilities(self) -> Capture:
+        """The same classifier with the probabilities as its only output."""
+        return replace(self, module=_without_scores(self.module).eval(), outputs=self.outputs[:1])
 
 
 def zeros(
@@ -163,6 +169,42 @@ class Normalised(nn.Module):
         if self.pixels.channels_last:
             values = values.permute(0, 2, 3, 1)
         return self.model(values)
+
+
+class Classifier(nn.Module):
+    """A model that returns the probabilities of classes, and with `keeps_scores` the scores too.
+
+    TorchScript files hold its name.
+    """
+
+    def __init__(self, module: nn.Module, *, keeps_scores: bool = False) -> None:
+        super().__init__()
+        self.model, self.keeps_scores = module, keeps_scores
+
+    def around(self, module: nn.Module) -> Classifier:
+        """The same after another model."""
+        return Classifier(module, keeps_scores=self.keeps_scores)
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        scores = self.model(*inputs)
+        if not isinstance(scores, Tensor):
+            (scores,) = scores
+        probabilities = torch.softmax(scores, dim=1)
+        return (probabilities, scores) if self.keeps_scores else probabilities
+
+
+def _without_scores(module: nn.Module) -> nn.Module:
+    if isinstance(module, Normalised):
+        return module.around(_without_scores(module.model))
+    assert isinstance(module, Classifier)
+    return Classifier(module.model)
+
+
+def _halved(module: nn.Module) -> nn.Module:
+    """The module in float16, within what stays in float32."""
+    if isinstance(module, Normalised | Classifier):
+        return module.around(_halved(module.model))
+    return HalfPrecision(module)
 
 
 class HalfPrecision(nn.Module):

@@ -113,7 +113,9 @@ class Example:
     output. In Python it takes a dictionary `inputs` of arrays, and `$results` takes all outputs in
     their order; `imports` are its imports, and `labels` is an expression for the labels in the
     artifact, which may use json. In another language it is the whole example. `takes` says whether
-    it is for pictures, for other tensors, or for both.
+    it is for pictures, for other tensors, or for both;
+    `classifies` whether it is for artifacts that give probabilities, for others, or, None, for
+    both.
     """
 
     language: str
@@ -121,6 +123,7 @@ class Example:
     imports: tuple[str, ...] = ()
     labels: str = ""
     takes: Literal["picture", "tensor", "both"] = "both"
+    classifies: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -135,8 +138,8 @@ class Exporter:
     raise any too. `products` gives the products of a float artifact that `quantize` quantizes, by
     name, each with the path of its module, or of a tensor in it; without it `quantize` cannot keep
     any in float. Files that `quantize` leaves beside the float artifact are there the next time.
-    `picture` says what a picture is for the artifact, where it is no array; `examples` show how to
-    run it.
+    `picture` and `probabilities` say what these are for the artifact, where they are no arrays;
+    `examples` show how to run it.
     """
 
     target: str
@@ -153,6 +156,7 @@ class Exporter:
     quantized_from: str = Precision.FLOAT32
     products: Callable[[Path], Mapping[str, str]] | None = None
     picture: str = ""
+    probabilities: str = ""
     examples: tuple[Example, ...] = ()
 
 

@@ -275,8 +275,8 @@ def test_the_parity_engine_is_numpy_alone(module: str) -> None:
 @pytest.mark.parametrize("module", below("exporters", "validators"))
 def test_a_target_imports_only_the_shared_vocabulary(module: str) -> None:
     exporting = module.startswith("slide_deploy.exporters")
-    own_parts = ("exporters._quantize", "exporters._coreml_package", "exporters._repeated")
-    private = ("_mil", "_quantized", "_reduce", "_widened")
+    own_parts = ("exporters._quantize", "exporters._coreml", "exporters._repeated")
+    private = ("_coreml_classifier", "_mil", "_quantized", "_reduce", "_widened")
     reading = tuple(f"validators.{name}" for name in private)
     inner = own_parts if exporting else reading
     allowed = (*VOCABULARY, *inner, *(("capture",) if exporting else ()))

@@ -10,13 +10,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from slide_deploy.errors import ArtifactError, NotSupported
 from slide_deploy.protocols import Arrays, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
+from slide_deploy.validators._coreml_classifier import classifier_in
 from slide_deploy.validators._quantized.coreml import compressed_weights, take_apart
 from slide_deploy.validators._quantized.coreml_activations import (
     float_operations,
@@ -44,17 +45,23 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     from slide_deploy.validators import _mil
 
     program = _mil.read_package(path)
+    classifier = classifier_in(program)
     values = (*program.arguments, *(v for op in program.operations for v in op.outputs))
     made = {value.name: value.type for value in values}
     computed, stored = _precision(program, weights=False), _precision(program, weights=True)
     compressed, quantized = bool(compressed_weights(program)), has_activations(program)
     kinds, native = _mil.histogram(program), fidelity() is Fidelity.NATIVE
+    run = _system(path, program) if native else _interpreted(program)
     return Session(
         inputs=tuple(_spec(feature, None) for feature in program.inputs),
-        outputs=tuple(_spec(feature, made[feature.name].shape) for feature in program.outputs),
-        run=_system(path, program)
-        if native
-        else lambda feeds: _mil.evaluate(program, _mil.pictures(program, feeds), note=_refuse),
+        outputs=tuple(
+            classifier.spec
+            if classifier and feature.name == classifier.probabilities
+            else _spec(feature, made[feature.name].shape)
+            for feature in program.outputs
+            if not (classifier and feature.name == classifier.best)
+        ),
+        run=lambda feeds: classifier.arrays(run(feeds)) if classifier else run(feeds),
         operators={f"mil::{kind}": count for kind, count in kinds.items()},
         runtime="Core ML, CPU only" if native else "the MIL interpreter",
         precision=_words(computed, compressed, quantized),
@@ -63,6 +70,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
             *_mil.violations(program),
             *(f"{state.name} keeps state between runs" for state in program.states),
             *(f"{kind} draws random numbers" for kind in kinds if kind.startswith("random_")),
+            *(classifier.violations(program.metadata) if classifier else ()),
         ),
         weight_type="int8" if compressed else stored,
         compute_type="int8" if quantized else computed,
@@ -70,13 +78,19 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         other_precision=float_operations(program)
         if quantized
         else _other_precision(program, computed),
-        metadata=program.metadata,
+        metadata={**program.metadata, **(classifier.metadata if classifier else {})},
     )
 
 
 def _words(computed: str, compressed: bool, quantized: bool) -> str:
     weights = f"{computed}, weights stored as int8" if compressed else computed
     return f"{weights}, products read and write int8" if quantized else weights
+
+
+def _interpreted(program: _mil.Program) -> Callable[[Arrays], dict[str, np.ndarray]]:
+    from slide_deploy.validators import _mil
+
+    return lambda feeds: _mil.evaluate(program, _mil.pictures(program, feeds), note=_refuse)
 
 
 def _refuse(rule: str) -> None:
@@ -143,7 +157,7 @@ def _spec(feature: _mil.Feature, made: _mil.Shape | None) -> TensorSpec:
 _DTYPES = {"fp32": "float32", "fp16": "float16"}
 
 
-def _system(path: Path, program: _mil.Program) -> Callable[[Arrays], dict[str, np.ndarray]]:
+def _system(path: Path, program: _mil.Program) -> Callable[[Arrays], dict[str, Any]]:
     import coremltools as ct
 
     from slide_deploy.validators import _mil
@@ -151,10 +165,10 @@ def _system(path: Path, program: _mil.Program) -> Callable[[Arrays], dict[str, n
     # Only the CPU computes in the program's precision; other units round to float16.
     model = ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.CPU_ONLY)
 
-    def run(feeds: Arrays) -> dict[str, np.ndarray]:
+    def run(feeds: Arrays) -> dict[str, Any]:
         given = _mil.pictures(program, feeds)
         made = model.predict({n: _image(v) if v.dtype == np.uint8 else v for n, v in given.items()})
-        return {name: np.asarray(value) for name, value in made.items()}
+        return {n: v if isinstance(v, dict) else np.asarray(v) for n, v in made.items()}
 
     return run
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from slide_deploy.errors import MissingLibrary, UsageError
-from slide_deploy.exporters._coreml_package import save_package
+from slide_deploy.exporters._coreml.package import save_package
 from slide_deploy.exporters._quantize.coreml_activations import quantize_activations
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options, Precision
@@ -77,7 +77,7 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
         op_type_configs=dict.fromkeys(PRODUCTS, way), op_name_configs=kept
     )
     compressed = compress(package, config)
-    save_package(compressed, path, calibration.metadata)
+    save_package(compressed, path, calibration.metadata, options.target_options)
 
 
 def _too_small(package: Any, fewest: int) -> list[str]:

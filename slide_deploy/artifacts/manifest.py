@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from slide_deploy import registry
+from slide_deploy.packaging.classifier import Conclusion
 from slide_deploy.packaging.preprocessing import Preprocessing
 from slide_deploy.quantization.search import Search
 from slide_deploy.types import LayerLowering, Loading, TensorSpec
@@ -92,6 +93,8 @@ class Artifact:
     """That of the pictures that the artifact takes; it resizes and crops outside of it."""
     labels: tuple[str, ...] = ()
     """Names of the classes, in the order of the output."""
+    conclusion: Conclusion = Conclusion.SCORES
+    """Whether it gives scores of the classes, as the model does, or probabilities."""
     golden: str = ""
     golden_sha256: OptionalSha256 = ""
     recipe: Recipe | None = None

@@ -13,11 +13,12 @@ from torch import nn
 from slide_deploy import __version__, registry
 from slide_deploy.artifacts.manifest import Recipe, SourceRecord
 from slide_deploy.artifacts.tuning_cache import load_tuning
-from slide_deploy.capture import Capture, Normalised
+from slide_deploy.capture import Capture, Classifier, Normalised
 from slide_deploy.loading.dynamic_size import DynamicSize, dynamic_size_of
 from slide_deploy.loading.loader import Model
 from slide_deploy.lowering.selection import check_name, lower_for
 from slide_deploy.models.families import simplified
+from slide_deploy.packaging.classifier import Conclusion, concluded
 from slide_deploy.packaging.pictures import pixels_of
 from slide_deploy.types import LayerLowering, Options, TensorSpec, with_batch
 from slide_deploy.utils.records import to_text
@@ -62,7 +63,8 @@ def preparer(
     free = (size_of or size_of_model(model))() if options.dynamic_size else None
     taken = free.inputs if free else model.artifact_inputs
     inputs = tuple(with_batch(spec, batch) for spec in taken)
-    outputs = tuple(with_batch(spec, batch) for spec in (free or model).outputs)
+    made = concluded(model.conclusion, free.outputs) if free else model.artifact_outputs
+    outputs = tuple(with_batch(spec, batch) for spec in made)
     fused = simplified(model.merged)
     metadata = _metadata(model, inputs, options)
     captures: dict[tuple[str, ...], Capture] = {}
@@ -78,20 +80,27 @@ def preparer(
         lowerings = tuple(layer.form for layer in layers)
         if lowerings not in captures:
             sizes = free.steps if free else {}
-            capture = Capture(module, inputs, outputs, metadata, sizes)
+            contents = (_classes(model), tuple(model.block_names(model.module)))
+            capture = Capture(module, inputs, outputs, metadata, sizes, *contents)
             captures[lowerings] = replace(capture, module=_finished(model, capture))
         return PreparedModel(captures[lowerings], layers)
 
     return prepare
 
 
+def _classes(model: Model) -> tuple[str, ...]:
+    return () if model.conclusion is Conclusion.SCORES else model.labels or ()
+
+
 def _finished(model: Model, capture: Capture) -> nn.Module:
-    """The module that artifacts compute, the preprocessing of pictures included."""
-    way = model.contained_preprocessing
-    if way is None:
-        return model.finish(capture)
-    own = tuple(with_batch(spec, capture.inputs[0].shape[0]) for spec in model.inputs)
-    return Normalised(model.finish(replace(capture, inputs=own)), pixels_of(way)).eval()
+    """The module that artifacts compute, the preprocessing of pictures and the softmax included."""
+    way, batch = model.contained_preprocessing, capture.inputs[0].shape[0]
+    inputs = capture.inputs if way is None else tuple(with_batch(s, batch) for s in model.inputs)
+    outputs = capture.outputs[-len(model.outputs) :]
+    module = model.finish(replace(capture, inputs=inputs, outputs=outputs))
+    if model.conclusion is not Conclusion.SCORES:
+        module = Classifier(module, keeps_scores=model.conclusion is Conclusion.BOTH).eval()
+    return module if way is None else Normalised(module, pixels_of(way)).eval()
 
 
 def source_of(model: Model) -> SourceRecord:
@@ -131,10 +140,18 @@ def _metadata(model: Model, inputs: tuple[TensorSpec, ...], options: Options) ->
         "input": f"{described}, {taken}",
         "precision": options.precision,
         "slide_deploy": __version__,
-        **{name: to_text(value) for name, value in contents_of(model).items() if value},
+        **{
+            name: to_text(value)
+            for name, value in contents_of(model).items()
+            if value and value != Conclusion.SCORES
+        },
     }
 
 
 def contents_of(model: Model) -> dict[str, Any]:
-    """What artifacts contain of preprocessing and labels, as fields of their record."""
-    return {"preprocessing": model.contained_preprocessing, "labels": model.labels or ()}
+    """What artifacts contain beside the model, as fields of their record."""
+    return {
+        "preprocessing": model.contained_preprocessing,
+        "labels": model.labels or (),
+        "conclusion": model.conclusion,
+    }

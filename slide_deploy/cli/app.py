@@ -73,7 +73,7 @@ for _command in (verify, predict, evaluate, inspect, fuse, targets, profiles, be
     app.command(epilog=EXIT_CODES)(_command)
 
 _coreml = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-for _part in (coreml.inspect, coreml.check, coreml.run):
+for _part in (coreml.inspect, coreml.check, coreml.residency, coreml.run, coreml.swift):
     _coreml.command(epilog=EXIT_CODES)(_part)
 app.add_typer(
     _coreml, name="coreml", help="Inspect, check and run Core ML packages, on any system."

@@ -15,7 +15,7 @@ from slide_deploy.errors import CheckpointError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["check", "inspect", "run"]
+__all__ = ["check", "inspect", "residency", "run", "swift"]
 
 Package = Annotated[Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage of any converter.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -58,6 +58,38 @@ def check(
     else:
         make_console().print(check_table(found, verbose))
     raise typer.Exit(int(not found.passed))
+
+
+def residency(package: Package, as_json: Json = False, verbose: cli.Verbose = False) -> None:
+    """Predict which operations may run on the Neural Engine, each with the source of the reason."""
+    _require_reader(package)
+    from slide_deploy.coreml import residency as predict
+    from slide_deploy.report.residency import residency_table
+    from slide_deploy.report.terminal import make_console
+    from slide_deploy.utils.records import to_json
+
+    found = predict(package)
+    if as_json:
+        typer.echo(to_json(found), nl=False)
+    else:
+        make_console().print(residency_table(found, verbose))
+
+
+def swift(
+    package: Annotated[
+        Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage in the folder of its export.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write.", show_default="NAME-swift"),
+    ] = None,
+) -> None:
+    """Write a Swift package that classifies pictures with it, and repeats its golden vectors."""
+    _require_reader(package)
+    from slide_deploy.coreml.swift_package import swift_package
+
+    made = swift_package(package, output or package.with_name(f"{package.stem}-swift"))
+    typer.echo(f"wrote {made}; it was not compiled here, which needs Xcode")
 
 
 def run(

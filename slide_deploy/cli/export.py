@@ -10,7 +10,7 @@ from slide_deploy.cli import options as cli
 from slide_deploy.cli.configured import ConfigFile
 from slide_deploy.cli.model import load_model
 from slide_deploy.cli.outcome import Reporting, make_policy, read_baseline
-from slide_deploy.cli.packaging import Labels, Preprocess
+from slide_deploy.cli.packaging import Classifier, KeepLogits, Labels, Package, Preprocess
 from slide_deploy.cli.plan import (
     FromManifest,
     plan_again,
@@ -46,6 +46,8 @@ def export(
     lowering: cli.LoweringName = "auto",
     preprocess: Preprocess = None,
     labels: Labels = None,
+    classifier: Classifier = False,
+    keep_logits: KeepLogits = False,
     batch: cli.Batch = 1,
     dynamic: cli.Dynamic = False,
     dynamic_size: cli.DynamicSize = False,
@@ -78,6 +80,7 @@ def export(
         common = (chosen.precision, batch, chosen.dynamic, dynamic_size, lowering, calibration)
         own = (opset, deployment_target, cli.parse_target_options(target_options))
         of_file = (model, weights, image_size, features, factory, inputs, prefix, key)
-        read = partial(load_model, *of_file, chosen.preprocess, labels)
+        package = Package(chosen.preprocess, labels, classifier, keep_logits)
+        read = partial(load_model, *of_file, package)
         plan = partial(plan_of, model, output, chosen, Options(*common, min_snr, *own), read)
         run(partial(plan, context.obj))

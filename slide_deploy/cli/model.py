@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slide_deploy.cli.options import Weights, parse_size
-from slide_deploy.cli.packaging import packaged
+from slide_deploy.cli.packaging import AS_IT_IS, Package
 from slide_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ def load_model(
     inputs: list[str] | None = None,
     prefix: str | None = None,
     key: str | None = None,
-    preprocess: str | None = None,
-    labels: Path | None = None,
+    package: Package = AS_IT_IS,
 ) -> Model:
     """Load the model with the options of the command line; UsageError where none is named."""
     if path is None:
@@ -46,7 +45,7 @@ def load_model(
 
     specs = tuple(map(parse_input, inputs or ()))
     about = (weights and weights.value, size, features, prefix, key, factory or "", specs)
-    return packaged(read_model(path, Loading(*about)), preprocess, labels)
+    return package.of(read_model(path, Loading(*about)))
 
 
 def read_model(path: Path, loading: Loading) -> Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import slide_deploy
 from slide_deploy.cli import options as cli
 from slide_deploy.cli.model import load_model
 from slide_deploy.cli.outcome import Reporting, command_line, make_policy, read_baseline
-from slide_deploy.cli.packaging import Preprocess
+from slide_deploy.cli.packaging import AS_IT_IS, Classifier, KeepLogits, Labels, Package, Preprocess
 from slide_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ def verify(
     image_size: cli.ImageSize = None,
     features: cli.Features = False,
     preprocess: Preprocess = None,
+    labels: Labels = None,
+    classifier: Classifier = False,
+    keep_logits: KeepLogits = False,
     precision: cli.ExpectedPrecision = None,
     calibration: cli.Calibration = None,
     atol: cli.Atol = None,
@@ -51,8 +55,9 @@ def verify(
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before = read_baseline(baseline)
     policy = make_policy(atol, rtol, precision, max_drop, thorough=thorough, trace=trace)
-    of_model = (factory, inputs, weights, prefix, key, image_size, features, preprocess, images)
-    asked = any((*of_model, calibration, trace)) or seed is not None
+    package = Package(preprocess, labels, classifier, keep_logits)
+    of_model = (factory, inputs, weights, prefix, key, image_size, features, images)
+    asked = any((*of_model, calibration, trace)) or seed is not None or package != AS_IT_IS
     _check_given(against, golden, manifest_sha256, of_model=asked)
     notes: tuple[str, ...] = ()
     with reporting.progress() as progress:
@@ -64,18 +69,12 @@ def verify(
             )
         else:
             progress(f"loading {against.name}")
-            about = (weights, image_size, features, factory, inputs, prefix, key, preprocess)
+            about = (weights, image_size, features, factory, inputs, prefix, key, package)
             loaded = load_model(against, *about)
             notes = loaded.notes
-            found = slide_deploy.verify(
-                artifact,
-                loaded,
-                policy=policy,
-                images=images or (),
-                progress=progress,
-                command=command_line(),
-                seed=seed,
-                calibration=calibration,
+            run = partial(slide_deploy.verify, policy=policy, seed=seed, calibration=calibration)
+            found = run(
+                artifact, loaded, images=images or (), progress=progress, command=command_line()
             )
     reporting.finish(_compared(found, before), notes, trace=trace)
 
@@ -95,7 +94,7 @@ def _check_given(
     if against is None and of_model:
         raise UsageError(
             "--model, --input, --weights, --prefix, --key, --image-size, --features, --images, "
-            "--calibration, --preprocess and --trace need the checkpoint",
+            "--calibration, --preprocess, --labels, --classifier and --trace need the checkpoint",
             "add --against model.pth",
         )
     given = {"--against": against, "--golden": golden, "--manifest-sha256": manifest_sha256}

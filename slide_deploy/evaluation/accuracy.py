@@ -14,6 +14,8 @@ from slide_deploy import registry
 from slide_deploy.errors import CheckpointError, UsageError
 from slide_deploy.evaluation.dataset import Dataset
 from slide_deploy.evaluation.ranking import best_classes
+from slide_deploy.packaging.classifier import Conclusion
+from slide_deploy.packaging.contents import conclusion_in
 from slide_deploy.types import Fidelity, silent
 from slide_deploy.utils.files import size_of
 from slide_deploy.verification.runner import RunResult, read_artifact
@@ -73,7 +75,8 @@ def input_of(artifact: Path) -> RunResult:
     runtime = registry.recognise(artifact)
     registry.require(f"reading {runtime.target}", runtime.packages, runtime.extra)
     about = read_artifact(runtime.target, artifact, {})
-    if len(about.inputs) != 1 or len(about.output_specs) != 1:
+    kept = conclusion_in(about.metadata) is Conclusion.BOTH
+    if len(about.inputs) != 1 or len(about.output_specs) != 1 + kept:
         raise UsageError(
             f"{artifact.name} has {len(about.inputs)} inputs and {len(about.output_specs)} outputs",
             "evaluate a model of one image with one output, the scores of classes",

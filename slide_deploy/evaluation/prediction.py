@@ -11,6 +11,7 @@ import numpy as np
 
 from slide_deploy.errors import UsageError
 from slide_deploy.evaluation.ranking import CHUNK, Run, scores_by
+from slide_deploy.packaging.classifier import Conclusion
 from slide_deploy.packaging.contents import labels_in, preprocessing_in
 from slide_deploy.packaging.images import PICTURES, read_image
 from slide_deploy.packaging.labels import read_labels
@@ -128,15 +129,19 @@ def predicted(
     output: TensorSpec,
     images: Mapping[int, np.ndarray],
     progress: Callable[[int], None] = lambda done: None,
+    *,
+    conclusion: Conclusion = Conclusion.SCORES,
 ) -> dict[int, np.ndarray]:
-    """The probabilities (classes,) in float64 of each image, by its place; `run` and UsageError are
-    as in `scores_by`."""
+    """The probabilities (classes,) in float64 of each image, by its place; of scores, their
+    softmax. `run` and UsageError are as in `scores_by`."""
     places = list(images)
     found: dict[int, np.ndarray] = {}
     for start in range(0, len(places), CHUNK):
         chunk = places[start : start + CHUNK]
         scores = scores_by(run, spec, output, images.__getitem__, chunk)
-        found |= dict(zip(chunk, _probabilities(scores), strict=True))
+        given = conclusion is not Conclusion.SCORES
+        made = scores.astype(np.float64) if given else _probabilities(scores)
+        found |= dict(zip(chunk, made, strict=True))
         progress(len(found))
     return found
 

@@ -30,6 +30,7 @@ from slide_deploy.loading.prefix import below, family_of
 from slide_deploy.models.families import families, family_named
 from slide_deploy.models.family import Family, InferredConfig, block_names
 from slide_deploy.models.features import features_only, stage_specs, unused_weights
+from slide_deploy.packaging.classifier import Conclusion, concluded
 from slide_deploy.packaging.pictures import picture_spec
 from slide_deploy.packaging.preprocessing import InputKind, Preprocessing, of_training_config
 from slide_deploy.types import Loading, TensorSpec
@@ -57,6 +58,7 @@ class Model:
     model before it is captured; `block_names` lists the modules among which a failure is located.
     `preprocessing` converts an image to the input, and `labels` names the classes, if known.
     `loading` tells how it was read; None for a module in memory.
+    `conclusion` says whether artifacts give scores of classes or probabilities.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Model:
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
     loading: Loading | None = None
+    conclusion: Conclusion = Conclusion.SCORES
 
     @property
     def contained_preprocessing(self) -> Preprocessing | None:
@@ -88,6 +91,11 @@ class Model:
         """The inputs of its artifacts: a picture where these contain the preprocessing."""
         way = self.contained_preprocessing
         return self.inputs if way is None else tuple(picture_spec(s, way) for s in self.inputs)
+
+    @property
+    def artifact_outputs(self) -> tuple[TensorSpec, ...]:
+        """The outputs of its artifacts."""
+        return concluded(self.conclusion, self.outputs)
 
     @property
     def merged(self) -> nn.Module:

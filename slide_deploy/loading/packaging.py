@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slide_deploy.errors import UsageError
 from slide_deploy.loading.loader import Model
+from slide_deploy.packaging.classifier import Conclusion
 from slide_deploy.packaging.labels import read_labels
 from slide_deploy.packaging.pictures import for_pictures
 from slide_deploy.packaging.preprocessing import (
@@ -15,7 +16,7 @@ from slide_deploy.packaging.preprocessing import (
     named_preprocessing,
 )
 
-__all__ = ["taking", "with_labels", "with_preprocessing"]
+__all__ = ["taking", "with_classifier", "with_labels", "with_preprocessing"]
 
 AUTO, NONE = "auto", "none"
 
@@ -46,11 +47,24 @@ def with_preprocessing(model: Model, way: Preprocessing | Path | str) -> Model:
 def with_labels(model: Model, path: Path) -> Model:
     """The model with the names of its classes; raises UsageError as `read_labels` does, or if the
     model is no classifier."""
+    return replace(model, labels=read_labels(path, _classes(model, "--labels")))
+
+
+def with_classifier(model: Model, *, keep_logits: bool = False) -> Model:
+    """The model with artifacts that give the probabilities of its classes, and with `keep_logits`
+    its scores too. Classes without names get their numbers. Raises UsageError if the model is no
+    classifier."""
+    numbers = tuple(map(str, range(_classes(model, "--classifier"))))
+    conclusion = Conclusion.BOTH if keep_logits else Conclusion.PROBABILITIES
+    return replace(model, labels=model.labels or numbers, conclusion=conclusion)
+
+
+def _classes(model: Model, option: str) -> int:
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise UsageError(
-            f"{model.name} has no output with one score for each class", "omit --labels"
+            f"{model.name} has no output with one score for each class", f"omit {option}"
         )
-    return replace(model, labels=read_labels(path, int(model.outputs[0].shape[1])))
+    return int(model.outputs[0].shape[1])
 
 
 def taking(model: Model, way: Preprocessing | None) -> Model:

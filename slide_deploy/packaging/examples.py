@@ -16,14 +16,19 @@ PYTHON = "Python"
 ANY_SIZE = 224  # of a free height or width: a multiple of what models divide it by
 
 
-def examples_for(examples: Sequence[Example], inputs: Sequence[TensorSpec]) -> tuple[Example, ...]:
-    """Those for these inputs; for several inputs, or a larger batch, there is Python only."""
+def examples_for(
+    examples: Sequence[Example], inputs: Sequence[TensorSpec], *, classifies: bool = False
+) -> tuple[Example, ...]:
+    """Those for these inputs, and for artifacts that give probabilities or do not; for several
+    inputs, or a larger batch, there is Python only."""
     kinds = ("picture" if inputs[0].is_picture else "tensor", "both")
     single = len(inputs) == 1 and _sizes(inputs[0])[:1] == (1,)
     return tuple(
         example
         for example in examples
-        if example.takes in kinds and (single or example.language == PYTHON)
+        if example.takes in kinds
+        and example.classifies in (classifies, None)
+        and (single or example.language == PYTHON)
     )
 
 

@@ -35,7 +35,8 @@ class Expectation:
     """Inputs of one probe; per output the float64 reference and the model's own noise.
 
     `rounded` are the float64 outputs of the model with its weights rounded as the precision scheme
-    stores them, where the scheme rounds weights: what an artifact is meant to compute.
+    stores them, where the scheme rounds weights: what an artifact is meant to compute. Of outputs
+    named in `logarithms`, all figures are of the natural logarithm (see `parity.logarithms`).
     """
 
     probe: str
@@ -44,6 +45,7 @@ class Expectation:
     references: Mapping[str, np.ndarray]
     noise: Mapping[str, Noise]
     rounded: Mapping[str, np.ndarray] = field(default_factory=dict)
+    logarithms: tuple[str, ...] = ()
 
     @property
     def meant(self) -> Mapping[str, np.ndarray]:
@@ -95,6 +97,8 @@ def arrays_of(expectations: tuple[Expectation, ...]) -> dict[str, np.ndarray]:
             for function, effects in noise.operators.items():
                 arrays[f"{index}/operator/{function}/{name}"] = np.array(effects)
         arrays |= {f"{index}/rounded/{name}": value for name, value in expected.rounded.items()}
+        if expected.logarithms:
+            arrays[f"{index}/logarithms"] = np.array(expected.logarithms)
     return arrays
 
 
@@ -130,4 +134,8 @@ def _one(arrays: Mapping[str, np.ndarray], index: int) -> Expectation:
     references = named("reference")
     if not references or references.keys() != noise.keys():
         raise ValueError("references and noise do not name the same outputs")
-    return Expectation(probe, why, named("input"), references, noise, named("rounded"))
+    logarithms = tuple(map(str, arrays.get(f"{index}/logarithms", ())))
+    if not references.keys() >= set(logarithms):
+        raise ValueError("logarithms are named of outputs that have no reference")
+    rounded = named("rounded")
+    return Expectation(probe, why, named("input"), references, noise, rounded, logarithms)

@@ -21,6 +21,7 @@ from slide_deploy.evaluation.prediction import (
     read_pictures,
 )
 from slide_deploy.evaluation.ranking import Run
+from slide_deploy.packaging.contents import conclusion_in
 from slide_deploy.packaging.preprocessing import Preprocessing, prepare
 from slide_deploy.types import silent
 from slide_deploy.verification.runner import read_artifact
@@ -68,8 +69,9 @@ def predict(
     def shown(done: int) -> None:
         progress(f"predicting with {path.name}: {done} of {len(files)} pictures")
 
-    found = predicted(on_artifact, spec, output, pictures, shown)
-    theirs = predicted(_on(model, way), spec, output, pictures) if model else {}
+    conclusion = conclusion_in(about.metadata)
+    found = predicted(on_artifact, spec, output, pictures, shown, conclusion=conclusion)
+    theirs = predicted(_on(model, way), spec, model.outputs[0], pictures) if model else {}
     if names and found and len(names) != len(next(iter(found.values()))):
         raise UsageError(
             f"{len(names)} labels were given for {len(next(iter(found.values())))} classes",

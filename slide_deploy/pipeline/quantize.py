@@ -14,6 +14,7 @@ from slide_deploy.artifacts.write import quantize_artifact
 from slide_deploy.capture import Capture
 from slide_deploy.loading.loader import Model
 from slide_deploy.parity.cost import precision_costs
+from slide_deploy.parity.logarithms import with_logarithms
 from slide_deploy.quantization.calibration import CalibrationSet
 from slide_deploy.quantization.search import parts_of, search
 from slide_deploy.types import Options
@@ -79,5 +80,6 @@ class Quantizer:
     def _snr(self, target: str, path: Path, options: Options) -> float:
         """The signal-to-noise ratio of the worst output on the calibration set, in dB."""
         expected = self.reference.expect(options.dynamic_axes, options.precision)
-        outputs = read_artifact(target, path, {e.probe: dict(e.inputs) for e in expected}).outputs
+        made = read_artifact(target, path, {e.probe: dict(e.inputs) for e in expected}).outputs
+        outputs = with_logarithms(made, expected)
         return min(float(cost.snr_db) for cost in precision_costs(expected, outputs, ()))

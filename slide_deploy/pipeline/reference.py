@@ -14,11 +14,13 @@ from slide_deploy.artifacts.prepare import SizeOf, size_of_model, source_of
 from slide_deploy.errors import UsageError
 from slide_deploy.loading.loader import Model
 from slide_deploy.loading.probes import drawn_probes, is_judged, recorded_probes
+from slide_deploy.packaging.classifier import conclude, concluded, logarithms
 from slide_deploy.packaging.images import read_images
 from slide_deploy.packaging.mistakes import mistakes
 from slide_deploy.packaging.preprocessing import prepare
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.fresh_probes import nan_probe
+from slide_deploy.parity.logarithms import with_names
 from slide_deploy.parity.probes import Probe
 from slide_deploy.quantization.calibration import CalibrationSet, load_calibration
 from slide_deploy.quantization.catalog import scheme_named
@@ -101,6 +103,7 @@ def reference_of(
         nan=cache(lambda axes: _with_nan(model, recorded_probes(model, axes, (), size_of)[0])),
         mistakes=partial(_mistaken, model),
         remedy=partial(_remedy, model),
+        labels=model.labels or (),
         seed=seed,
         calibration_sha256=calibration.sha256 if calibration else "",
     )
@@ -122,7 +125,8 @@ def _specs(
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs of an artifact with these dynamic axes."""
     free = size_of() if axes.any_size else None
-    sides = (free.inputs, free.outputs) if free else (model.artifact_inputs, model.outputs)
+    made = concluded(model.conclusion, free.outputs) if free else model.artifact_outputs
+    sides = (free.inputs if free else model.artifact_inputs, made)
     inputs, outputs = (tuple(with_batch(spec, axes.batch) for spec in side) for side in sides)
     return inputs, outputs
 
@@ -146,8 +150,10 @@ def _running(
             equals=equals(axes, precision),
             on_probe=lambda name: progress(f"running the reference: {name}"),
             prepare=partial(prepare, model.preprocessing),
+            conclude=partial(conclude, model.conclusion),
         )
-        return tuple(filter(is_judged, found))
+        named = with_names(found, logarithms(model.conclusion))
+        return tuple(filter(is_judged, named))
 
     def run_alone(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
         with lock:
@@ -169,13 +175,15 @@ def _on_samples(
             f"verifying a {precision} artifact needs its calibration set",
             "pass the same --calibration as for its export",
         )
-    return sample_expectations(
+    found = sample_expectations(
         model.module,
         model.outputs,
         calibration.runs(batch),
         prepare=partial(prepare, model.preprocessing),
+        conclude=partial(conclude, model.conclusion),
         on_sample=lambda name: progress(f"running the reference: {name}"),
     )
+    return with_names(found, logarithms(model.conclusion))
 
 
 def _mistaken(
@@ -187,7 +195,8 @@ def _mistaken(
         if way is None or pixels.dtype != np.uint8:
             continue
         for mistake, image in mistakes(way, pixels):
-            yield mistake, run_module(model.module, model.outputs, {name: image})
+            made = run_module(model.module, model.outputs, {name: image})
+            yield mistake, conclude(model.conclusion, made)
 
 
 def _remedy(model: Model, inputs: Mapping[str, np.ndarray], precision: str) -> str:
@@ -208,7 +217,7 @@ def _with_nan(model: Model, probe: Probe) -> Expectation | None:
         return None
     try:
         inputs = prepare(model.preprocessing, asked.inputs)
-        outputs = run_module(model.module, model.outputs, inputs)
+        outputs = conclude(model.conclusion, run_module(model.module, model.outputs, inputs))
     except Exception:  # the user's own forward may refuse it
         return None
     return Expectation(asked.name, asked.why, asked.inputs, outputs, {})

@@ -16,6 +16,7 @@ from slide_deploy.errors import UsageError
 from slide_deploy.loading.loader import Model
 from slide_deploy.loading.packaging import taking
 from slide_deploy.lowering.selection import AUTO
+from slide_deploy.packaging.classifier import Conclusion
 from slide_deploy.packaging.preprocessing import Preprocessing
 from slide_deploy.parity.fresh_probes import new_seed
 from slide_deploy.pipeline.reference import Images, calibration_set, reference_of
@@ -58,8 +59,12 @@ def verify(
     calibration = calibration or _recorded_calibration(found, policy)
 
     @cache
-    def model_for(way: Preprocessing | None) -> tuple[Model, Reference]:
+    def model_for(
+        way: Preprocessing | None, labels: tuple[str, ...], conclusion: Conclusion
+    ) -> tuple[Model, Reference]:
+        # Labels that the model was given stay, to be compared with those of the artifact.
         own = taking(model, way)
+        own = replace(own, labels=model.labels or labels or None, conclusion=conclusion)
         samples = calibration_set(own, calibration)
         return own, reference_of(own, progress, images, samples, seed=seed)
 
@@ -67,8 +72,11 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
         for listed in found:
             path, record = listed.path, listed.record
-            way = record.preprocessing if record else model.contained_preprocessing
-            own, reference = model_for(way)
+            if record:
+                contents = (record.preprocessing, record.labels, record.conclusion)
+            else:
+                contents = (model.contained_preprocessing, (), model.conclusion)
+            own, reference = model_for(*contents)
             known: list[str] = []
             if listed.manifest and record:
                 known += record_problems(path, record)

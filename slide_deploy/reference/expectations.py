@@ -32,6 +32,7 @@ from slide_deploy.types import Precision, TensorSpec
 __all__ = ["expectations"]
 
 Prepare = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+Conclude = Prepare
 
 # Rounding errors that the noise floor of an output is the largest of: its values, times the runs.
 # An error of ten times the largest of three draws of one normal distribution is met on one probe in
@@ -51,13 +52,15 @@ def expectations(
     equals: Sequence[nn.Module] = (),
     on_probe: Callable[[str], None] = lambda name: None,
     prepare: Prepare = lambda inputs: inputs,
+    conclude: Conclude = lambda outputs: outputs,
 ) -> tuple[Expectation, ...]:
     """Run `module` on every probe in float64, and measure what rounding does to it.
 
     `module` is the training form in float32; `outputs` name what it returns, in order. `equals`
     are modules that compute the same function in another order: their rounding is noise too.
     `prepare` computes the module's inputs from those of an artifact that contains the
-    preprocessing. Raises UnknownName where there is no such precision scheme.
+    preprocessing, `conclude` what is compared with the outputs of one that contains the softmax
+    from the module's. Raises UnknownName where there is no such precision scheme.
     """
     scheme = scheme_named(precision)
     alike = [module, *equals]
@@ -72,7 +75,7 @@ def expectations(
 
     def runs(probe: Probe) -> Runs:
         def run(own: nn.Module) -> Outputs:
-            return run_module(own, outputs, prepare(probe.inputs))
+            return conclude(run_module(own, outputs, prepare(probe.inputs)))
 
         references, plain = run(exact), [run(one) for one in noisy]
         borrows = _borrows(probe, references)

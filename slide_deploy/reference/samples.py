@@ -16,6 +16,8 @@ from slide_deploy.types import TensorSpec
 
 __all__ = ["sample_expectations"]
 
+Change = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
 WHY = "what the precision costs on the calibration set"
 
 
@@ -25,11 +27,12 @@ def sample_expectations(
     samples: Iterable[Mapping[str, np.ndarray]],
     *,
     on_sample: Callable[[str], None] = lambda name: None,
-    prepare: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = lambda inputs: inputs,
+    prepare: Change = lambda inputs: inputs,
+    conclude: Change = lambda outputs: outputs,
 ) -> tuple[Expectation, ...]:
     """Run `module`, in float32, on every set of inputs in float64.
 
-    `prepare` computes the module's inputs from those of an artifact, as in `expectations`. The
+    `prepare` and `conclude` are as in `expectations`. The
     noise is the error of float32 alone: it tells near ties of classes, no more.
     """
     exact = copy.deepcopy(module).double()
@@ -38,8 +41,8 @@ def sample_expectations(
         name = sample_name(number)
         on_sample(name)
         given = prepare(inputs)
-        references = run_module(exact, outputs, given)
-        single = run_module(module, outputs, given)
+        references = conclude(run_module(exact, outputs, given))
+        single = conclude(run_module(module, outputs, given))
         noise = {
             n: Noise(floor=noise_floor(single[n], value), rms=noise_rms(single[n], value))
             for n, value in references.items()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact, Manifest
+from slide_deploy.packaging.classifier import PROBABILITIES, Conclusion
 from slide_deploy.packaging.examples import example_code, examples_for
 from slide_deploy.packaging.preprocessing import Preprocessing
 from slide_deploy.report.text import (
@@ -65,7 +66,7 @@ def _facts(own: Artifact, check: Check | None) -> Iterator[tuple[str, str]]:
         yield "Before", _before(own.preprocessing)
         yield "Inside", _inside(own.preprocessing)
     for spec in own.outputs:
-        yield f"Output {spec.name}", _output(spec, own)
+        yield f"Output {spec.name}", _output(spec, own, exporter.probabilities)
     if own.labels:
         yield "Labels", _labels(own.labels)
     yield "SHA-256", own.sha256
@@ -118,10 +119,17 @@ def _inside(way: Preprocessing) -> str:
     )
 
 
-def _output(spec: TensorSpec, own: Artifact) -> str:
+def _output(spec: TensorSpec, own: Artifact, probabilities: str) -> str:
     shape = f"{spec.dtype} ({', '.join(map(str, spec.shape))})"
+    if spec.name == PROBABILITIES and _classifies(own):
+        what = probabilities or f"{shape}: the probability of each class"
+        return f"{what}; do not apply softmax"
     scores = len(spec.shape) == 2 and (own.labels or spec.name == "logits")
     return f"{shape}{': a score for each class; softmax gives probabilities' if scores else ''}"
+
+
+def _classifies(own: Artifact) -> bool:
+    return own.conclusion is not Conclusion.SCORES
 
 
 def _labels(labels: tuple[str, ...]) -> str:
@@ -132,5 +140,6 @@ def _labels(labels: tuple[str, ...]) -> str:
 
 def _examples(own: Artifact) -> tuple[tuple[str, str], ...]:
     about = (own.path, own.inputs, own.outputs, own.preprocessing, own.labels)
-    chosen = examples_for(registry.exporter(own.target).examples, own.inputs)
+    examples, classifies = registry.exporter(own.target).examples, _classifies(own)
+    chosen = examples_for(examples, own.inputs, classifies=classifies)
     return tuple((example.language, example_code(example, *about)) for example in chosen)

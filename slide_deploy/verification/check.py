@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from slide_deploy.errors import ArtifactError, MissingLibrary, NotSupported, Usa
 from slide_deploy.parity.cost import precision_costs
 from slide_deploy.parity.expectation import Expectation, with_operator_errors
 from slide_deploy.parity.gates import gates_text
+from slide_deploy.parity.logarithms import SMALLEST, never_judged, with_logarithms
 from slide_deploy.protocols import Runtime
 from slide_deploy.quantization.catalog import scheme_named, scheme_of
 from slide_deploy.quantization.program import has_program, program_precision
@@ -21,8 +22,16 @@ from slide_deploy.types import DynamicAxes, Precision, Verdict
 from slide_deploy.utils.files import size_of
 from slide_deploy.utils.hashing import sha256_of
 from slide_deploy.verification.causes import with_causes
-from slide_deploy.verification.interface import axes_of, manifest_problems, metadata_problems
+from slide_deploy.verification.interface import (
+    axes_of,
+    label_problems,
+    manifest_problems,
+    metadata_problems,
+    refuse_other_inputs,
+    refuse_other_outputs,
+)
 from slide_deploy.verification.judge import (
+    Inputs,
     Judgement,
     Progress,
     Reference,
@@ -107,13 +116,14 @@ def _check(
     if record is not None:
         known = (*known, *manifest_problems(record, runtime, ran.result))
     about = (ran.result.metadata, reference.source, reference.calibration_sha256)
-    known = (*known, *metadata_problems(*about))
+    known = (*known, *metadata_problems(*about), *label_problems(ran.result, reference.labels))
     judgement = judge(ran.result, ran.expected, reference, axes, precision, policy)
     check = _judged(unrun, ran.result, ran.expected, judgement, policy)
     check = _with_record(check, record)
     if not scheme_named(precision).quantized:  # integers have no NaN
         lost, notes = nan_problems(ran.nan, ran.result, runtime.loses_nan)
         check = replace(check, problems=(*check.problems, *lost), notes=notes)
+    check = replace(check, notes=(*check.notes, *_improbable(ran.expected)))
     if runtime.second_opinion and _may_have_second_opinion(path, precision, policy):
         progress(f"verifying {path.name}: running it on {runtime.second_opinion}")
         check = _with_second_opinion(check, runtime, path, ran.recorded, policy)
@@ -157,8 +167,30 @@ def _run(
     asked = (*recorded, *fresh, nan) if nan else (*recorded, *fresh)
     feeds = {expectation.probe: dict(expectation.inputs) for expectation in asked}
     progress(f"verifying {path.name}: running it")
-    result = read_artifact(runtime.target, path, feeds)
+    result = _read(runtime, path, feeds, asked)
     return _Ran(recorded, (*recorded, *fresh), nan, result)
+
+
+def _improbable(expected: Sequence[Expectation]) -> Iterator[str]:
+    """A note on classes whose probability is too small to be judged on any probe."""
+    for name, count in never_judged(expected).items():
+        yield (
+            f"output {name}: {count} classes have less than {SMALLEST:g} on every probe, and are "
+            "not judged; with --keep-logits their scores are"
+        )
+
+
+def _read(
+    runtime: Runtime,
+    path: Path,
+    feeds: Mapping[str, Inputs],
+    expected: Sequence[Expectation],
+    *,
+    second: bool = False,
+) -> RunResult:
+    """The run of the artifact, with the outputs as they are compared."""
+    result = read_artifact(runtime.target, path, feeds, second=second)
+    return replace(result, outputs=with_logarithms(result.outputs, expected))
 
 
 def _with_cost(check: Check, ran: _Ran, judgement: Judgement) -> Check:
@@ -206,7 +238,10 @@ def _identify(
         bare = read_artifact(runtime.target, path, {})
         made = scheme_of(bare.weight_type, bare.compute_type)
         axes = axes_of(bare.inputs, path.name)
-        _refuse_other_input(bare, reference, axes)
+        inputs, outputs = reference.specs(axes)
+        refuse_other_inputs(bare, inputs)
+        if reference.blocks:  # without a model, the outputs are given
+            refuse_other_outputs(bare, outputs)
     if reference.precision not in ("", made.name):
         raise ArtifactError(
             f"the golden vectors are for {reference.precision}, but {path.name} is {made.name}",
@@ -218,18 +253,6 @@ def _identify(
             f"pass --precision {made.short_name} if that is what you exported",
         )
     return axes
-
-
-def _refuse_other_input(bare: RunResult, reference: Reference, axes: DynamicAxes) -> None:
-    """ArtifactError where one of artifact and reference takes a picture, the other a tensor."""
-    wanted, _ = reference.specs(axes)
-    for have, want in zip(bare.inputs, wanted, strict=False):
-        if have.is_picture != want.is_picture:
-            raise ArtifactError(
-                f"input {have.name} is {have.dtype}{list(have.shape)}, not "
-                f"{want.dtype}{list(want.shape)}",
-                "pass --preprocess as for its export, which a manifest beside it would tell",
-            )
 
 
 def _judged(
@@ -289,7 +312,7 @@ def _with_second_opinion(
     chosen = tuple(reversed(asked.values()))
     feeds = {expectation.probe: dict(expectation.inputs) for expectation in chosen}
     try:
-        result = read_artifact(runtime.target, path, feeds, second=True)
+        result = _read(runtime, path, feeds, chosen, second=True)
     except ArtifactError as error:
         opinion = Opinion(runtime.second_opinion, Verdict.FAIL, problems=(str(error),))
         return _disputed(replace(check, details=error.details), opinion)

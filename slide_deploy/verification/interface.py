@@ -6,13 +6,23 @@ from collections.abc import Iterator, Mapping
 
 from slide_deploy.artifacts.manifest import Artifact, SourceRecord
 from slide_deploy.errors import ArtifactError
+from slide_deploy.packaging.classifier import PROBABILITIES
+from slide_deploy.packaging.contents import labels_in
 from slide_deploy.protocols import Runtime
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import DynamicAxes, TensorSpec, dynamic_axes_of
 from slide_deploy.utils.records import to_text
 from slide_deploy.verification.runner import RunResult
 
-__all__ = ["axes_of", "interface_problems", "manifest_problems", "metadata_problems"]
+__all__ = [
+    "axes_of",
+    "interface_problems",
+    "label_problems",
+    "manifest_problems",
+    "metadata_problems",
+    "refuse_other_inputs",
+    "refuse_other_outputs",
+]
 
 Specs = tuple[TensorSpec, ...]
 
@@ -45,16 +55,38 @@ def interface_problems(
                 )
 
 
+def refuse_other_inputs(found: RunResult, wanted: Specs) -> None:
+    """ArtifactError where one of artifact and reference takes a picture, the other a tensor."""
+    for have, want in zip(found.inputs, wanted, strict=False):
+        if have.is_picture != want.is_picture:
+            raise ArtifactError(
+                f"input {have.name} is {have.dtype}{list(have.shape)}, not "
+                f"{want.dtype}{list(want.shape)}",
+                "pass --preprocess as for its export, which a manifest beside it would tell",
+            )
+
+
+def refuse_other_outputs(found: RunResult, wanted: Specs) -> None:
+    """ArtifactError where one of artifact and reference gives probabilities, the other scores."""
+    have, want = ([spec.name for spec in specs] for specs in (found.output_specs, wanted))
+    if have != want and PROBABILITIES in (*have[:1], *want[:1]):
+        raise ArtifactError(
+            f"outputs are {', '.join(have)}, not {', '.join(want)}",
+            "verify with --classifier and --keep-logits as for its export, which a manifest beside "
+            "it would tell",
+        )
+
+
 def manifest_problems(record: Artifact, runtime: Runtime, result: RunResult) -> Iterator[str]:
     """Entries of the manifest that contradict the file."""
     if record.target != runtime.target:
         yield f"the manifest says {record.target}, the file is {runtime.target}"
     if scheme_named(record.precision).weights != result.weight_type:
         yield f"the manifest says {record.precision}, the file is {result.weight_type}"
-    for name in ("preprocessing", "labels"):
+    for name in ("preprocessing", "labels", "conclusion"):
         said = getattr(record, name)
         if said and result.metadata.get(name, to_text(said)) != to_text(said):
-            yield f"the {name} in the manifest differ from those of the file"
+            yield f"{name}: the manifest and the file differ"
     any_size = dynamic_axes_of(record.inputs).any_size
     for kind, have, said, undecided in (
         ("inputs", result.inputs, record.inputs, False),
@@ -64,6 +96,20 @@ def manifest_problems(record: Artifact, runtime: Runtime, result: RunResult) -> 
             _agree(*pair, undecided=undecided) for pair in zip(have, said, strict=True)
         ):
             yield f"the {kind} in the manifest differ from those of the file"
+
+
+def label_problems(result: RunResult, labels: tuple[str, ...]) -> Iterator[str]:
+    """The first class that the file names otherwise than the reference, where both name classes."""
+    own = labels_in(result.metadata)
+    if not labels or not own:
+        return
+    if len(own) != len(labels):
+        yield f"it names {len(own)} classes, not {len(labels)}"
+        return
+    wrong = [n for n, pair in enumerate(zip(own, labels, strict=True)) if pair[0] != pair[1]]
+    if wrong:
+        more = f"; so are {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        yield f"class {wrong[0]} is named {own[wrong[0]]!r}, not {labels[wrong[0]]!r}{more}"
 
 
 def metadata_problems(

@@ -139,6 +139,7 @@ def _reference(manifest: Manifest, record: Artifact, golden: GoldenVectors) -> R
         reference=REFERENCE,
         specs=lambda axes: (record.inputs, record.outputs),
         expect=lambda axes, precision: golden.expectations,
+        labels=record.labels,
     )
 
 

@@ -53,8 +53,35 @@ def test_a_picture_goes_in_and_what_is_in_the_file_is_recorded(model, tmp_path, 
 
 RIGHT = prepare.pixels_of(WAY)
 UNSCALED = tuple(1 / std for std in WAY.std[::-1])
+
+
+class Swapped(Normalised):
+    def forward(self, picture):
+        return super().forward(picture.flip(-1))
+
+
+class RowsAsPlanes(Normalised):
+    """The memory of (B, H, W, 3) read as (B, 3, H, W)."""
+
+    def forward(self, picture):
+        batch, height, width, channels = picture.shape
+        planes = picture.reshape(batch, channels, height, width)
+        return super().forward(planes.permute(0, 2, 3, 1))
+
+
+class AlongWidth(Normalised):
+    """A scale of three values is broadcast from column to column, as Core ML's ImageType does."""
+
+    def forward(self, picture):
+        values = (picture.permute(0, 3, 1, 2).float() - self.offset)[:, [2, 1, 0]]
+        columns = torch.arange(values.shape[-1]) % 3
+        return self.model(values * WAY.scale / torch.tensor(WAY.std)[columns])
+
+
 MISTAKES = {
-    "the colour channels are swapped": None,
+    "the colour channels are swapped": Swapped,
+    "rows of pixels are read as planes of colours": RowsAsPlanes,
+    "the standard deviation is applied along the width": AlongWidth,
     "pixels are not scaled": replace(RIGHT, offset=WAY.mean[::-1], factor=UNSCALED),
     # Half a level in one channel is no common mistake.
     "": replace(RIGHT, offset=(RIGHT.offset[0] + 0.5, *RIGHT.offset[1:])),
@@ -63,14 +90,11 @@ MISTAKES = {
 
 @pytest.mark.parametrize("named", MISTAKES)
 def test_a_mistake_in_the_preprocessing_is_noticed_and_named(model, tmp_path, monkeypatch, named):
-    class Swapped(Normalised):
-        def forward(self, picture):
-            return super().forward(picture.flip(-1))
-
-    if MISTAKES[named] is None:
-        monkeypatch.setattr(prepare, "Normalised", Swapped)
+    change = MISTAKES[named]
+    if isinstance(change, type):
+        monkeypatch.setattr(prepare, "Normalised", change)
     else:
-        monkeypatch.setattr(prepare, "pixels_of", lambda way: MISTAKES[named])
+        monkeypatch.setattr(prepare, "pixels_of", lambda way: change)
     (check,) = slide_deploy.export_and_verify(model, "onnx", tmp_path, seed=1).checks
     assert check.verdict is Verdict.FAIL
     said = [problem for problem in check.problems if problem.startswith("its outputs are as if ")]

@@ -166,6 +166,8 @@ class Program:
     # Its name, and those of all functions in the package.
     function: str = "main"
     functions: tuple[str, ...] = ("main",)
+    # Of a classifier, the features with the best class and with all probabilities.
+    predicted: tuple[str, str] = ("", "")
 
     @cached_property
     def body(self) -> Block:

@@ -58,6 +58,7 @@ def read_package(path: Path, function: str | None = None) -> Program:
         states=tuple(state(message, states[message.name]) for message in description.state),
         function=name,
         functions=tuple(sorted(model.mlProgram.functions)),
+        predicted=(description.predictedFeatureName, description.predictedProbabilitiesName),
     )
 
 

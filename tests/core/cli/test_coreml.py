@@ -33,6 +33,17 @@ def test_inspect_shows_values_and_operations(run_cli: RunCli) -> None:
     assert json.loads(run_cli("coreml", "inspect", PACKAGE, "--json").out)["path"] == PACKAGE.name
 
 
+def test_residency_is_called_a_prediction(run_cli: RunCli) -> None:
+    done = run_cli("coreml", "residency", PACKAGE)
+    assert done.code == 0, done.err
+    shown = " ".join(done.out.split())
+    assert "This is a prediction from the file alone" in shown
+    assert "https://apple.github.io/coremltools" in shown.replace(" ", "")
+    [function] = json.loads(run_cli("coreml", "residency", PACKAGE, "--json").out)["functions"]
+    counted = sum(own["count"] for own in function["placements"])
+    assert counted == sum(own["operations"] for own in function["segments"]) > 0
+
+
 def test_check_fails_on_a_system_that_is_too_old(run_cli: RunCli) -> None:
     assert run_cli("coreml", "check", PACKAGE).code == 0
     done = run_cli("coreml", "check", PACKAGE, "--deployment-target", "iOS15", "--json")

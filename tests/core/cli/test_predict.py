@@ -56,6 +56,30 @@ def test_every_mode_of_picture_gets_labels_and_probabilities(run_cli, exported) 
         assert 0 < sum(probabilities) <= 1
 
 
+def test_a_classifier_gives_the_same_probabilities(run_cli, exported, tmp_path) -> None:
+    artifact, pictures = exported
+    model = slide_deploy.with_preprocessing(slide_deploy.load(DIGITS), WAY)
+    model = slide_deploy.with_classifier(model, keep_logits=True)
+    manifest = slide_deploy.export(model, "onnx", tmp_path)
+    classifier = tmp_path / manifest.artifacts[0].path
+    done = run_cli("predict", classifier, pictures, "--json", "--against", DIGITS)
+    own = json.loads(done.out)["predictions"]
+    others = slide_deploy.predict(artifact, [pictures]).predictions
+    for one, other in zip(own, others, strict=True):
+        assert one["agrees"] is True
+        assert [guess["probability"] for guess in one["guesses"]] == pytest.approx(
+            [guess.probability for guess in other.guesses], abs=1e-6
+        )
+        assert [guess["label"] for guess in one["guesses"]] == [
+            str(guess.number) for guess in other.guesses
+        ]
+
+
+def test_kept_logits_need_probabilities(run_cli, tmp_path) -> None:
+    done = run_cli("export", "-t", "onnx", "--keep-logits", DIGITS, "-o", tmp_path)
+    done.refused(2, "--keep-logits needs --classifier")
+
+
 def test_the_artifact_alone_tells_how_pictures_are_prepared(run_cli, exported) -> None:
     artifact, pictures = exported
     own = json.loads(run_cli("predict", artifact, pictures / "RGB.png", "--json").out)

@@ -73,6 +73,20 @@ def test_accuracy_confusions_and_latency(
     assert own.agreement is None
 
 
+def test_an_artifact_with_probabilities_and_scores(
+    data: slide_deploy.Dataset, tmp_path: Path
+) -> None:
+    path = classifier(tmp_path / "rows.onnx")
+    proto = onnx.load(path)
+    made = helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, [1, CLASSES])
+    proto.graph.node.append(helper.make_node("Softmax", ["scores"], ["probabilities"]))
+    proto.graph.output.insert(0, made)
+    onnx.helper.set_model_props(proto, {"conclusion": '"probabilities and scores"'})
+    onnx.save(proto, path)
+    (own,) = slide_deploy.evaluate(path, data).artifacts
+    assert (own.top1, own.top5) == (90.0, 100.0)
+
+
 def test_what_was_classified_before_is_not_run_again(
     data: slide_deploy.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from slide_deploy.exporters._coreml.description import describe
 
 __all__ = ["save_package"]
 
 
-def save_package(package: Any, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a `coremltools.models.MLModel` to `path`, with `metadata`."""
-    package.short_description = metadata.get("description", "")
-    package.author = "slide-deploy"
-    package.version = metadata.get("slide_deploy", "")
-    package.user_defined_metadata.update(metadata)
+def save_package(
+    package: Any,
+    path: Path,
+    metadata: Mapping[str, str],
+    options: Mapping[str, object],
+    change: Callable[[Any], None] = lambda spec: None,
+) -> None:
+    """Write a `coremltools.models.MLModel` to `path`, described by `metadata` and `options`, as
+    `describe` takes them; `change` changes its specification before."""
     package.save(str(path))
-    _make_reproducible(path, package.get_spec().SerializeToString(deterministic=True))
+    spec = package.get_spec()
+    change(spec)
+    describe(spec, metadata, options)
+    _make_reproducible(path, spec.SerializeToString(deterministic=True))
 
 
 def _make_reproducible(path: Path, program: bytes) -> None:

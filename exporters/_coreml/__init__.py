@@ -1,0 +1,1 @@
+"""What a Core ML package has beside the converted program."""
