@@ -1,4 +1,4 @@
-"""Writes ONNX files with the torch.export-based exporter: standard operators, weights in the file."""
+"""Writes ONNX files with the torch.export-based exporter: standard operators, one file."""
 
 from __future__ import annotations
 

@@ -55,7 +55,11 @@ EXPORTER = Exporter(
     },
     quantize=quantize,
     examples=(
-        Example("Python", PYTHON, imports=("import glob", "import onnxruntime", "import onnxruntime_qnn")),
+        Example(
+            "Python",
+            PYTHON,
+            imports=("import glob", "import onnxruntime", "import onnxruntime_qnn"),
+        ),
     ),
     options=(
         TargetOption(

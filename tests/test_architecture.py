@@ -275,11 +275,16 @@ def test_the_parity_engine_is_numpy_alone(module: str) -> None:
 @pytest.mark.parametrize("module", below("exporters", "validators"))
 def test_a_target_imports_only_the_shared_vocabulary(module: str) -> None:
     exporting = module.startswith("slide_deploy.exporters")
-    own_parts = ("exporters._quantize", "exporters._coreml", "exporters._repeated")
+    own_parts = (
+        "exporters._quantize",
+        "exporters._coreml",
+        "exporters._repeated",
+        "exporters._onnx_file",
+    )
     private = ("_coreml_classifier", "_mil", "_quantized", "_reduce", "_widened")
     reading = tuple(f"validators.{name}" for name in private)
     inner = own_parts if exporting else reading
-    allowed = (*VOCABULARY, *inner, *(("capture",) if exporting else ()))
+    allowed = (*VOCABULARY, "hexagon", *inner, *(("capture",) if exporting else ()))
     assert [name for name in own(module) if not within(name, allowed)] == []
 
 

@@ -163,9 +163,7 @@ def _on_cpu(path: Path, threads: int) -> Any:
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(
-        path / MODEL, options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(path / MODEL, options, providers=["CPUExecutionProvider"])
 
 
 def _contexts(path: Path) -> list[Path]:
@@ -204,9 +202,7 @@ def _distance(outputs: Iterable[np.ndarray], wanted: Iterable[np.ndarray]) -> fl
 
 def _spec(value: Any) -> TensorSpec:
     element = value.type.removeprefix("tensor(").removesuffix(")")
-    return TensorSpec(
-        value.name, tuple(value.shape), "float32" if element == "float" else element
-    )
+    return TensorSpec(value.name, tuple(value.shape), "float32" if element == "float" else element)
 
 
 RUNTIME = Runtime(

@@ -23,13 +23,13 @@ MODEL = "model.onnx"
 ACTIVATIONS = {Precision.W8A8: "QUInt8", Precision.W8A16: "QUInt16"}
 
 
-def parse_socs(value: object) -> tuple[str, ...]:
-    """The names of SoCs, separated by commas; UsageError for an unknown one."""
+def parse_socs(value: object) -> str:
+    """Names of SoCs, separated by commas, in upper case; UsageError for an unknown one."""
     names = tuple(dict.fromkeys(part.strip().upper() for part in str(value).split(",")))
     for name in names:
         if name not in SOCS:
             raise UsageError(f"Hexagon's SoC {name[:20]!r} is unknown", f"known: {', '.join(SOCS)}")
-    return names
+    return ",".join(names)
 
 
 def quantize(program: Path, path: Path, calibration: Calibration, options: Options) -> None:
@@ -59,5 +59,5 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
     proto.producer_version = calibration.metadata.get("slide_deploy", "")
     onnx.checker.check_model(proto)
     onnx.save(proto, model)
-    for soc in parse_socs(options.target_options.get("soc", DEFAULT_SOC)):
+    for soc in parse_socs(options.target_options.get("soc", DEFAULT_SOC)).split(","):
         compile_for(soc, model, path / f"{soc}.onnx")

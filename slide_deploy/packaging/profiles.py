@@ -102,11 +102,11 @@ PROFILES = (
     Profile(
         "qualcomm",
         "Qualcomm's Hexagon NPUs",
-        Choice("onnx", "Qualcomm's execution provider loads QDQ files"),
+        Choice("qnn", "onnxruntime on the device loads its context binaries"),
         Choice(Precision.W8A16, "Hexagon computes with integers"),
         Choice("none", "the NPU takes the normalised tensor"),
         STATIC,
-        missing="slide-deploy writes no context binaries for Hexagon yet",
+        not_run="no device was used: Qualcomm's simulator ran the context binary",
     ),
     Profile(
         "ethos-u",

@@ -43,4 +43,6 @@ def scheme_of(weight_type: str, compute_type: str) -> Scheme:
     found = [scheme for scheme in schemes() if same_width(scheme.weights, weight_type)]
     if not found:
         raise UnknownName("weight type", weight_type, [scheme.weights for scheme in schemes()])
-    return next((scheme for scheme in found if same_width(scheme.activations, compute_type)), found[0])
+    return next(
+        (scheme for scheme in found if same_width(scheme.activations, compute_type)), found[0]
+    )

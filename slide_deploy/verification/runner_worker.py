@@ -165,9 +165,7 @@ def _tensors(found: Iterable[object], made: Path) -> dict[str, Any]:
     return {"tensors": plain}
 
 
-def _compiled_problems(
-    runtime: Runtime, artifact: Path, given: Path, made: Path
-) -> dict[str, Any]:
+def _compiled_problems(runtime: Runtime, artifact: Path, given: Path, made: Path) -> dict[str, Any]:
     assert runtime.compiled_problems is not None
     with _translated(f"{artifact.name} cannot be compiled again"):
         return {"problems": list(runtime.compiled_problems(artifact))}

@@ -59,7 +59,7 @@ def test_every_artifact_counts_digits_as_pytorch_does(family: str, tmp_path: Pat
     images = held_out()[0][:COUNT]
     expected = run_module(model.module, model.outputs, {"image": images})["logits"].argmax(1)
     report = slide_deploy.export_and_verify(
-        model, registry.target_names(), tmp_path, progress=lambda _: None
+        model, registry.float_targets(), tmp_path, progress=lambda _: None
     )
     assert report.verdict is Verdict.PASS, report.checks
     feeds = {str(index): {"image": image[None]} for index, image in enumerate(images)}

@@ -26,7 +26,7 @@ LABELS = ("cat", "a dog", "Köter")
 WAY = preset("imagenet", TINY.image_size)
 IN_PYTHON = [
     target
-    for target in registry.target_names()
+    for target in registry.float_targets()
     if any(e.language == "Python" for e in registry.exporter(target).examples)
 ]
 

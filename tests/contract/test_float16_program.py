@@ -16,7 +16,7 @@ from slide_deploy.parity.gates import GateKind
 from slide_deploy.quantization.catalog import scheme_named
 from tests.tiny import TINY
 
-TARGETS = [t for t in registry.target_names() if registry.runtime(t).widen]
+TARGETS = [t for t in registry.float_targets() if registry.runtime(t).widen]
 HALF = Options(precision="float16")
 # What a changed weight shows on every target, the others show on one.
 DAILY = [pytest.param(t, marks=() if t == "onnx" else pytest.mark.slow) for t in TARGETS]

@@ -20,7 +20,7 @@ from slide_deploy.verification.record import read_report
 from slide_deploy.verification.runner import read_artifact
 
 HERE, GOLDEN = Path(__file__).parent, Path(__file__).parents[1] / "golden"
-TARGETS = registry.target_names()
+TARGETS = registry.float_targets()
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from slide_deploy.verification.runner import read_artifact
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LONE = GOLDEN / "module_dat_default.pth"
-TARGETS = registry.target_names()
+TARGETS = registry.float_targets()
 
 V2 = SlidePvtV2Config(
     image_size=(64, 64),

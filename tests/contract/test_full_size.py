@@ -24,6 +24,6 @@ def test_every_target_passes(size, tmp_path):
     torch.save(module.state_dict(), tmp_path / "model.pth")
     model = slide_deploy.load(tmp_path / "model.pth")
     report = slide_deploy.export_and_verify(
-        model, registry.target_names(), tmp_path / "out", progress=lambda _: None
+        model, registry.float_targets(), tmp_path / "out", progress=lambda _: None
     )
     assert report.verdict is Verdict.PASS, [check.problems for check in report.checks]

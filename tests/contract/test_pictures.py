@@ -14,7 +14,7 @@ from slide_deploy.capture import Normalised
 from slide_deploy.packaging.preprocessing import ColourOrder, preset
 from tests.tiny import TINY
 
-TARGETS = registry.target_names()
+TARGETS = registry.float_targets()
 LABELS = tuple(f"class {number}" for number in range(TINY.num_classes))
 # Three deviations and means that differ, in the order that is not the file's.
 WAY = replace(

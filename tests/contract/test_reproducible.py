@@ -19,7 +19,7 @@ from slide_deploy import registry
 
 ROOT = Path(__file__).parents[2]
 INSTALLED = Path(slide_deploy.__file__).parent
-TARGETS = registry.target_names()
+TARGETS = registry.float_targets()
 PYTHON_FILE = re.compile(rb"""\.py(["']|:\d)""")
 
 

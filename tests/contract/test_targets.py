@@ -22,7 +22,7 @@ from slide_deploy.verification.record import Report
 from slide_deploy.verification.runner import read_artifact
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-TARGETS = registry.target_names()
+TARGETS = registry.float_targets()
 CHECKPOINTS = sorted(path.stem for path in GOLDEN.glob("*.pth"))
 
 # What the code of all targets has in common is tested daily on one of them.

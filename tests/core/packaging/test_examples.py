@@ -28,7 +28,7 @@ SCORES = TensorSpec("logits", (1, 10))
 WAY = preset("imagenet", (24, 32))
 LABELS = ("cat", "dog")
 RESULT = Example("Python", "result = inputs[$input]", labels="['cat', 'dog']")
-EVERY = [(t, e) for t in registry.target_names() for e in registry.exporter(t).examples]
+EVERY = [(t, e) for t in registry.float_targets() for e in registry.exporter(t).examples]
 
 
 @pytest.mark.parametrize(

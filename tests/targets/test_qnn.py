@@ -1,0 +1,153 @@
+"""Context binaries for Hexagon: run on the simulator, and broken ones are noticed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import slide_deploy
+from slide_deploy import registry
+from slide_deploy.artifacts.options import options_by_target
+from slide_deploy.errors import UsageError
+from slide_deploy.exporters._quantize.qnn import parse_socs
+from slide_deploy.hexagon import SOCS
+from slide_deploy.types import Fidelity, Options, Verdict
+from slide_deploy.validators.qnn import _differs
+
+MISSING = registry.missing_packages(registry.runtime("qnn").packages)
+simulated = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} is not installed")
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "slide_swin_digits.pth"
+FOLDER = "slide_swin_digits_qnn_model"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory):
+    """The digits model for two SoCs: its report, folder, model and calibration set."""
+    from sklearn.datasets import load_digits
+
+    folder = tmp_path_factory.mktemp("qnn")
+    model = slide_deploy.load(DIGITS)
+    images = load_digits().images[:64].repeat(4, axis=1).repeat(4, axis=2) / 16 - 0.5
+    calibration = folder / "digits.npy"
+    np.save(calibration, images[:, None].repeat(3, axis=1).astype(np.float32))
+    options = Options(
+        precision="w8a16", calibration=calibration, target_options={"soc": "SM8650,SM8750"}
+    )
+    report = slide_deploy.export_and_verify(model, "qnn", folder / "out", options)
+    return report, folder / "out", model, calibration
+
+
+@simulated
+def test_the_simulator_runs_what_the_integers_mean(exported):
+    report, folder, *_ = exported
+    (check,) = report.checks
+    assert (check.verdict, check.problems) == (Verdict.PASS, ())
+    assert check.fidelity is Fidelity.SIMULATED
+    assert check.runtime.endswith("simulator of SM8650, SM8750")
+    assert check.other_precision == ()  # nothing stays in float
+    assert check.second_opinion.snr_db >= 40
+    assert sorted(path.name for path in (folder / FOLDER).iterdir()) == [
+        *("SM8650.onnx", "SM8750.onnx", "model.onnx")
+    ]
+
+
+def swap(folder: Path) -> None:
+    first, second, aside = folder / "SM8650.onnx", folder / "SM8750.onnx", folder / "aside"
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
+
+
+def stale(folder: Path) -> None:
+    """Another weight in the quantized file than in the binaries."""
+    import onnx
+
+    path = folder / "model.onnx"
+    proto = onnx.load(path)
+    quantized = (t for t in proto.graph.initializer if t.data_type == onnx.TensorProto.UINT8)
+    tensor = max(quantized, key=lambda t: len(t.raw_data))
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values.flat[0] ^= 64
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(proto, path)
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "SM8750.onnx"
+    path.write_bytes(path.read_bytes()[:100_000])
+
+
+def remove(folder: Path) -> None:
+    for path in folder.glob("SM*.onnx"):
+        path.unlink()
+
+
+def flip(folder: Path) -> None:
+    """One bit in the middle of a binary."""
+    path = folder / "SM8650.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@simulated
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (swap, "is not what model.onnx compiles to for SM8650"),
+        (stale, "is not what model.onnx compiles to for"),
+        (truncate, "SM8750.onnx"),
+        (remove, "has no context binary"),
+        (flip, "SM8650.onnx"),
+    ],
+)
+def test_a_damaged_folder_fails(
+    exported, tmp_path: Path, damage: Callable[[Path], None], told: str
+):
+    _, folder, model, calibration = exported
+    broken = tmp_path / FOLDER
+    shutil.copytree(folder / FOLDER, broken)
+    damage(broken)
+    policy = slide_deploy.VerificationPolicy(precision="w8a16")
+    report = slide_deploy.verify(broken, model, policy=policy, calibration=calibration)
+    assert report.verdict is Verdict.FAIL
+    assert any(told in problem for problem in report.checks[0].problems), report.checks[0].problems
+
+
+@pytest.mark.parametrize(
+    ("have", "again", "more", "differs"),
+    [
+        (b"a" * 64, b"a" * 64, b"a" * 64, False),
+        (b"a" * 40 + b"x" * 24, b"a" * 40 + b"y" * 24, b"a" * 40 + b"z" * 24, False),
+        (b"b" + b"a" * 63, b"a" * 64, b"a" * 64, True),
+        (b"b" + b"a" * 90 + b"x", b"a" * 91 + b"y", b"a" * 91 + b"z", True),
+        (b"a" * 63, b"a" * 64, b"a" * 64, True),
+    ],
+)
+def test_bytes_that_each_compilation_changes_are_not_compared(have, again, more, differs):
+    assert _differs(have, again, more) is differs
+
+
+def test_socs_are_named():
+    assert parse_socs("sm8650, SM8750,SM8650") == "SM8650,SM8750"
+    with pytest.raises(UsageError, match=r"SoC 'SM1' is unknown .*SM8650"):
+        parse_socs("SM1")
+    assert len(set(SOCS.values())) == len(SOCS)
+
+
+def test_floats_are_refused():
+    with pytest.raises(UsageError, match="computes with integers"):
+        options_by_target(["qnn"], Options())
+
+
+@simulated
+def test_free_shapes_are_refused(tmp_path: Path):
+    options = Options(precision="w8a16", calibration="synthetic", dynamic=True)
+    with pytest.raises(UsageError, match="fixed shapes"):
+        slide_deploy.export(slide_deploy.load(DIGITS), "qnn", tmp_path / "out", options)
