@@ -23,10 +23,15 @@ if [ -n "$ARTIFACTS" ]; then
   [ -z "$MODEL" ] || arguments+=(--against "$MODEL")
   arguments+=(--report "$OUTPUT/report.html" --report "$OUTPUT/report.json")
 else
-  [ -n "$MODEL" ] || { echo "::error::set the input model to export, or artifacts to verify"; exit 2; }
-  arguments+=(export --output "$OUTPUT" --precision "$PRECISION")
-  read -ra targets <<<"${TARGETS:-all}"
-  for target in "${targets[@]}"; do arguments+=(--target "$target"); done
+  [ -n "$MODEL$CONFIG" ] || { echo "::error::set the input model or config to export, or artifacts to verify"; exit 2; }
+  arguments+=(export --output "$OUTPUT")
+  if [ -n "$CONFIG" ]; then
+    arguments+=(--config "$CONFIG")
+  else
+    arguments+=(--precision "$PRECISION")
+    read -ra targets <<<"${TARGETS:-all}"
+    for target in "${targets[@]}"; do arguments+=(--target "$target"); done
+  fi
 fi
 [ -z "$IMAGE_SIZE" ] || arguments+=(--image-size "$IMAGE_SIZE")
 [ -z "$CALIBRATION" ] || arguments+=(--calibration "$CALIBRATION")
@@ -36,7 +41,7 @@ if [ -n "$ARTIFACTS" ]; then
   while IFS= read -r artifact; do
     [ -z "$artifact" ] || arguments+=("$artifact")
   done <<<"$ARTIFACTS"
-else
+elif [ -n "$MODEL" ]; then
   arguments+=("$MODEL")
 fi
 

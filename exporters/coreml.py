@@ -176,11 +176,8 @@ EXPORTER = Exporter(
     probabilities="a dictionary from the name of each class to its probability, beside classLabel, "
     "the name of the best class",
     examples=EXAMPLES,
-    precisions=(Precision.FLOAT32, Precision.FLOAT16, Precision.W8),
-    lacks=dict.fromkeys(
-        (Precision.W8A16, Precision.W8A8),
-        "coremltools calibrates activations on a Mac only, and slide-deploy not yet",
-    ),
+    precisions=(Precision.FLOAT32, Precision.FLOAT16, Precision.W8, Precision.W8A8),
+    lacks={Precision.W8A16: "its operations quantize activations to 8 bits only"},
     quantize=quantize,
     quantized_from=Precision.FLOAT16,
     options=(

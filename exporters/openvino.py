@@ -42,6 +42,8 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     ):
         port.get_tensor().set_names({spec.name})
         port.get_node().set_friendly_name(spec.name)
+    if capture.inputs[0].is_picture:
+        model.inputs[0].get_node().set_layout(openvino.Layout("NHWC"))
     for key, value in capture.metadata.items():
         model.set_rt_info(value, ["slide_deploy", key])
     for key, value in _model_info(capture).items():
@@ -60,15 +62,27 @@ def write(capture: Capture, path: Path, options: Options) -> None:
 
 
 def _model_info(capture: Capture) -> dict[str, str]:
-    """What OpenVINO's Model API reads: the kind of model and its labels, in which spaces separate
-    names."""
-    if "labels" not in capture.metadata:
+    """What OpenVINO's Model API reads of a classifier of pictures; empty for other models, whose
+    input it would not normalise.
+
+    It passes pictures in BGR, as OpenCV reads them. Of our ways to resize, it knows the exact size;
+    `crop` is the nearest to the others. Spaces separate labels.
+    """
+    (first, *_), outputs = capture.inputs, capture.outputs
+    if not first.is_picture or [len(spec.shape) for spec in outputs] != [2]:
         return {}
-    labels = json.loads(capture.metadata["labels"])
-    return {
+    way = json.loads(capture.metadata["preprocessing"])
+    exact = way["crop"] is None and not isinstance(way["resize"], int)
+    info = {
         "model_type": "Classification",
-        "labels": " ".join("_".join(str(label).split()) for label in labels),
+        "reverse_input_channels": "True",
+        "resize_type": "standard" if exact else "crop",
+        "interpolation_mode": "LINEAR" if way["interpolation"] == "bilinear" else "CUBIC",
     }
+    labels = json.loads(capture.metadata.get("labels", "[]"))
+    if labels:
+        info["labels"] = " ".join("_".join(str(label).split()) for label in labels)
+    return info
 
 
 def _converted(capture: Capture) -> Any:
@@ -107,6 +121,22 @@ PYTHON = (
     "(inputs)[$output]"
 )
 
+CPP = """\
+#include <algorithm>
+#include <fstream>
+#include <iostream>
+#include <openvino/openvino.hpp>
+int main() {
+    std::vector<char> pixels($height * $width * 3);  // rows of R, G, B; fitted as described above
+    std::ifstream("cat.rgb", std::ios::binary).read(pixels.data(), pixels.size());
+    const std::string folder = $path, name = folder.substr(0, folder.rfind("_openvino_model"));
+    auto request = ov::Core().compile_model(folder + "/" + name + ".xml", "CPU",
+        ov::hint::inference_precision(ov::element::f32)).create_infer_request();
+    request.set_input_tensor(ov::Tensor(ov::element::u8, {1, $height, $width, 3}, pixels.data()));
+    request.infer();
+    auto result = request.get_output_tensor(); auto scores = result.data<float>();
+    std::cout << std::max_element(scores, scores + result.get_size()) - scores << "\\n"; }"""
+
 EXAMPLES = (
     Example(
         "Python",
@@ -114,6 +144,7 @@ EXAMPLES = (
         imports=("from pathlib import Path", "import openvino"),
         labels='json.loads(model.get_rt_info(["slide_deploy", "labels"]).astype(str))',
     ),
+    Example("C++", CPP, takes="picture"),
 )
 
 

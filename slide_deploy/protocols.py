@@ -26,6 +26,7 @@ __all__ = [
     "Open",
     "Piece",
     "QuantizedTensor",
+    "Ranges",
     "RoundedTensor",
     "Runtime",
     "Session",
@@ -35,6 +36,9 @@ __all__ = [
 ]
 
 Arrays = Mapping[str, np.ndarray]
+
+# The smallest and the largest value of each floating-point tensor, by name.
+Ranges = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,13 @@ class TargetOption:
 class Calibration:
     """What a quantizer takes beside the float artifact: the inputs of each run of it on the
     calibration set, the metadata of the new artifact, and the products, by name, that stay in
-    float."""
+    float. `ranges` measures the tensors of the float artifact on these runs, in its own runtime,
+    where a vendor's tool cannot; None where the runtime offers no names of tensors."""
 
     runs: Sequence[Arrays]
     metadata: Mapping[str, str]
     kept: frozenset[str] = frozenset()
+    ranges: Callable[[], Ranges] | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +212,7 @@ class Piece:
 
 Reduce = Callable[[Path, Path, Path, Sequence[Arrays]], Piece]
 TakeApart = Callable[[Path, Path, Path, Iterable[Arrays]], Iterable[QuantizedTensor]]
+MeasureRanges = Callable[[Path, Iterable[Arrays]], Ranges]
 Widen = Callable[[Path, Path, Path], Iterable[RoundedTensor]]
 
 
@@ -223,6 +230,7 @@ class Runtime:
     `take_apart` gives the quantized tensors of an artifact, given the float32 artifact that it was
     made from and runs of it on the calibration set, and writes to the third path the artifact
     without quantization and with the weights of the float32 artifact.
+    `ranges` measures the tensors of a float artifact over several runs.
     `widen` gives the constants of a float16 artifact beside those of the float32 artifact of the
     same model, and writes to the third path the float16 artifact with the latter's constants and
     float32 arithmetic; DifferentProgram where the two have other operations.
@@ -242,5 +250,6 @@ class Runtime:
     operator_errors: Mapping[str, float] = field(default_factory=dict)
     loses_nan: frozenset[str] | None = None
     take_apart: TakeApart | None = None
+    ranges: MeasureRanges | None = None
     widen: Widen | None = None
     reduce: Reduce | None = None

@@ -16,6 +16,7 @@ __all__ = [
     "DynamicAxes",
     "Fidelity",
     "LayerLowering",
+    "Loading",
     "Options",
     "Pixels",
     "Precision",
@@ -121,6 +122,20 @@ class LayerLowering:
     why: str
 
 
+@dataclass(frozen=True)
+class Loading:
+    """How a model was read from its file: the arguments of `load`, or of `load_foreign` where there
+    is a `factory`, which `inputs` belong to."""
+
+    weights: str | None = None
+    image_size: tuple[int, int] | None = None
+    features: bool = False
+    prefix: str | None = None
+    key: str | None = None
+    factory: str = ""
+    inputs: tuple[TensorSpec, ...] = ()
+
+
 # What float32 has at best, in dB.
 HIGHEST_SNR = 120
 
@@ -136,7 +151,9 @@ class Options:
     `min_snr` is the signal-to-noise ratio in dB that a quantized artifact must have on it, for
     which as few parts as possible stay in float; None quantizes all of them. `opset` (ONNX) and
     `deployment_target` (Core ML) are options of single targets; `target_options` holds
-    those of other targets by name. Raises UsageError for an invalid value.
+    those of other targets by name. `lowered` has, by target, the lowering of each attention in an
+    earlier export, which is used again in place of `lowering`. Raises UsageError for an invalid
+    value.
     """
 
     precision: str = Precision.FLOAT32
@@ -149,6 +166,7 @@ class Options:
     opset: int | None = None
     deployment_target: str | None = None
     target_options: Mapping[str, object] = field(default_factory=dict, hash=False)
+    lowered: Mapping[str, tuple[LayerLowering, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lowering", str(self.lowering).lower().replace("_", "-"))

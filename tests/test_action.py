@@ -45,7 +45,9 @@ def act(tmp_path):
     stand_in = tmp_path / "bin" / "slide-deploy"
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
-    inputs = dict.fromkeys(("MODEL", "ARTIFACTS", "IMAGE_SIZE", "CALIBRATION", "BASELINE"), "")
+    inputs = dict.fromkeys(
+        ("MODEL", "CONFIG", "ARTIFACTS", "IMAGE_SIZE", "CALIBRATION", "BASELINE"), ""
+    )
     inputs |= {"TARGETS": "all", "PRECISION": "float32", "OUTPUT": "out"}
 
     def run(code: int = 0, **given: str) -> tuple[int, list[str], str, str]:
@@ -100,6 +102,23 @@ def test_a_model_is_exported(act, tmp_path):
         *("--report", str(tmp_path / "slide-deploy.json")),
         *("--report", "out/report.xml", "--", "my model.pth"),
     ]
+
+
+def test_a_project_file_has_the_model_targets_and_precision(act, tmp_path):
+    _, arguments, _, _ = act(CONFIG="ml/slide-deploy.toml")
+    reports = (tmp_path / "slide-deploy.md", tmp_path / "slide-deploy.json", "out/report.xml")
+    assert arguments == [
+        *("export", "--output", "out", "--config", "ml/slide-deploy.toml"),
+        *(word for path in reports for word in ("--report", str(path))),
+        "--",
+    ]
+    _, arguments, _, _ = act(CONFIG="slide-deploy.toml", MODEL="other.pth")
+    assert arguments[-2:] == ["--", "other.pth"]
+
+
+def test_nothing_to_export_or_verify_is_an_error(act):
+    code, arguments, _, outputs = act()
+    assert (code, arguments, outputs) == (2, [], "verdict=error\n")
 
 
 def test_artifacts_are_verified(act, tmp_path):

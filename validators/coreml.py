@@ -19,6 +19,11 @@ from slide_deploy.protocols import Arrays, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.validators._coreml_classifier import classifier_in
 from slide_deploy.validators._quantized.coreml import compressed_weights, take_apart
+from slide_deploy.validators._quantized.coreml_activations import (
+    float_operations,
+    has_activations,
+    measure_ranges,
+)
 
 if TYPE_CHECKING:
     from slide_deploy.validators import _mil
@@ -44,7 +49,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     values = (*program.arguments, *(v for op in program.operations for v in op.outputs))
     made = {value.name: value.type for value in values}
     computed, stored = _precision(program, weights=False), _precision(program, weights=True)
-    compressed = bool(compressed_weights(program))
+    compressed, quantized = bool(compressed_weights(program)), has_activations(program)
     run = _system(path, program) if fidelity() is Fidelity.NATIVE else _interpreted(program)
     kinds, native = _mil.histogram(program), fidelity() is Fidelity.NATIVE
     return Session(
@@ -59,7 +64,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         run=lambda feeds: classifier.arrays(run(feeds)) if classifier else run(feeds),
         operators={f"mil::{kind}": count for kind, count in kinds.items()},
         runtime="Core ML, CPU only" if native else "the MIL interpreter",
-        precision=f"{computed}, weights stored as int8" if compressed else computed,
+        precision=_words(computed, compressed, quantized),
         values=lambda feeds: _values(program, feeds),
         violations=(
             *_mil.violations(program),
@@ -68,17 +73,24 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
             *(classifier.violations(program.metadata) if classifier else ()),
         ),
         weight_type="int8" if compressed else stored,
-        compute_type=computed,
+        compute_type="int8" if quantized else computed,
         device="CPU",
-        other_precision=_other_precision(program, computed),
+        other_precision=float_operations(program)
+        if quantized
+        else _other_precision(program, computed),
         metadata={**program.metadata, **(classifier.metadata if classifier else {})},
     )
+
+
+def _words(computed: str, compressed: bool, quantized: bool) -> str:
+    weights = f"{computed}, weights stored as int8" if compressed else computed
+    return f"{weights}, products read and write int8" if quantized else weights
 
 
 def _interpreted(program: _mil.Program) -> Callable[[Arrays], dict[str, np.ndarray]]:
     from slide_deploy.validators import _mil
 
-    return lambda feeds: _mil.evaluate(program, _pictures(program, feeds), note=_refuse)
+    return lambda feeds: _mil.evaluate(program, _mil.pictures(program, feeds), note=_refuse)
 
 
 def _refuse(rule: str) -> None:
@@ -89,7 +101,7 @@ def _values(program: _mil.Program, feeds: Arrays) -> Iterator[np.ndarray]:
     from slide_deploy.validators import _mil
 
     kept: list[np.ndarray] = []
-    feeds = _pictures(program, feeds)
+    feeds = _mil.pictures(program, feeds)
     _mil.evaluate(program, feeds, observe=lambda _, value: kept.append(value))
     yield from (value for value in kept if value.dtype.kind == "f")
 
@@ -124,20 +136,12 @@ def _other_precision(program: _mil.Program, computed: str) -> tuple[str, ...]:
     )
 
 
-# Images that a device passes as pixels 0 to 255, in RGB to its caller.
-COLOURED = ("RGB", "BGR")
-
-
-def _pictures(program: _mil.Program, feeds: Arrays) -> Arrays:
-    """The feeds with pictures (1, H, W, 3) as the images that the program takes, (H, W, 3)."""
-    images = {feature.name for feature in program.inputs if feature.image in COLOURED}
-    return {name: value[0] if name in images else value for name, value in feeds.items()}
-
-
 def _spec(feature: _mil.Feature, made: _mil.Shape | None) -> TensorSpec:
     """Name, shape and dtype; a dimension that may vary is called batch."""
+    from slide_deploy.validators import _mil
+
     shape: tuple[int | str, ...]
-    if feature.image in COLOURED:
+    if feature.image in _mil.COLOURED:
         _, channels, height, width = (side or 0 for side in feature.shape or (1, 3, 0, 0))
         return TensorSpec(feature.name, (1, height, width, channels), "uint8")
     if feature.ranges:
@@ -156,11 +160,13 @@ _DTYPES = {"fp32": "float32", "fp16": "float16"}
 def _system(path: Path, program: _mil.Program) -> Callable[[Arrays], dict[str, Any]]:
     import coremltools as ct
 
+    from slide_deploy.validators import _mil
+
     # Only the CPU computes in the program's precision; other units round to float16.
     model = ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.CPU_ONLY)
 
     def run(feeds: Arrays) -> dict[str, Any]:
-        given = _pictures(program, feeds)
+        given = _mil.pictures(program, feeds)
         made = model.predict({n: _image(v) if v.dtype == np.uint8 else v for n, v in given.items()})
         return {n: v if isinstance(v, dict) else np.asarray(v) for n, v in made.items()}
 
@@ -182,5 +188,6 @@ RUNTIME = Runtime(
     extra="coreml",
     standard_domains=frozenset({"mil"}),
     take_apart=take_apart,
+    ranges=measure_ranges,
     widen=widen,
 )

@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,16 +15,17 @@ from rich.progress import Progress
 
 from benchmarks.mutation.analysis import detection_rate, localised
 from benchmarks.mutation.chart import draw_curve
-from benchmarks.mutation.document import document
-from benchmarks.mutation.outcome import Results
+from benchmarks.mutation.document import document, with_quantized
+from benchmarks.mutation.outcome import Outcome, Results, Status
 from benchmarks.mutation.plan import Plan
+from benchmarks.mutation.quantized import SOUND
 from benchmarks.mutation.random_tables import (
     alarm_rows,
     alarm_sentence,
     curve_rows,
     false_alarm_rows,
 )
-from benchmarks.mutation.scheduler import run
+from benchmarks.mutation.scheduler import run, run_quantized
 from benchmarks.mutation.tables import (
     as_rich,
     headroom_rows,
@@ -59,10 +60,15 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("build/mutation"))
     parser.add_argument("--results", type=Path, help="a JSON file for the raw results")
     parser.add_argument("--document", type=Path, help="a Markdown file to write the tables to")
+    parser.add_argument(
+        "--only-quantized", action="store_true", help="run and document the quantized rows alone"
+    )
     given = parser.parse_args()
     plan = Plan(**{name: getattr(given, name) for name in OPTIONS})
     given.folder.mkdir(parents=True, exist_ok=True)
     console, begin = Console(), time.monotonic()
+    if given.only_quantized:
+        return _only_quantized(plan, given, console)
     with Progress(console=console, transient=True) as bar:
         results = run(plan, given.folder.resolve(), _shown(bar, console, begin))
     seconds = time.monotonic() - begin
@@ -74,8 +80,30 @@ def main() -> int:
         given.document.write_text(document(results, plan, command, seconds), encoding="utf-8")
         draw_curve(results.curve, given.document.parent / "charts" / CHART)
     alarms = any(one.false_alarm for one in (*results.clean, *results.real))
+    alarms = alarms or _refused(results.quantized)
     agree = all(check.agrees for check in results.cross_checks)
     return 0 if detection_rate(results.outcomes) >= ENOUGH and not alarms and agree else 1
+
+
+def _only_quantized(plan: Plan, given: argparse.Namespace, console: Console) -> int:
+    begin = time.monotonic()
+    with Progress(console=console, transient=True) as bar:
+        folder = given.folder.resolve()
+        outcomes = run_quantized(plan, folder, _shown(bar, console, begin))
+    console.print(as_rich(quantized_rows(outcomes)))
+    for outcome in outcomes:
+        if (outcome.status is Status.MISSED) != (outcome.kind == SOUND and bool(outcome.problem)):
+            console.print(outcome)
+    if given.document:
+        text = given.document.read_text(encoding="utf-8")
+        given.document.write_text(with_quantized(text, outcomes), encoding="utf-8")
+    broken = [outcome for outcome in outcomes if outcome.kind != SOUND]
+    return 0 if detection_rate(broken) >= ENOUGH and not _refused(outcomes) else 1
+
+
+def _refused(outcomes: Iterable[Outcome]) -> bool:
+    """Whether a sound artifact failed."""
+    return any(one.kind == SOUND and one.problem for one in outcomes)
 
 
 def _shown(bar: Progress, console: Console, begin: float) -> Callable[[str, int, int], None]:

@@ -144,12 +144,18 @@ class Bench:
         return replace(self, folder=self.folder / "float32", options=options)
 
     def verify(
-        self, target: str, path: Path, locate: bool = True, *, exported: bool = False
+        self,
+        target: str,
+        path: Path,
+        locate: bool = True,
+        *,
+        exported: bool = False,
+        program: bool = True,
     ) -> Observation:
         """Run and judge an artifact with the code of `verify`, but in this process, for speed.
 
         Without `locate`, the broken block is not determined. A float16 artifact is compared with
-        the clean one, or with the `exported` one.
+        the clean one, or with the `exported` one; without `program`, its outputs alone are judged.
         """
         runtime = registry.runtime(target)
         expected = with_operator_errors(self.expected, runtime.operator_errors)
@@ -171,7 +177,7 @@ class Bench:
         named = self._named_block(session, judgement) if located else None
         lost, _ = nan_problems(nan, run_result, runtime.loses_nan)
         problem = next(iter((*judgement.problems, *lost)), "")
-        if not problem and has_program(self.scheme, runtime):
+        if not problem and program and has_program(self.scheme, runtime):
             problem = self._program_problem(target, path, exported=exported)
         return Observation(problem, judgement, _figures(run_result, expected), named)
 

@@ -8,6 +8,7 @@ from datetime import date
 from benchmarks.mutation.analysis import detection_rate, localised
 from benchmarks.mutation.outcome import Outcome, Results, Status
 from benchmarks.mutation.plan import Plan
+from benchmarks.mutation.quantized import SOUND
 from benchmarks.mutation.random_tables import (
     alarm_rows,
     alarm_sentence,
@@ -28,7 +29,7 @@ from benchmarks.mutation.weights import DESCRIPTIONS
 from slide_deploy import toolchain
 from slide_deploy.parity.comparison import NOISE_MULTIPLE, POOLED_MULTIPLE, SYSTEMATIC_MULTIPLE
 
-__all__ = ["document"]
+__all__ = ["document", "with_quantized"]
 
 TEXT = """\
 # Errors that `verify` detects
@@ -95,12 +96,6 @@ export, and the program is judged in float32, so that the rounding noise of floa
 
 {half}
 {half_undetected}
-## Quantized precisions
-
-Errors in the quantized ONNX files of the trained models, in one number of a tensor or in one
-operator that stays in float32. Each cell: detected / made. They are detected from the numbers
-themselves, whatever they do to the outputs ([how](precision.md#verdict)).
-
 {quantized}
 ## Clean exports
 
@@ -143,6 +138,34 @@ detected mutants as possible to the probes above it.
 
 {probes}"""
 
+QUANTIZED_HEADING, NEXT_HEADING = "## Quantized precisions", "## Clean exports"
+QUANTIZED_TEXT = """\
+{heading}
+
+Errors in the quantized artifacts of the trained models, in one number of a tensor or in one tensor
+that stays in floating point. Each cell: detected / made. Errors that leave all outputs on the
+calibration set the same are not counted ({without} of them). The numbers themselves reveal the
+errors, whatever they do to the outputs ([how](precision.md#verdict)). "–": the artifact has no such
+number. The last row is of artifacts without an error, for each model with two calibration sets.
+
+{table}"""
+
+
+def quantized_section(outcomes: Sequence[Outcome]) -> str:
+    """Markdown of the mutants of quantized artifacts."""
+    return QUANTIZED_TEXT.format(
+        heading=QUANTIZED_HEADING,
+        without=sum(o.status is Status.INEFFECTIVE for o in outcomes if o.kind != SOUND),
+        table=as_markdown(quantized_rows(outcomes)),
+    )
+
+
+def with_quantized(text: str, outcomes: Sequence[Outcome]) -> str:
+    """The document with another section on quantized artifacts."""
+    before, _, rest = text.partition(QUANTIZED_HEADING)
+    after = rest.partition(NEXT_HEADING)[2]
+    return f"{before}{quantized_section(outcomes)}\n{NEXT_HEADING}{after}"
+
 
 def document(results: Results, plan: Plan, command: str, seconds: float) -> str:
     """Markdown."""
@@ -158,7 +181,7 @@ def document(results: Results, plan: Plan, command: str, seconds: float) -> str:
         curve=as_markdown(curve_rows(results.curve)),
         half=as_markdown(kind_rows(results.half)),
         half_undetected=_undetected(results.half),
-        quantized=as_markdown(quantized_rows(results.quantized)),
+        quantized=quantized_section(results.quantized),
         unusual=as_markdown(kind_rows(results.unusual)),
         unusual_models=len({outcome.model for outcome in results.unusual}),
         unusual_undetected=_undetected(results.unusual),

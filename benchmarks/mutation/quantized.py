@@ -1,66 +1,98 @@
-"""Breaks quantized ONNX files in one number, or in one operator that stays in float32."""
+"""Breaks quantized artifacts in one number, or in one tensor that stays in floating point."""
 
 from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from benchmarks.mutation.bench import Bench
 from benchmarks.mutation.outcome import Outcome, Route, Status
+from benchmarks.mutation.quantized_edits import EDITS, Edit, NoSite
+from benchmarks.mutation.quantized_files import READERS
 from slide_deploy import registry
 from slide_deploy.parity.probes import natural_image
 from slide_deploy.parity.quantization import quantization_problem
 from slide_deploy.protocols import Arrays, Calibration
 
-__all__ = ["break_quantized"]
+__all__ = ["SOUND", "STALE", "break_quantized"]
 
-TARGET = "onnx"
 SAMPLES = 32
+
+STALE, SOUND = "ranges of another calibration set", "sound"
 
 
 @dataclass(frozen=True)
 class _Sound:
-    """A quantized file, the float32 file that it was made from, and runs on the calibration set."""
+    """A quantized artifact, the float one that it was made from, and the calibration set."""
 
     bench: Bench
+    target: str
+    precision: str
     program: Path
     path: Path
     runs: tuple[Arrays, ...]
 
 
-Edit = Callable[[dict[str, np.ndarray], random.Random], str]
+def break_quantized(
+    bench: Bench, target: str, precision: str, sites: int, seed: int
+) -> list[Outcome]:
+    """Break the quantized artifact of a model at `sites` places in each way, and verify it; also
+    verify two sound ones, of different calibration sets, and one with the other's set.
+
+    The artifacts of `bench` are those that the quantized ones are made from.
+    """
+    # A folder of its own: other precisions run at the same time.
+    folder = bench.folder / f"{target}-{precision}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    first, other = (_quantized(bench, target, precision, folder, n) for n in (0, 1))
+    rng = random.Random(f"{bench.name} {target} {precision} {seed}")
+    outcomes = [*_edited(first, sites, rng)]
+    outcomes += [_judged(one, SOUND, one.path, f"set {n}") for n, one in enumerate((first, other))]
+    if precision.partition("a")[2]:  # activations are quantized, too
+        outcomes.append(_judged(replace(other, runs=first.runs), STALE, other.path, "every range"))
+    return outcomes
 
 
-def break_quantized(bench: Bench, precision: str, sites: int, seed: int) -> list[Outcome]:
-    """Break the quantized ONNX file of a model at `sites` places in each way, and verify it."""
-    sound = _sound(bench, precision)
-    rng = random.Random(f"{bench.name} {precision} {seed}")
-    return [
-        _outcome(sound, precision, kind, edit, rng)
-        for kind, edit in EDITS.items()
-        for _ in range(sites)
-    ]
+def _edited(sound: _Sound, sites: int, rng: random.Random) -> Iterator[Outcome]:
+    for kind, edit in EDITS.items():
+        for _ in range(sites):
+            broken = sound.path.with_name(f"broken-{sound.path.name}")
+            try:
+                site = _edit(sound, edit, broken, rng)
+            except NoSite:
+                continue
+            yield _judged(sound, kind, broken, site)
+            shutil.rmtree(broken) if broken.is_dir() else broken.unlink()
 
 
-def _sound(bench: Bench, precision: str) -> _Sound:
-    # A folder of its own: both precisions run at the same time.
-    folder = bench.folder / precision
-    folder.mkdir(exist_ok=True)
-    program = Path(shutil.copy(bench.clean(TARGET), folder))
-    path = folder / f"quantized-{program.name}"
-    runs = _samples(bench, seed=0)
-    quantize = registry.exporter(TARGET).quantize
-    assert quantize is not None
-    options = replace(bench.options, precision=precision, opset=21)
-    quantize(program, path, Calibration(runs, {}), options)
-    return _Sound(bench, program, path, runs)
+def _edit(sound: _Sound, edit: Edit, broken: Path, rng: random.Random) -> str:
+    values, write = READERS[sound.target](sound.path)
+    changed = {name: value.copy() for name, value in values.items()}
+    site = edit(changed, rng)
+    write({n: v for n, v in changed.items() if not np.array_equal(v, values[n])}, broken)
+    return site
+
+
+def _quantized(bench: Bench, target: str, precision: str, folder: Path, seed: int) -> _Sound:
+    clean, own = bench.clean(target), folder / f"set-{seed}"
+    own.mkdir()
+    copy = shutil.copytree if clean.is_dir() else shutil.copy
+    program = Path(copy(clean, own / clean.name))
+    path = own / f"quantized-{program.name}"
+    runs = _samples(bench, seed)
+    exporter, runtime = registry.exporter(target), registry.runtime(target)
+    assert exporter.quantize is not None
+    ranges = partial(runtime.ranges, program, runs) if runtime.ranges else None
+    options = replace(bench.options, precision=precision, opset=21 if target == "onnx" else None)
+    exporter.quantize(program, path, Calibration(runs, {}, ranges=ranges), options)
+    return _Sound(bench, target, precision, program, path, runs)
 
 
 def _samples(bench: Bench, seed: int) -> tuple[Arrays, ...]:
@@ -71,128 +103,46 @@ def _samples(bench: Bench, seed: int) -> tuple[Arrays, ...]:
     return tuple({spec.name: image} for image in images)
 
 
-def _outcome(sound: _Sound, precision: str, kind: str, edit: Edit, rng: random.Random) -> Outcome:
-    proto = onnx.load(sound.path)
-    values = {t.name: numpy_helper.to_array(t).copy() for t in proto.graph.initializer}
-    before = {name: value.copy() for name, value in values.items()}
-    site = edit(values, rng)
-    for tensor in proto.graph.initializer:
-        if not np.array_equal(values[tensor.name], before[tensor.name]):
-            tensor.CopyFrom(numpy_helper.from_array(values[tensor.name], tensor.name))
-    broken = sound.path.with_name(f"broken-{sound.path.name}")
-    onnx.save(proto, broken)
-    problem = _problem(sound, broken)
+def _judged(sound: _Sound, kind: str, path: Path, site: str) -> Outcome:
+    problem = _problem(sound, path)
     return Outcome(
         model=sound.bench.name,
         kind=kind,
         site=site,
         block="",
-        detail=precision,
-        target=TARGET,
+        detail=sound.precision,
+        target=sound.target,
         route=Route.FILE,
-        status=Status.DETECTED if problem else Status.MISSED,
+        status=Status.DETECTED if problem else _undetected(sound, path),
         problem=problem,
     )
 
 
+def _undetected(sound: _Sound, path: Path) -> Status:
+    """Without an effect where the outputs are the same on the whole calibration set."""
+    opened = [registry.runtime(sound.target).open(one) for one in (sound.path, path)]
+    for run in sound.runs:
+        first, other = (session.run(run) for session in opened)
+        if not all(np.array_equal(first[name], other[name]) for name in first):
+            return Status.MISSED
+    return Status.INEFFECTIVE
+
+
 def _problem(sound: _Sound, path: Path) -> str:
     """The first problem of the program, found as `verify` finds it; empty without one."""
-    restored = path.with_name("restored.onnx")
-    take_apart = registry.runtime(TARGET).take_apart
+    restored = path.with_name(f"restored-{path.name}")
+    take_apart = registry.runtime(sound.target).take_apart
     assert take_apart is not None
     try:
         tensors = list(take_apart(path, sound.program, restored, sound.runs))
+        found = next(filter(None, map(quantization_problem, tensors)), "")
+        if found:
+            return found
+        return sound.bench.verify(sound.target, restored, locate=False, program=False).problem
     except Exception as error:  # `verify` too counts any exception of a loader as a failure
         return f"{type(error).__name__}: {error}"
-    found = next(filter(None, map(quantization_problem, tensors)), "")
-    return found or sound.bench.verify(TARGET, restored, locate=False).problem
-
-
-def _named(values: Mapping[str, np.ndarray], end: str) -> list[str]:
-    return sorted(name for name in values if name.endswith(end))
-
-
-def _weights(values: Mapping[str, np.ndarray]) -> list[str]:
-    """Names of quantized weights, without the ending."""
-    names = (name.removesuffix("_quantized") for name in _named(values, "_quantized"))
-    return [name for name in names if f"{name}_scale" in values]
-
-
-def _ranges(values: Mapping[str, np.ndarray]) -> list[str]:
-    """Names of quantized activations: they have a scale and no integers."""
-    names = (name.removesuffix("_scale") for name in _named(values, "_scale"))
-    return [n for n in names if f"{n}_quantized" not in values and not n.endswith("_quantized")]
-
-
-def _one_integer(values: dict[str, np.ndarray], rng: random.Random) -> str:
-    name = rng.choice(_weights(values))
-    integers = values[f"{name}_quantized"].reshape(-1)
-    index = rng.randrange(integers.size)
-    integers[index] += 1 if integers[index] < np.iinfo(integers.dtype).max else -1
-    return f"{name}[{index}]"
-
-
-def _scaled(names: Callable[[Mapping[str, np.ndarray]], list[str]], factor: float) -> Edit:
-    def edit(values: dict[str, np.ndarray], rng: random.Random) -> str:
-        name = rng.choice(names(values))
-        scale = values[f"{name}_scale"].reshape(-1)
-        scale[rng.randrange(scale.size)] *= np.float32(factor)
-        return name
-
-    return edit
-
-
-def _zero_point(values: dict[str, np.ndarray], rng: random.Random) -> str:
-    name = rng.choice([*_weights(values), *_ranges(values)])
-    zero = values[f"{name}_zero_point"].reshape(-1)
-    index = rng.randrange(zero.size)
-    zero[index] += 1 if zero[index] < np.iinfo(zero.dtype).max else -1
-    return name
-
-
-def _exchanged(values: dict[str, np.ndarray], rng: random.Random) -> str:
-    """Two weights with scales of one shape get each other's."""
-    pairs = [
-        (a, b)
-        for a in _weights(values)
-        for b in _weights(values)
-        if a < b and values[f"{a}_scale"].shape == values[f"{b}_scale"].shape
-    ]
-    first, other = (f"{name}_scale" for name in rng.choice(pairs))
-    values[first], values[other] = values[other], values[first]
-    return f"{first}, {other}"
-
-
-def _other_axis(values: dict[str, np.ndarray], rng: random.Random) -> str:
-    name = rng.choice([n for n in _weights(values) if values[f"{n}_scale"].size > 1])
-    scale = f"{name}_scale"
-    values[scale] = np.roll(values[scale], 1)
-    return name
-
-
-def _bias_scale(values: dict[str, np.ndarray], rng: random.Random) -> str:
-    name = rng.choice(_named(values, "_quantized_scale"))
-    values[name] *= np.float32(1.05)
-    return name
-
-
-def _float_weight(values: dict[str, np.ndarray], rng: random.Random) -> str:
-    names = [n for n, v in values.items() if v.dtype == np.float32 and not n.endswith("_scale")]
-    name = rng.choice(sorted(n for n in names if values[n].size > 1))
-    values[name] *= np.float32(1.05)
-    return name
-
-
-EDITS: Mapping[str, Edit] = {
-    "one integer off by one": _one_integer,
-    "scale of weights 5 % too large": _scaled(_weights, 1.05),
-    "scale of weights 5 % too small": _scaled(_weights, 0.95),
-    "zero point off by one": _zero_point,
-    "scales of another layer": _exchanged,
-    "scales of other channels": _other_axis,
-    "scale of a bias 5 % off": _bias_scale,
-    "range 5 % too wide": _scaled(_ranges, 1.05),
-    "range clipped to 80 %": _scaled(_ranges, 0.8),
-    "range never calibrated": _scaled(_ranges, 6.0),
-    "float32 tensor 5 % off": _float_weight,
-}
+    finally:
+        if restored.is_dir():
+            shutil.rmtree(restored)
+        else:
+            restored.unlink(missing_ok=True)

@@ -15,8 +15,9 @@ from benchmarks.mutation.curve import LAYERS
 from benchmarks.mutation.outcome import Outcome, Results, Status
 from benchmarks.mutation.plan import GOLDEN, QUANTIZED, TARGETS, Plan, unusual
 from benchmarks.mutation.tasks import Subject
+from slide_deploy import registry
 
-__all__ = ["Progress", "run"]
+__all__ = ["Progress", "run", "run_quantized"]
 
 # The number of models, from the end of the plan, whose files are also truncated or stale: whether
 # that is detected hardly depends on the model.
@@ -32,13 +33,17 @@ def run(plan: Plan, folder: Path, progress: Progress) -> Results:
     own = [Subject(path, folder) for path in plan.benches]
     strange = [Subject(drawn, folder) for drawn in unusual(plan.unusual)]
     trained = [Subject(path, folder) for path in plan.trained]
-    halves = [Subject(path, folder, "float16") for path in plan.trained] if plan.half_sites else []
+    halves = [Subject(path, folder, "float16") for path in plan.trained]
+    halves = halves if plan.half_sites or plan.quantized_sites else []
     with _pool(plan.jobs) as pool:
         sound = trained if plan.curve_sites or plan.quantized_sites else ()
         subjects = dict.fromkeys((*own, *strange, *halves, *sound))
         _wait([pool.submit(tasks.prepare, s) for s in subjects], "clean artifacts", progress)
         mutants = _mutants(pool, own, plan)
-        odd, half = _mutants(pool, strange, plan), _mutants(pool, halves, plan)
+        odd, half = (
+            _mutants(pool, strange, plan),
+            _mutants(pool, halves if plan.half_sites else [], plan),
+        )
         damaged = [pool.submit(tasks.damage, s, t) for s in own[-DAMAGED:] for t in TARGETS]
         curve = [
             pool.submit(tasks.curve, subject, plan, layer, number)
@@ -46,11 +51,7 @@ def run(plan: Plan, folder: Path, progress: Progress) -> Results:
             for layer in LAYERS
             for number in range(plan.curve_sites)
         ]
-        quantized = [
-            pool.submit(tasks.quantized, subject, plan, precision)
-            for subject in (trained if plan.quantized_sites else ())
-            for precision in QUANTIZED
-        ]
+        quantized = _quantized(pool, plan, folder)
         drawn = [("float32", n) for n in range(plan.draws)]
         drawn += [("float16", n) for n in range(plan.half_draws)]
         clean = [pool.submit(tasks.clean, seed, folder, name) for name, seed in drawn]
@@ -83,6 +84,33 @@ def run(plan: Plan, folder: Path, progress: Progress) -> Results:
         real=_gathered(real),
         cross_checks=tuple(check.result() for check in checks),
     )
+
+
+def run_quantized(plan: Plan, folder: Path, progress: Progress) -> tuple[Outcome, ...]:
+    """Break the quantized artifacts of the plan alone."""
+    targets: dict[str, tuple[str, ...]] = {}
+    for target in dict.fromkeys(target for target, _ in QUANTIZED):
+        precision = registry.exporter(target).quantized_from
+        targets[precision] = (*targets.get(precision, ()), target)
+    with _pool(plan.jobs) as pool:
+        made = [
+            pool.submit(tasks.prepare, Subject(path, folder, precision), own)
+            for path in plan.trained
+            for precision, own in targets.items()
+        ]
+        _wait(made, "clean artifacts", progress)
+        every = _quantized(pool, plan, folder)
+        _wait(list(every), "quantized artifacts", progress)
+    return _gathered(every)
+
+
+def _quantized(pool: ProcessPoolExecutor, plan: Plan, folder: Path) -> list[Future[list[Outcome]]]:
+    """The tasks that break quantized artifacts."""
+    return [
+        pool.submit(tasks.quantized, Subject(path, folder), plan, target, precision)
+        for path in (plan.trained if plan.quantized_sites else ())
+        for target, precision in QUANTIZED
+    ]
 
 
 def _mutants(

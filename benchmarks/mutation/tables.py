@@ -11,6 +11,7 @@ from rich.table import Table
 from benchmarks.mutation.analysis import counted, detection_rate, fewest_probes, probe_uses
 from benchmarks.mutation.outcome import Headroom, Outcome, Results, Status
 from benchmarks.mutation.plan import TARGETS
+from benchmarks.mutation.quantized import SOUND
 
 __all__ = [
     "TITLES",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 TITLES = {"onnx": "ONNX", "openvino": "OpenVINO", "coreml": "Core ML", "torchscript": "TorchScript"}
+
+SOUND_ROW = "sound artifacts that failed"
 
 
 @dataclass(frozen=True)
@@ -47,18 +50,26 @@ def kind_rows(outcomes: Sequence[Outcome]) -> Rows:
 
 
 def quantized_rows(outcomes: Sequence[Outcome]) -> Rows:
-    """Kind × precision → detected / made."""
-    kinds = dict.fromkeys(outcome.kind for outcome in outcomes)
-    precisions = list(dict.fromkeys(outcome.detail for outcome in outcomes))
+    """Kind × target and precision → detected / made with an effect; sound artifacts last."""
+    broken = [outcome for outcome in outcomes if outcome.kind != SOUND]
+    kinds = dict.fromkeys(outcome.kind for outcome in broken)
+    columns = list(dict.fromkeys((outcome.target, outcome.detail) for outcome in outcomes))
 
-    def cell(own: Sequence[Outcome]) -> str:
-        return f"{counted(own)[Status.DETECTED]}/{len(own)}"
+    def cell(own: Sequence[Outcome], made: int) -> str:
+        return f"{counted(own)[Status.DETECTED]}/{made}" if own else "–"
 
     def row(name: str, own: Sequence[Outcome]) -> list[str]:
-        return [name, *(cell([o for o in own if o.detail == p]) for p in precisions)]
+        cells = [name]
+        for column in columns:
+            here = [outcome for outcome in own if (outcome.target, outcome.detail) == column]
+            without = 0 if name == SOUND_ROW else counted(here)[Status.INEFFECTIVE]
+            cells.append(cell(here, len(here) - without))
+        return cells
 
-    rows = [row(kind, [o for o in outcomes if o.kind == kind]) for kind in kinds]
-    return Rows("detected / made", ("mutation", *precisions), [*rows, row("all", outcomes)])
+    rows = [row(kind, [o for o in broken if o.kind == kind]) for kind in kinds]
+    sound = row(SOUND_ROW, [o for o in outcomes if o.kind == SOUND])
+    names = (f"{TITLES[target]} {precision}" for target, precision in columns)
+    return Rows("detected / made", ("mutation", *names), [*rows, row("all", broken), sound])
 
 
 def _kind_row(name: str, outcomes: Sequence[Outcome]) -> list[str]:

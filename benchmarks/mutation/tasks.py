@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from benchmarks.mutation.plan import TARGETS, Plan, counts, few, half
 from benchmarks.mutation.quantized import break_quantized
 from benchmarks.mutation.random_models import Draw, draw, random_bench
 from benchmarks.mutation.sampling import sampled
-from slide_deploy import Options
+from slide_deploy import Options, registry
 
 __all__ = [
     "Subject",
@@ -50,9 +50,9 @@ class Subject:
     precision: str = "float32"
 
 
-def prepare(subject: Subject) -> None:
+def prepare(subject: Subject, targets: tuple[str, ...] = TARGETS) -> None:
     """Export the clean artifacts of a model, from which broken files are copied."""
-    for target in TARGETS:
+    for target in targets:
         _bench(subject).clean(target)
 
 
@@ -84,9 +84,11 @@ def curve(subject: Subject, plan: Plan, layer: str, number: int) -> list[CurvePo
     return curve_points(_bench(subject), layer, number, plan.seed, TARGETS)
 
 
-def quantized(subject: Subject, plan: Plan, precision: str) -> list[Outcome]:
-    """Errors in the quantized ONNX file of a model."""
-    return break_quantized(_bench(subject), precision, plan.quantized_sites, plan.seed)
+def quantized(subject: Subject, plan: Plan, target: str, precision: str) -> list[Outcome]:
+    """Errors in a quantized artifact of a model."""
+    made_from = replace(subject, precision=registry.exporter(target).quantized_from)
+    sites, seed = plan.quantized_sites, plan.seed
+    return break_quantized(_bench(made_from), target, precision, sites, seed)
 
 
 def clean(seed: int, folder: Path, precision: str) -> list[Headroom]:

@@ -13,16 +13,25 @@ from slide_deploy import registry
 from slide_deploy.packaging.classifier import Conclusion
 from slide_deploy.packaging.preprocessing import Preprocessing
 from slide_deploy.quantization.search import Search
-from slide_deploy.types import LayerLowering, TensorSpec
+from slide_deploy.types import LayerLowering, Loading, TensorSpec
 from slide_deploy.utils.records import (
     Count,
+    Figure,
     OptionalSha256,
     Sha256,
     read_json,
     write_json,
 )
 
-__all__ = ["FILE_NAME", "Artifact", "Manifest", "SourceRecord", "find_manifest", "toolchain"]
+__all__ = [
+    "FILE_NAME",
+    "Artifact",
+    "Manifest",
+    "Recipe",
+    "SourceRecord",
+    "find_manifest",
+    "toolchain",
+]
 
 FILE_NAME = "manifest.json"
 SCHEMA_VERSION: Final = 1
@@ -44,6 +53,20 @@ class SourceRecord:
     def same_weights(self, other: SourceRecord) -> bool:
         """Whether both are the same weights of the same file, whatever its name."""
         return (self.sha256, self.weights) == (other.sha256, other.weights)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings that an artifact was made with, beside those that its record has. `options` are
+    those of its target, as they were given."""
+
+    loading: Loading
+    batch: int
+    dynamic: bool
+    dynamic_size: bool
+    lowering: str
+    min_snr: Figure | None
+    options: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -74,6 +97,8 @@ class Artifact:
     """Whether it gives scores of the classes, as the model does, or probabilities."""
     golden: str = ""
     golden_sha256: OptionalSha256 = ""
+    recipe: Recipe | None = None
+    """None for a module that was in memory, and in manifests of earlier versions."""
 
 
 @dataclass(frozen=True)

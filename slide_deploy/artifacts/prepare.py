@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from slide_deploy import __version__
-from slide_deploy.artifacts.manifest import SourceRecord
+from slide_deploy import __version__, registry
+from slide_deploy.artifacts.manifest import Recipe, SourceRecord
 from slide_deploy.artifacts.tuning_cache import load_tuning
 from slide_deploy.capture import Capture, Classifier, Normalised
 from slide_deploy.loading.dynamic_size import DynamicSize, dynamic_size_of
@@ -23,7 +23,15 @@ from slide_deploy.packaging.pictures import pixels_of
 from slide_deploy.types import LayerLowering, Options, TensorSpec, with_batch
 from slide_deploy.utils.records import to_text
 
-__all__ = ["PreparedModel", "SizeOf", "contents_of", "preparer", "size_of_model", "source_of"]
+__all__ = [
+    "PreparedModel",
+    "SizeOf",
+    "contents_of",
+    "preparer",
+    "recipe_of",
+    "size_of_model",
+    "source_of",
+]
 
 SizeOf = Callable[[], DynamicSize]
 
@@ -67,6 +75,7 @@ def preparer(
             *(fused, model.inputs, options.lowering, target, tuned),
             precision=options.precision,
             any_size=free is not None,
+            recorded=options.lowered.get(target, ()),
         )
         lowerings = tuple(layer.form for layer in layers)
         if lowerings not in captures:
@@ -97,6 +106,23 @@ def _finished(model: Model, capture: Capture) -> nn.Module:
 def source_of(model: Model) -> SourceRecord:
     """The model's source, for manifests and reports."""
     return SourceRecord(**dataclasses.asdict(model.source))
+
+
+def recipe_of(model: Model, target: str, options: Options) -> Recipe | None:
+    """What to record to make the artifact again; None for a model that was in memory."""
+    if model.loading is None:
+        return None
+    own = {option.name for option in registry.exporter(target).options}
+    given = {name: str(value) for name, value in options.of_targets.items() if name in own}
+    return Recipe(
+        loading=model.loading,
+        batch=options.batch,
+        dynamic=options.dynamic,
+        dynamic_size=options.dynamic_size,
+        lowering=options.lowering,
+        min_snr=options.min_snr,
+        options=given,
+    )
 
 
 def _metadata(model: Model, inputs: tuple[TensorSpec, ...], options: Options) -> dict[str, str]:

@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from slide_deploy.capture import Capture
 from slide_deploy.errors import ConversionError, SlideDeployError, UsageError
 from slide_deploy.loading.loader import Model
 from slide_deploy.parity.expectation import Expectation
-from slide_deploy.protocols import Calibration, Exporter
+from slide_deploy.protocols import Arrays, Calibration, Exporter, Ranges
 from slide_deploy.quantization.calibration import CalibrationSet
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import Options, dynamic_axes_of
@@ -89,10 +89,12 @@ def quantize_artifact(
     `write_artifact` otherwise."""
     exporter = registry.exporter(record.target)
     about = {"calibration": calibration.source, "calibration_sha256": calibration.sha256}
+    runs = calibration.runs(dynamic_axes_of(record.inputs).batch)
     taken = Calibration(
-        runs=calibration.runs(dynamic_axes_of(record.inputs).batch),
+        runs=runs,
         metadata={**capture.metadata, **about},
         kept=kept,
+        ranges=_measure(record.target, programs / record.path, runs),
     )
     path = folder / record.path
     assert exporter.quantize is not None  # options_by_target refuses precisions that it lacks
@@ -106,6 +108,20 @@ def quantize_artifact(
         calibration=calibration.source,
         calibration_sha256=calibration.sha256,
     )
+
+
+def _measure(target: str, program: Path, runs: Sequence[Arrays]) -> Callable[[], Ranges] | None:
+    """A function that measures a float artifact; None for a runtime that does not."""
+    runtime = registry.runtime(target)
+    measure = runtime.ranges
+    if measure is None:
+        return None
+
+    def ranges() -> Ranges:
+        registry.require(f"calibrate for {target}", runtime.packages, runtime.extra)
+        return measure(program, runs)
+
+    return ranges
 
 
 def _written(exporter: Exporter, path: Path, write: Callable[[], None], step: str) -> None:

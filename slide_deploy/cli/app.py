@@ -12,6 +12,7 @@ import typer
 from slide_deploy import __version__
 from slide_deploy.cli import coreml, debug
 from slide_deploy.cli.bench import bench
+from slide_deploy.cli.configured import Configured
 from slide_deploy.cli.evaluate import evaluate
 from slide_deploy.cli.export import export
 from slide_deploy.cli.fuse import fuse
@@ -67,7 +68,8 @@ def _root(
     """Declare the global options, which are handled before this runs."""
 
 
-for _command in (export, verify, predict, evaluate, inspect, fuse, targets, profiles, bench, tune):
+app.command(epilog=EXIT_CODES, cls=Configured)(export)
+for _command in (verify, predict, evaluate, inspect, fuse, targets, profiles, bench, tune):
     app.command(epilog=EXIT_CODES)(_command)
 
 _coreml = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")

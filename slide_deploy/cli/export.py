@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
-import slide_deploy
+import typer
+
 from slide_deploy.cli import options as cli
+from slide_deploy.cli.configured import ConfigFile
 from slide_deploy.cli.model import load_model
-from slide_deploy.cli.outcome import Reporting, command_line, make_policy, read_baseline
+from slide_deploy.cli.outcome import Reporting, make_policy, read_baseline
 from slide_deploy.cli.packaging import Classifier, KeepLogits, Labels, Package, Preprocess
+from slide_deploy.cli.plan import (
+    FromManifest,
+    plan_again,
+    plan_of,
+    refuse_beside_manifest,
+    run_plan,
+)
 from slide_deploy.cli.profiles import ForProfile, Targets, chosen_for
 from slide_deploy.types import Options
 
@@ -17,7 +25,10 @@ __all__ = ["export"]
 
 
 def export(
-    model: cli.ModelFile,
+    context: typer.Context,
+    model: cli.OptionalModelFile = None,
+    manifest: FromManifest = None,
+    config: ConfigFile = None,
     target: Targets = None,
     profile: ForProfile = None,
     output: cli.Output = None,
@@ -57,39 +68,19 @@ def export(
     verbose: cli.Verbose = False,
 ) -> None:
     """Export a checkpoint, and verify each artifact on disk against the PyTorch model."""
-    chosen = chosen_for(profile, target, precision, preprocess, batch, half=half, dynamic=dynamic)
-    common = (chosen.precision, batch, chosen.dynamic, dynamic_size, lowering, calibration, min_snr)
-    options = Options(*common, opset, deployment_target, cli.parse_target_options(target_options))
-    package = Package(chosen.preprocess, labels, classifier, keep_logits)
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
-    before, (targets, notes) = read_baseline(baseline), _targets(chosen.targets, options)
     policy = make_policy(atol, rtol, None, max_drop, thorough=thorough, trace=trace)
-    run = partial(
-        slide_deploy.export_and_verify, policy=policy, baseline=before, command=command_line()
-    )
-    with reporting.progress() as progress:
-        progress(f"loading {model.name}")
-        of_model = (weights, image_size, features, factory, inputs, prefix, key)
-        loaded = load_model(model, *of_model, package)
-        folder = output or Path(f"{loaded.name}-{'features-deploy' if features else 'deploy'}")
-        found = run(
-            loaded, targets, folder, options, images=images or (), progress=progress, seed=seed
-        )
-    reporting.finish(found, (*loaded.notes, *chosen.notes, *notes), folder, trace=trace)
-
-
-def _targets(names: list[str], options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Check the targets and options; returns the targets, and notes on options that some lack.
-
-    Raises MissingLibrary if the only target cannot be written here, and UsageError for an option
-    that no target has.
-    """
-    from slide_deploy import registry
-    from slide_deploy.artifacts.options import option_notes, options_by_target
-
-    targets = registry.resolve_targets(names)
-    options_by_target(targets, options)
-    if len(targets) == 1:
-        exporter = registry.exporter(targets[0])
-        registry.require(f"export to {exporter.title}", exporter.packages, exporter.extra)
-    return targets, option_notes(targets, options)
+    run = partial(run_plan, reporting, policy, images, read_baseline(baseline), seed)
+    if manifest is not None:
+        refuse_beside_manifest(context)
+        run(partial(plan_again, manifest, model, output, factory, calibration))
+    else:
+        given = (target, precision, preprocess, batch)
+        chosen = chosen_for(profile, *given, half=half, dynamic=dynamic)
+        common = (chosen.precision, batch, chosen.dynamic, dynamic_size, lowering, calibration)
+        own = (opset, deployment_target, cli.parse_target_options(target_options))
+        of_file = (model, weights, image_size, features, factory, inputs, prefix, key)
+        package = Package(chosen.preprocess, labels, classifier, keep_logits)
+        read = partial(load_model, *of_file, package)
+        plan = partial(plan_of, model, output, chosen, Options(*common, min_snr, *own), read)
+        run(partial(plan, context.obj))

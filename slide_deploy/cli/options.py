@@ -16,7 +16,8 @@ __all__ = [
     "Against", "Artifacts", "AsJson", "Atol", "Baseline", "Batch", "Calibration",
     "DeploymentTarget", "Dynamic", "DynamicSize", "ExpectedPrecision", "Factory", "Features",
     "Half", "ImageSize", "Images", "Inputs", "Key", "LoweringName", "MaxDrop", "MinSnr",
-    "ModelFile", "Opset", "Output", "PrecisionName", "Prefix", "Quiet", "Reports", "Rtol", "Seed",
+    "ModelFile", "Opset", "OptionalModelFile", "Output", "PrecisionName", "Prefix", "Quiet",
+    "Reports", "Rtol", "Seed",
     "TargetOptions", "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights",
     "WeightsOption", "chosen_precision", "output_option", "parse_size",
     "parse_target_options", "target_option",
@@ -46,6 +47,14 @@ ModelFile = Annotated[
     Path,
     typer.Argument(
         metavar="MODEL", help="Checkpoint (.pth, .pt, .safetensors) or Hugging Face folder."
+    ),
+]
+OptionalModelFile = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="Checkpoint (.pth, .pt, .safetensors) or Hugging Face folder.",
+        show_default=False,
     ),
 ]
 Artifacts = Annotated[

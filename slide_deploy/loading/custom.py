@@ -36,7 +36,7 @@ from slide_deploy.loading.custom_outputs import (
 from slide_deploy.loading.loader import Model
 from slide_deploy.loading.prefix import below, prefix_of
 from slide_deploy.loading.value_ranges import embedding_rows, with_value_ranges
-from slide_deploy.types import TensorSpec
+from slide_deploy.types import Loading, TensorSpec
 from slide_deploy.utils.text import first_line, first_names
 
 __all__ = ["FAMILY_NAME", "CustomConfig", "load_foreign", "parse_input", "wrap"]
@@ -85,7 +85,11 @@ def load_foreign(
         kind=checkpoint.kind,
         factory=factory,
     )
-    return replace(model, notes=(*checkpoint.notes, *notes, *model.notes))
+    return replace(
+        model,
+        notes=(*checkpoint.notes, *notes, *model.notes),
+        loading=Loading(weights, image_size, False, prefix, key, factory, tuple(inputs)),
+    )
 
 
 def wrap(

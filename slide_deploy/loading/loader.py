@@ -33,7 +33,7 @@ from slide_deploy.models.features import features_only, stage_specs, unused_weig
 from slide_deploy.packaging.classifier import Conclusion, concluded
 from slide_deploy.packaging.pictures import picture_spec
 from slide_deploy.packaging.preprocessing import InputKind, Preprocessing, of_training_config
-from slide_deploy.types import TensorSpec
+from slide_deploy.types import Loading, TensorSpec
 from slide_deploy.utils.records import rebuild
 from slide_deploy.utils.staging import staged
 from slide_deploy.utils.text import first_line
@@ -57,6 +57,7 @@ class Model:
     returns a copy of an unfused model with its Slide Attentions fused; `finish` changes the lowered
     model before it is captured; `block_names` lists the modules among which a failure is located.
     `preprocessing` converts an image to the input, and `labels` names the classes, if known.
+    `loading` tells how it was read; None for a module in memory.
     `conclusion` says whether artifacts give scores of classes or probabilities.
     """
 
@@ -76,6 +77,7 @@ class Model:
     block_names: Callable[[nn.Module], list[str]] = block_names
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
+    loading: Loading | None = None
     conclusion: Conclusion = Conclusion.SCORES
 
     @property
@@ -158,6 +160,7 @@ def load(
         features=features,
         block_names=family.block_names,
         preprocessing=_preprocessing_of(checkpoint, inputs[0]),
+        loading=Loading(weights, image_size, features, prefix, key),
     )
 
 

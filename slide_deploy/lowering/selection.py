@@ -51,19 +51,22 @@ def lower_for(
     *,
     precision: str = Precision.FLOAT32,
     any_size: bool = False,
+    recorded: tuple[LayerLowering, ...] = (),
 ) -> tuple[nn.Module, tuple[LayerLowering, ...]]:
     """A fused `model` lowered for `runtime` at a precision, and the lowering of each layer with the
     reason.
 
     `tuned` maps `shape_key`s to the fastest lowerings on this machine; with `any_size`, lowerings
-    must be valid for maps of any height and width. Raises UnknownName for an unknown lowering, and
+    must be valid for maps of any height and width. `recorded` lowerings, of an earlier export, are
+    used again, with the reasons of then. Raises UnknownName for an unknown lowering, and
     ImpossibleLowering if a lowering given by name is not possible for a module or for any size.
     """
     chosen: dict[str, _Chosen] = {}
     strategy = _of_any_size(asked) if any_size else _strategy(asked, runtime, tuned, precision)
+    earlier = {layer.layer: _Chosen(layer.form, layer.why) for layer in recorded}
 
     def choose(name: str, config: AttentionConfig, resolution: tuple[int, int]) -> str:
-        chosen[name] = strategy(name, config, resolution)
+        chosen[name] = earlier.get(name) or strategy(name, config, resolution)
         return chosen[name].lowering
 
     lowered, choices = lower(model, inputs, choose)

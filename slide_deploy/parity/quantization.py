@@ -39,7 +39,7 @@ def quantization_problem(tensor: QuantizedTensor) -> str:
     """
     if tensor.palette is not None:
         return _palette_problem(tensor, tensor.palette)
-    if not (np.isfinite(tensor.scale).all() and (tensor.scale > 0).all()):
+    if not (np.isfinite(tensor.scale).all() and (tensor.scale >= 0).all()):
         return f"{tensor.name} has a scale that is not a positive number"
     return _weights_problem(tensor) if tensor.weights is not None else _range_problem(tensor)
 
@@ -83,6 +83,9 @@ def _weights_problem(tensor: QuantizedTensor) -> str:
     if not axis_fits or tensor.zero_point.size != tensor.scale.size:
         return f"{tensor.name} has {tensor.scale.size} scales along axis {tensor.axis}"
     scale = _along(tensor, tensor.scale)
+    if ((scale == 0) & (weights != 0)).any():
+        return f"{tensor.name} has a scale of zero for weights that are not"
+    scale = np.where(scale == 0, 1.0, scale)
     if tensor.product is not None:
         if not np.allclose(tensor.scale, tensor.product, rtol=1e-5, atol=0):
             return f"{tensor.name} has a scale that is not that of its operator's input and weights"
@@ -100,7 +103,8 @@ def _weights_problem(tensor: QuantizedTensor) -> str:
     rounding = float(largest_integer) * float(np.finfo(tensor.scale.dtype).eps) / 2
     allowed = HALF + rounding
     # Some quantizers let the largest weight, of one sign or both, be one step beyond the last one.
-    clipped = (steps <= 1 + rounding) & (np.abs(weights) > scale * tensor.high)
+    at_end = np.abs(tensor.integers.astype(np.int64)) >= tensor.high
+    clipped = at_end & (steps <= 1 + rounding) & (np.abs(weights) > scale * tensor.high)
     if wrong := int(((steps > allowed) & ~clipped).sum()):
         return (
             f"{tensor.name} has {wrong} of {steps.size} weights that are not the nearest integers "
@@ -143,10 +147,13 @@ def _range_problem(tensor: QuantizedTensor) -> str:
     if low == high:  # constant zero: any scale has a step for it
         return ""
     scale, zero_point = float(tensor.scale.max()), float(tensor.zero_point.max())
+    if scale == 0:
+        return f"{tensor.name} has a scale of zero for values that are not"
     steps = tensor.high - tensor.low
     ends = (scale * (tensor.low - zero_point), scale * (tensor.high - zero_point))
     off = sorted((abs(ends[0] - low), abs(ends[1] - high)))
-    slack = END_TOLERANCE * steps
+    # A scale in float16 is rounded, which moves the ends of its range.
+    slack = (END_TOLERANCE + float(np.finfo(tensor.scale.dtype).eps)) * steps
     near = off[1] <= scale * (HALF + slack)
     # Or one end is moved outwards, so that zero is an integer; at an end it is one anyway.
     zero = round(-low / (high - low) * steps)

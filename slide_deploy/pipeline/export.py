@@ -14,7 +14,13 @@ from pathlib import Path
 from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact, Manifest
 from slide_deploy.artifacts.options import options_by_target
-from slide_deploy.artifacts.prepare import PreparedModel, contents_of, preparer, size_of_model
+from slide_deploy.artifacts.prepare import (
+    PreparedModel,
+    contents_of,
+    preparer,
+    recipe_of,
+    size_of_model,
+)
 from slide_deploy.artifacts.write import (
     record_golden,
     require,
@@ -61,7 +67,7 @@ def export(
     ConversionError, MissingLibrary or OutputError for the first target that cannot be written; in
     this case `output` is unchanged.
     """
-    output, targets = Path(output), registry.resolve_targets(targets)
+    output, targets, given = Path(output), registry.resolve_targets(targets), options
     wanted = options_by_target(targets, options)
     options = next(iter(wanted.values()))  # the common options are the same for all targets
     for target in targets:
@@ -76,7 +82,8 @@ def export(
         artifacts = []
         for target, own in wanted.items():
             progress(f"exporting {registry.exporter(target).title}")
-            artifacts.append(write(target, own))
+            recipe = recipe_of(model, target, given)
+            artifacts.append(replace(write(target, own), recipe=recipe))
         return _record(model, reference, tuple(artifacts), scratch, output)
 
 
@@ -100,7 +107,7 @@ def export_and_verify(
     fail too. Artifacts are verified in a scratch folder, then moved into place together. `seed`
     repeats the fresh probes of an earlier report.
     """
-    output = Path(output)
+    output, given = Path(output), options
     wanted = options_by_target(registry.resolve_targets(targets), options)
     options = next(iter(wanted.values()))  # the common options are the same for all targets
     calibration, size_of = calibration_set(model, options.calibration), size_of_model(model)
@@ -125,7 +132,7 @@ def export_and_verify(
             for target, own in wanted.items():
                 progress(f"exporting {registry.exporter(target).title}")
                 try:
-                    record = write(target, own)
+                    record = replace(write(target, own), recipe=recipe_of(model, target, given))
                 except (ConversionError, MissingLibrary) as error:
                     checks.append(_not_exported(target, model, own, error))
                     continue

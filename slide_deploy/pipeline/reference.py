@@ -28,6 +28,7 @@ from slide_deploy.reference.blocks import block_references
 from slide_deploy.reference.equals import equal_modules
 from slide_deploy.reference.expectations import expectations
 from slide_deploy.reference.noise import without_luck
+from slide_deploy.reference.overflow import blocks_in_float32, finite_lowerings
 from slide_deploy.reference.run import run_module
 from slide_deploy.reference.samples import sample_expectations
 from slide_deploy.types import DynamicAxes, TensorSpec, silent, with_batch
@@ -101,6 +102,7 @@ def reference_of(
         fresh=fresh,
         nan=cache(lambda axes: _with_nan(model, recorded_probes(model, axes, (), size_of)[0])),
         mistakes=partial(_mistaken, model),
+        remedy=partial(_remedy, model),
         labels=model.labels or (),
         seed=seed,
         calibration_sha256=calibration.sha256 if calibration else "",
@@ -195,6 +197,18 @@ def _mistaken(
         for mistake, image in mistakes(way, pixels):
             made = run_module(model.module, model.outputs, {name: image})
             yield mistake, conclude(model.conclusion, made)
+
+
+def _remedy(model: Model, inputs: Mapping[str, np.ndarray], precision: str) -> str:
+    """What keeps a model finite that overflows on these inputs, in words."""
+    given = prepare(model.preprocessing, inputs)
+    lowered = finite_lowerings(model.merged, model.inputs, given, precision)
+    blocks = blocks_in_float32(model.module, model.block_names(model.module), given, precision)
+    ways = [f"the lowerings {', '.join(lowered)}"] * bool(lowered)
+    ways += [f"{', '.join(blocks)} in float32"] * bool(blocks)
+    if not ways:
+        return "no lowering and no block in float32 keeps it finite"
+    return f"it is finite with {' or with '.join(ways)}"
 
 
 def _with_nan(model: Model, probe: Probe) -> Expectation | None:

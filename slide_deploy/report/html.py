@@ -17,6 +17,7 @@ from slide_deploy.parity.gates import GateKind
 from slide_deploy.report import text
 from slide_deploy.report.chart import Scale, Series, dot_plot, marker
 from slide_deploy.report.receiver import Handout
+from slide_deploy.report.replay import REPLAY_COLUMNS, replay_lines, replay_rows
 from slide_deploy.verification.record import Check, Report
 
 __all__ = ["render"]
@@ -62,6 +63,9 @@ def render(report: Report, handouts: Sequence[Handout] = ()) -> str:
         probes=text.probes_text(report),
         items=items,
         handouts=handouts,
+        replayed=replay_rows(report.replay) if report.replay else (),
+        replay_columns=REPLAY_COLUMNS,
+        replay_lines=replay_lines(report.replay) if report.replay else (),
         by_noise=by_noise,
         noise_chart=_noise_chart(by_noise) if by_noise else "",
         gated=_gate(by_noise) is not None,

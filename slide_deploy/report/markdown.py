@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from slide_deploy.report.receiver import Handout
+from slide_deploy.report.replay import REPLAY_COLUMNS, replay_lines, replay_rows
 from slide_deploy.report.text import (
     FIDELITY_MEANING,
     VERDICT_WORD,
@@ -44,6 +45,7 @@ def render(report: Report) -> str:
         *(line for note in report.notes for line in (f"Note: {_text(note)}.", "")),
         *_problems(report),
         *_table(report),
+        *_replay(report),
     ]
     for check in report.checks:
         if check.comparisons:
@@ -88,6 +90,17 @@ def _table(report: Report) -> Iterator[str]:
             operators_text(check),
             check.fidelity or "–",
         )
+
+
+def _replay(report: Report) -> Iterator[str]:
+    if report.replay is None:
+        return
+    yield from ("", "### Compared with the earlier export", "")
+    yield _row(*REPLAY_COLUMNS)
+    yield "|---|---|---|---|---|--:|"
+    yield from (_row(*map(_text, cells)) for cells in replay_rows(report.replay))
+    yield ""
+    yield from (f"- {_text(line)}" for line in replay_lines(report.replay))
 
 
 def _problems(report: Report) -> Iterator[str]:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from slide_deploy.parity.comparison import NOISE_MULTIPLE
 from slide_deploy.report.fitting import fitted_table
+from slide_deploy.report.replay import replay_table
 from slide_deploy.report.text import (
     VERDICT_WORD,
     clean,
@@ -74,7 +75,8 @@ def report_table(
     curves = [_trace_table(check) for check in report.checks if traces and check.trace]
     details = [Text(clean(_details(check))) for check in report.checks if debug and check.details]
     footing = Text(_footing(report), style="dim")
-    return Group(table, *files, *problems, *gates, *curves, *details, footing)
+    again = [replay_table(report.replay)] if report.replay else []
+    return Group(table, *files, *problems, *gates, *curves, *details, footing, *again)
 
 
 # Columns from left to right, and their priorities if there is not enough room.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,11 +35,14 @@ def with_causes(
 ) -> Check:
     """The check with the error over the blocks, and with a known mistake in the preprocessing, on
     the probe of the largest error."""
-    worst = max(check.comparisons, key=lambda c: c.noise_ratio).probe
+    overflowing = (c.probe for c in check.comparisons if c.problem == OVERFLOW)
+    worst = next(overflowing, max(check.comparisons, key=lambda c: c.noise_ratio).probe)
     asked = next(e for e in expected if e.probe == worst)
     inputs = asked.inputs
     assert reference.blocks is not None
-    check = _with_trace(check, path, inputs, reference.blocks(inputs, check.precision))
+    blocks = reference.blocks(inputs, check.precision)
+    check = _with_overflow(check, inputs, blocks, reference.remedy)
+    check = _with_trace(check, path, inputs, blocks)
     return _with_mistake(check, result.outputs[worst], asked, reference.mistakes(inputs))
 
 
@@ -47,7 +50,6 @@ def _with_trace(
     check: Check, path: Path, inputs: Inputs, blocks: tuple[BlockReference, ...]
 ) -> Check:
     """The check with the error over the blocks, unless the artifact cannot be taken apart."""
-    check = replace(check, problems=tuple(_with_block(p, blocks) for p in check.problems))
     try:
         trace = trace_artifact(check.target, path, inputs, blocks)
     except ArtifactError:
@@ -76,7 +78,16 @@ def _explains(wrong: Inputs, outputs: Inputs, asked: Expectation) -> bool:
     return all(explained(outputs[n], value, asked.references[n]) for n, value in wrong.items())
 
 
-def _with_block(problem: str, blocks: tuple[BlockReference, ...]) -> str:
-    """The problem; where the model overflows, with the first block that does."""
+def _with_overflow(
+    check: Check,
+    inputs: Inputs,
+    blocks: tuple[BlockReference, ...],
+    remedy: Callable[[Inputs, str], str],
+) -> Check:
+    """The check; where the model overflows, with the first block that does and what avoids it."""
     first = next((b.block for b in blocks if not math.isfinite(b.noise_floor)), "")
-    return f"{problem}; {first} is the first block" if OVERFLOW in problem and first else problem
+    if not first or not any(OVERFLOW in problem for problem in check.problems):
+        return check
+    told = f"; {first} is the first block; {remedy(inputs, check.precision)}".removesuffix("; ")
+    problems = tuple(f"{p}{told}" if OVERFLOW in p else p for p in check.problems)
+    return replace(check, problems=problems)

@@ -52,8 +52,9 @@ class Reference:
     what the model makes of a NaN, and `blocks` the model's blocks on one input. `precision` is the
     only one that there are expectations for, where they are recorded. `calibration_sha256` is the
     hash of the calibration set that quantized artifacts are judged on. `mistakes` gives what known
-    mistakes in the preprocessing make of the outputs on one input, with their names. `labels` are
-    the names of the classes, where they are known."""
+    mistakes in the preprocessing make of the outputs on one input, with their names. `remedy` says
+    what keeps the model finite that overflows at a precision on one input. `labels` are the names
+    of the classes, where they are known."""
 
     name: str
     source: SourceRecord
@@ -65,6 +66,7 @@ class Reference:
     fresh: Callable[[DynamicAxes, str], tuple[Expectation, ...]] = lambda axes, precision: ()
     nan: Callable[[DynamicAxes], Expectation | None] = lambda axes: None
     mistakes: Callable[[Inputs], Iterator[tuple[str, Inputs]]] = lambda inputs: iter(())
+    remedy: Callable[[Inputs, str], str] = lambda inputs, precision: ""
     labels: tuple[str, ...] = ()
     seed: int | None = None
     calibration_sha256: str = ""

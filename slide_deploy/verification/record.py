@@ -16,6 +16,7 @@ from slide_deploy.parity.gates import GateResult
 from slide_deploy.quantization.search import Search
 from slide_deploy.types import Fidelity, LayerLowering, Verdict
 from slide_deploy.utils.records import Count, Figure, OptionalSha256, read_json, write_json
+from slide_deploy.verification.replay import Replay
 
 __all__ = ["FILE_NAME", "Check", "Opinion", "Report", "now", "overall", "read_report"]
 
@@ -101,7 +102,8 @@ class Report:
     `reference` says what artifacts were compared with. `command` repeats the run; `toolchain` holds
     versions by package. `seed` is that of the fresh probes; None if all probes were known before.
     `notes` say what was not verified, or rests on less than usual. `date` is when the run ended, in
-    ISO 8601 with the time zone; empty in older reports. `schema_version` is that of the file.
+    ISO 8601 with the time zone; empty in older reports. `replay` compares with the earlier export
+    whose artifacts were made again. `schema_version` is that of the file.
     """
 
     verdict: Verdict
@@ -115,6 +117,7 @@ class Report:
     schema_version: Literal[1] = SCHEMA_VERSION
     notes: tuple[str, ...] = ()
     date: str = ""
+    replay: Replay | None = None
 
     def save(self, folder: Path) -> None:
         write_json(self, folder / FILE_NAME)

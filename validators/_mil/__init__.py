@@ -3,7 +3,7 @@
 from slide_deploy.validators._mil.dtypes import dtype_named
 from slide_deploy.validators._mil.evaluation import evaluate, new_state
 from slide_deploy.validators._mil.execution import Observer, is_implemented
-from slide_deploy.validators._mil.images import as_image
+from slide_deploy.validators._mil.images import COLOURED, as_image, pictures
 from slide_deploy.validators._mil.limits import violations
 from slide_deploy.validators._mil.program import (
     Block,
@@ -23,6 +23,7 @@ from slide_deploy.validators._mil.requirements import SYSTEMS, first_opset, requ
 from slide_deploy.validators._mil.variants import VARIANTS, Variant
 
 __all__ = [
+    "COLOURED",
     "SYSTEMS",
     "VARIANTS",
     "Block",
@@ -43,6 +44,7 @@ __all__ = [
     "histogram",
     "is_implemented",
     "new_state",
+    "pictures",
     "read_package",
     "requirements",
     "violations",

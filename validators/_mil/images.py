@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from slide_deploy.errors import ArtifactError
 from slide_deploy.validators._mil.dtypes import Array, dtype_named
-from slide_deploy.validators._mil.program import Feature
+from slide_deploy.validators._mil.program import Feature, Program
 
-__all__ = ["as_image", "as_tensor"]
+__all__ = ["COLOURED", "as_image", "as_tensor", "pictures"]
+
+# Images that a device passes as pixels 0 to 255, in RGB to its caller.
+COLOURED = ("RGB", "BGR")
+
+
+def pictures(program: Program, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+    """The feeds with pictures (1, H, W, 3) as the images that the program takes, (H, W, 3)."""
+    images = {feature.name for feature in program.inputs if feature.image in COLOURED}
+    return {name: value[0] if name in images else value for name, value in feeds.items()}
 
 
 def as_tensor(feature: Feature, given: Array) -> Array:

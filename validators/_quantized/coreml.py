@@ -1,4 +1,4 @@
-"""Takes a Core ML package with compressed weights apart."""
+"""Takes a quantized Core ML package apart."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import numpy as np
 
 from slide_deploy.errors import ArtifactError, NotSupported
 from slide_deploy.protocols import Arrays, QuantizedTensor
+from slide_deploy.validators._quantized.coreml_activations import (
+    activation_tensors,
+    remove_quantization,
+)
 
 if TYPE_CHECKING:
     from slide_deploy.validators import _mil
@@ -35,13 +39,14 @@ def take_apart(
     path: Path, program: Path, restored: Path, runs: Iterable[Arrays]
 ) -> Iterator[QuantizedTensor]:
     """See `Runtime.take_apart`. Raises ArtifactError where `path` compresses what the float package
-    `program` does not have."""
+    `program` does not have, or has other numbers where nothing is compressed."""
     from slide_deploy.validators import _mil
 
     artifact, origin = _mil.read_package(path), _mil.read_package(program)
     compressed = compressed_weights(artifact)
     constants = {op.name: op for op in origin.operations if op.type == "const"}
     readers = {reader: name for reader, name in _readers(origin) if name in constants}
+    _compare_constants(artifact, readers, constants)
     # coremltools merges equal weights: one of the artifact may stand for several.
     originals: dict[str, dict[str, None]] = {}
     for reader, name in _readers(artifact):
@@ -54,10 +59,12 @@ def take_apart(
                 )
             originals.setdefault(name, {})[found] = None
     _write_restored(path, program, restored, {n: next(iter(o)) for n, o in originals.items()})
+    activations = list(activation_tensors(artifact, origin, runs))
     for name, found_by in originals.items():
         for original in found_by:
             weights = np.asarray(constants[original].attributes["val"].data, np.float32)
             yield _tensor(original, compressed[name], weights)
+    yield from activations
 
 
 def compressed_weights(program: _mil.Program) -> dict[str, _mil.Operation]:
@@ -72,6 +79,26 @@ def _readers(program: _mil.Program) -> Iterator[tuple[tuple[str, str, int], str]
             for index, binding in enumerate(bindings):
                 if isinstance(binding, str):
                     yield (op.name, key, index), binding
+
+
+def _compare_constants(
+    artifact: _mil.Program,
+    readers: Mapping[tuple[str, str, int], str],
+    constants: Mapping[str, _mil.Operation],
+) -> None:
+    """Raise ArtifactError unless uncompressed numbers are those of the float package."""
+    own = {op.name: op for op in artifact.operations if op.type == "const"}
+    for reader, name in _readers(artifact):
+        if name in own and reader in readers:
+            value, meant = (
+                op.attributes["val"].data for op in (own[name], constants[readers[reader]])
+            )
+            # Whole numbers, such as axes, may be written otherwise.
+            if value.dtype.kind == "f" and not np.array_equal(value, meant):
+                raise ArtifactError(
+                    f"{name} has other numbers than {readers[reader]} of the float package",
+                    "export it again",
+                )
 
 
 def _alike(op: _mil.Operation, original: _mil.Operation | None) -> bool:
@@ -133,7 +160,8 @@ def _axis(name: str, scale: np.ndarray, integers: np.ndarray, declared: Any) -> 
 def _write_restored(
     path: Path, program: Path, restored: Path, originals: Mapping[str, str]
 ) -> None:
-    """The package with the float package's constants in place of compressed weights."""
+    """The package with the float package's constants in place of compressed weights, and without
+    quantized activations."""
     model, origin, target = models_side_by_side(path, program, restored)
     constants = {op.outputs[0].name: op for op in _operations(origin) if op.type == "const"}
     for op in _operations(model):
@@ -142,6 +170,8 @@ def _write_restored(
             op.CopyFrom(constants[originals[output]])
             op.outputs[0].name = output
             read_from_restored(op)
+    for function in model.mlProgram.functions.values():
+        remove_quantization(function.block_specializations[function.opset])
     target.write_bytes(model.SerializeToString(deterministic=True))
 
 

@@ -263,3 +263,47 @@ def test_what_a_converter_folds_in_float16_is_close_and_the_same_again() -> None
     assert not is_folded(folded, rounded([1.0, 0.3, 0.0004], weights))
     far = rounded([1.0, 0.31, 0.0004], weights)
     assert not is_folded(far, far)
+
+
+def test_a_scale_may_be_zero_for_weights_of_zero_alone() -> None:
+    tensor = weights_of(0)
+    assert tensor.weights is not None
+    dead = tensor.weights.copy()
+    dead[2] = 0
+    scale = np.where(np.arange(6) == 2, 0, tensor.scale)
+    assert tensor.integers is not None
+    integers = np.where(dead == 0, 0, tensor.integers)
+    assert quantization_problem(replace(tensor, weights=dead, scale=scale, integers=integers)) == ""
+    assert "scale of zero for weights" in quantization_problem(replace(tensor, scale=scale))
+    flat = replace(range_of(0, 1), scale=np.array(0, np.float32))
+    assert "scale of zero for values" in quantization_problem(flat)
+
+
+@given(size=st.floats(1e-2, 6e4))
+def test_a_symmetric_range_with_a_scale_in_float16(size: float) -> None:
+    tensor = replace(
+        range_of(-size, 0.5 * size),
+        kind="int8",
+        low=-128,
+        high=127,
+        scale=np.array(size / 127, np.float16),
+        zero_point=np.zeros((), np.int8),
+    )
+    assert quantization_problem(tensor) == ""
+    for factor in (0.99, 1.01):
+        wrong = replace(tensor, scale=np.array(factor * size / 127, np.float16))
+        assert "steps off" in quantization_problem(wrong)
+    assert "steps off" in quantization_problem(replace(tensor, zero_point=np.ones((), np.int8)))
+
+
+@given(seed=SEEDS)
+def test_the_largest_weight_one_step_too_small_is_noticed(seed: int) -> None:
+    """Also where the rounding of the scale puts it beyond the last integer."""
+    tensor = weights_of(seed)
+    assert tensor.integers is not None
+    integers, scale = tensor.integers.copy(), tensor.scale * np.float32(1 - 1e-7)
+    integers[integers == 127] = 126
+    wrong = replace(tensor, integers=integers, scale=scale)
+    assert ("nearest integers" in quantization_problem(wrong)) is bool(
+        (tensor.integers == 127).any()
+    )
