@@ -16,9 +16,12 @@ from typing import Any
 
 from slide_deploy.errors import MissingLibrary, UnknownName, UsageError
 from slide_deploy.protocols import Exporter, Runtime
+from slide_deploy.types import Precision
 
 __all__ = [
+    "default_precision",
     "exporter",
+    "float_targets",
     "missing_packages",
     "recognise",
     "require",
@@ -33,7 +36,7 @@ ALL = "all"
 _TAKEN_BY_TOOLS = {
     **dict.fromkeys(("tensorrt", "trt"), ("onnx", "trtexec reads it on the device")),
     **dict.fromkeys(("rknn", "rockchip"), ("onnx", "rknn-toolkit2 wants opset <= 19")),
-    **dict.fromkeys(("qnn", "snpe"), ("onnx", "Qualcomm's converters read it")),
+    "snpe": ("onnx", "Qualcomm's converters read it"),
     **dict.fromkeys(("tflite", "litert"), ("onnx", "onnx2tf converts it")),
     "hailo": ("onnx", "the Hailo Dataflow Compiler reads it"),
     "mnn": ("onnx", "MNNConvert reads it"),
@@ -79,8 +82,23 @@ def target_names() -> tuple[str, ...]:
     return tuple(sorted(_places("exporters")))
 
 
+def float_targets() -> tuple[str, ...]:
+    """The targets that offer float32, which `all` stands for."""
+    return tuple(t for t in target_names() if Precision.FLOAT32 in exporter(t).precisions)
+
+
+def default_precision(targets: Iterable[str]) -> str:
+    """The precision of an export for which none is given: float32, or the first of a target that
+    computes with integers only."""
+    offered = [exporter(target).precisions for target in targets]
+    if any(Precision.FLOAT32 in precisions for precisions in offered):
+        return Precision.FLOAT32
+    return offered[0][0]
+
+
 def resolve_targets(names: str | Iterable[str]) -> tuple[str, ...]:
-    """Target names for names and aliases, without repeats; `all` is every target.
+    """Target names for names and aliases, without repeats; `all` is every target that
+    offers float32.
 
     Raises UnknownName for an unknown name, and UsageError if there is no name or one is that of a
     tool that reads artifacts of a target.
@@ -94,7 +112,7 @@ def resolve_targets(names: str | Iterable[str]) -> tuple[str, ...]:
     chosen: dict[str, None] = {}
     for name in (part.strip().lower() for entry in names for part in entry.split(",")):
         if name == ALL:
-            chosen |= dict.fromkeys(target_names())
+            chosen |= dict.fromkeys(float_targets())
         elif name in known:
             chosen[known[name]] = None
         elif name in _TAKEN_BY_TOOLS:

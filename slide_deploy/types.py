@@ -42,9 +42,11 @@ class Precision(StrEnum):
 
 
 class Fidelity(StrEnum):
-    """Whether the vendor's runtime or slide-deploy's interpreter computed the outputs."""
+    """What computed the outputs: the vendor's runtime, the vendor's simulator of a device, or
+    slide-deploy's interpreter."""
 
     NATIVE = "native"
+    SIMULATED = "simulated"
     INTERPRETED = "interpreted"
 
 

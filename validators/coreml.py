@@ -50,8 +50,8 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     made = {value.name: value.type for value in values}
     computed, stored = _precision(program, weights=False), _precision(program, weights=True)
     compressed, quantized = bool(compressed_weights(program)), has_activations(program)
-    run = _system(path, program) if fidelity() is Fidelity.NATIVE else _interpreted(program)
     kinds, native = _mil.histogram(program), fidelity() is Fidelity.NATIVE
+    run = _system(path, program) if native else _interpreted(program)
     return Session(
         inputs=tuple(_spec(feature, None) for feature in program.inputs),
         outputs=tuple(

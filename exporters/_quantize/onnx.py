@@ -13,7 +13,7 @@ from slide_deploy.exporters._quantize.activations import is_symmetric
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options, Precision
 
-__all__ = ["products", "quantize"]
+__all__ = ["CalibrationReader", "products", "quantize", "without_advice"]
 
 # Products take nearly all of the time. With the additions of the residual path in 8 bits too, the
 # digits model lost 3 dB, and vision transformers lose most of their accuracy.
@@ -45,11 +45,11 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
             f"ONNX has 16-bit activations from opset {OPSET_OF_16_BITS} on; got {options.opset}",
             f"use --opset {OPSET_OF_16_BITS}, or --precision {Precision.W8A8}",
         )
-    with _without_advice():
+    with without_advice():
         ort.quantize_static(
             program,
             path,
-            _Reader(calibration),
+            CalibrationReader(calibration),
             quant_format=ort.QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
             per_channel=True,
@@ -103,7 +103,7 @@ def _narrow(graph: Any) -> frozenset[str]:
     return found if len(found) < len(narrowest) else frozenset()
 
 
-class _Reader:
+class CalibrationReader:
     """The calibration set as onnxruntime reads it."""
 
     def __init__(self, calibration: Calibration) -> None:
@@ -115,7 +115,7 @@ class _Reader:
 
 
 @contextmanager
-def _without_advice() -> Iterator[None]:
+def without_advice() -> Iterator[None]:
     """Without the advice to preprocess, which is of no use here: constants are folded already."""
     root = logging.getLogger()
     before = root.level

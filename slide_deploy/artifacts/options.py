@@ -14,7 +14,7 @@ from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.quantization.scheme import Scheme
 from slide_deploy.types import Options
 
-__all__ = ["option_notes", "options_by_target"]
+__all__ = ["float_options", "option_notes", "options_by_target"]
 
 
 def options_by_target(targets: Sequence[str], options: Options) -> dict[str, Options]:
@@ -34,6 +34,16 @@ def options_by_target(targets: Sequence[str], options: Options) -> dict[str, Opt
     found = {exporter.target: _options_of(exporter, options) for exporter in exporters}
     calibration = _calibration(scheme, options)
     return {target: replace(own, calibration=calibration) for target, own in found.items()}
+
+
+def float_options(target: str, options: Options) -> Options:
+    """As `options_by_target`, of a float artifact, which may be one that quantized ones are made
+    from."""
+    exporter = registry.exporter(target)
+    scheme = scheme_named(options.precision)
+    if scheme.name == exporter.quantized_from:
+        return _parsed(exporter, replace(options, precision=scheme.name))
+    return options_by_target((target,), options)[exporter.target]
 
 
 def _calibration(scheme: Scheme, options: Options) -> str | Path | None:
@@ -81,6 +91,11 @@ def _options_of(exporter: Exporter, options: Options) -> Options:
             f"{exporter.title} cannot keep parts of a quantized artifact in float",
             f"omit --min-snr, or use {' or '.join(_searching())}",
         )
+    return _parsed(exporter, options)
+
+
+def _parsed(exporter: Exporter, options: Options) -> Options:
+    """The options with those of the target alone, parsed."""
     given = options.of_targets
     own = {o.name: o.parse(given[o.name]) for o in exporter.options if o.name in given}
     return options.with_target_options(own)

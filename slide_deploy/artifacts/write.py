@@ -15,7 +15,7 @@ from pathlib import Path
 from slide_deploy import registry
 from slide_deploy.artifacts.golden import save_golden
 from slide_deploy.artifacts.manifest import Artifact, Manifest, find_manifest, toolchain
-from slide_deploy.artifacts.options import options_by_target
+from slide_deploy.artifacts.options import float_options
 from slide_deploy.artifacts.prepare import source_of
 from slide_deploy.capture import Capture
 from slide_deploy.errors import ConversionError, SlideDeployError, UsageError
@@ -61,7 +61,7 @@ def write_artifact(
     if scheme_named(options.precision).quantized:
         raise UsageError(f"{options.precision} artifacts are made from float ones", "use export")
     exporter = registry.exporter(target)
-    options = options_by_target((target,), options)[exporter.target]
+    options = float_options(target, options)
     path = folder / exporter.file_name(name)
     _written(exporter, path, partial(exporter.write, capture, path, options), "conversion")
     return Artifact(

@@ -48,12 +48,15 @@ def chosen_for(
     Raises UsageError where neither a profile nor a target is given.
     """
     from slide_deploy.packaging.profiles import profile_named
+    from slide_deploy.registry import default_precision, resolve_targets
 
     if name is None:
         if not targets:
             raise UsageError(
                 "neither --target nor --for is given", "add -t all, or --for iphone, …"
             )
+        if precision is None and not half:
+            precision = default_precision(resolve_targets(targets))
         return Chosen(targets, chosen_precision(precision, half=half), preprocess, dynamic, ())
     profile = profile_named(name)
     given = {

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 
 from slide_deploy import quantization
 from slide_deploy.errors import UnknownName
-from slide_deploy.quantization.scheme import Scheme
+from slide_deploy.quantization.scheme import Scheme, same_width
 
 __all__ = ["scheme_named", "scheme_of", "schemes"]
 
@@ -39,8 +39,8 @@ def scheme_named(name: str) -> Scheme:
 
 def scheme_of(weight_type: str, compute_type: str) -> Scheme:
     """The scheme of an artifact with weights of this type, of several the one that computes in
-    `compute_type`; UnknownName if there is none."""
-    found = [scheme for scheme in schemes() if scheme.weights == weight_type]
+    `compute_type`, signed or unsigned; UnknownName if there is none."""
+    found = [scheme for scheme in schemes() if same_width(scheme.weights, weight_type)]
     if not found:
         raise UnknownName("weight type", weight_type, [scheme.weights for scheme in schemes()])
-    return next((scheme for scheme in found if scheme.activations == compute_type), found[0])
+    return next((scheme for scheme in found if same_width(scheme.activations, compute_type)), found[0])

@@ -12,7 +12,12 @@ from slide_deploy.types import Precision
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Scheme"]
+__all__ = ["Scheme", "same_width"]
+
+
+def same_width(kind: str, other: str) -> bool:
+    """Whether two number types differ in their sign at most, as int8 and uint8 do."""
+    return kind.removeprefix("u") == other.removeprefix("u")
 
 
 @dataclass(frozen=True)

@@ -44,4 +44,4 @@ def targets_table(width: int = 160) -> RenderableType:
 
 
 def _mark(word: str) -> Text:
-    return Text(word, style={"no": "red", "interpreted": "yellow"}.get(word, "green"))
+    return Text(word, style={"no": "red", "simulated": "yellow", "interpreted": "yellow"}.get(word, "green"))

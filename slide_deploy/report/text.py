@@ -40,6 +40,8 @@ VERDICT_WORD = {Verdict.PASS: "passed", Verdict.FAIL: "FAILED", Verdict.NOT_RUN:
 
 FIDELITY_MEANING = {
     Fidelity.NATIVE: "native: the vendor's own runtime computed the outputs",
+    Fidelity.SIMULATED: "simulated: the vendor's simulator of the device computed the outputs; no "
+    "device was used",
     Fidelity.INTERPRETED: "interpreted: slide-deploy's interpreter computed the outputs from the "
     "documentation of the format, because the vendor's runtime does not exist on this system",
 }

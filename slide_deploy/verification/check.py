@@ -18,7 +18,7 @@ from slide_deploy.parity.logarithms import SMALLEST, never_judged, with_logarith
 from slide_deploy.protocols import Runtime
 from slide_deploy.quantization.catalog import scheme_named, scheme_of
 from slide_deploy.quantization.program import has_program, program_precision
-from slide_deploy.types import DynamicAxes, Precision, Verdict
+from slide_deploy.types import DynamicAxes, Fidelity, Precision, Verdict
 from slide_deploy.utils.files import size_of
 from slide_deploy.utils.hashing import sha256_of
 from slide_deploy.verification.causes import with_causes
@@ -44,6 +44,7 @@ from slide_deploy.verification.not_a_number import nan_problems
 from slide_deploy.verification.program import with_program
 from slide_deploy.verification.record import Check, Opinion
 from slide_deploy.verification.runner import RunResult, read_artifact
+from slide_deploy.verification.simulation import with_compiled, with_simulation
 
 __all__ = ["check_artifact"]
 
@@ -127,6 +128,12 @@ def _check(
     if runtime.second_opinion and _may_have_second_opinion(path, precision, policy):
         progress(f"verifying {path.name}: running it on {runtime.second_opinion}")
         check = _with_second_opinion(check, runtime, path, ran.recorded, policy)
+    if runtime.fidelity() is Fidelity.SIMULATED and scheme_named(precision).quantized:
+        progress(f"verifying {path.name}: comparing the simulator with {runtime.second_opinion}")
+        check = with_simulation(check, runtime, path, ran.expected, ran.result.outputs)
+    if runtime.compiled_problems is not None:
+        progress(f"verifying {path.name}: compiling it again")
+        check = with_compiled(check, runtime, path)
     if reference.blocks and (policy.trace or judgement.numbers_differ):
         progress(f"verifying {path.name}: tracing its blocks")
         check = with_causes(check, path, reference, ran.expected, ran.result)

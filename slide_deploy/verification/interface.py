@@ -10,6 +10,7 @@ from slide_deploy.packaging.classifier import PROBABILITIES
 from slide_deploy.packaging.contents import labels_in
 from slide_deploy.protocols import Runtime
 from slide_deploy.quantization.catalog import scheme_named
+from slide_deploy.quantization.scheme import same_width
 from slide_deploy.types import DynamicAxes, TensorSpec, dynamic_axes_of
 from slide_deploy.utils.records import to_text
 from slide_deploy.verification.runner import RunResult
@@ -81,7 +82,7 @@ def manifest_problems(record: Artifact, runtime: Runtime, result: RunResult) -> 
     """Entries of the manifest that contradict the file."""
     if record.target != runtime.target:
         yield f"the manifest says {record.target}, the file is {runtime.target}"
-    if scheme_named(record.precision).weights != result.weight_type:
+    if not same_width(scheme_named(record.precision).weights, result.weight_type):
         yield f"the manifest says {record.precision}, the file is {result.weight_type}"
     for name in ("preprocessing", "labels", "conclusion"):
         said = getattr(record, name)

@@ -21,7 +21,7 @@ from slide_deploy.parity.quantization import is_folded, quantization_problem, ro
 from slide_deploy.protocols import QuantizedTensor
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.quantization.program import has_program, program_precision
-from slide_deploy.quantization.scheme import Scheme
+from slide_deploy.quantization.scheme import Scheme, same_width
 from slide_deploy.verification.record import Check
 from slide_deploy.verification.runner import take_apart, widen
 
@@ -120,7 +120,11 @@ def _quantized(
 
 def _problem(tensor: QuantizedTensor, scheme: Scheme) -> str:
     wanted = scheme.activations if tensor.weights is None else scheme.weights
-    if tensor.kind != wanted and tensor.product is None and tensor.palette is None:
+    # A constant that is added has the type of what it is added to, where this is not narrower.
+    fits = same_width(tensor.kind, wanted) or (
+        tensor.weights is not None and same_width(tensor.kind, scheme.activations)
+    )
+    if not fits and tensor.product is None and tensor.palette is None:
         return f"{tensor.name} is {tensor.kind}, not {wanted}"
     return quantization_problem(tensor)
 

@@ -31,6 +31,7 @@ from slide_deploy.verification.runner_worker import SEPARATOR, no_room
 
 __all__ = [
     "RunResult",
+    "compiled_problems",
     "read_artifact",
     "reduce_artifact",
     "run_artifact",
@@ -150,6 +151,12 @@ def take_apart(
     numbered = {str(number): run for number, run in enumerate(runs)}
     about, made = _work(target, artifact, "take-apart", {"paths": paths} | numbered)
     return tuple(QuantizedTensor(**fields) for fields in _tensors(about, made))
+
+
+def compiled_problems(target: str, artifact: Path) -> tuple[str, ...]:
+    """See `Runtime.compiled_problems`; raises the errors of `read_artifact`."""
+    about, _ = _work(target, artifact, "compiled-problems", {})
+    return tuple(about["problems"])
 
 
 def widen(target: str, artifact: Path, program: Path, restored: Path) -> tuple[RoundedTensor, ...]:

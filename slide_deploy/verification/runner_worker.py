@@ -4,7 +4,7 @@ Run as `python -m slide_deploy.verification.runner_worker` with the arguments TA
 GIVEN.npz MADE.safetensors; it prints one JSON object. The tasks `run` and `run-second` write the
 outputs of each probe to MADE as "probe/output"; `trace` compares the artifact's intermediate values
 with the blocks of a model; `take-apart` writes the quantized tensors of an artifact, `widen` those
-of a float16 one, `reduce` a piece of it.
+of a float16 one, `reduce` a piece of it; `compiled-problems` compiles parts of it again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SEPARATOR = "/"
 # The packages that run an artifact; the other packages created it.
 _ROOMS = {
     *("errors", "types", "utils", "protocols", "registry", "parity"),
-    *("validators", "verification"),
+    *("validators", "verification", "hexagon"),
 }
 
 
@@ -165,6 +165,14 @@ def _tensors(found: Iterable[object], made: Path) -> dict[str, Any]:
     return {"tensors": plain}
 
 
+def _compiled_problems(
+    runtime: Runtime, artifact: Path, given: Path, made: Path
+) -> dict[str, Any]:
+    assert runtime.compiled_problems is not None
+    with _translated(f"{artifact.name} cannot be compiled again"):
+        return {"problems": list(runtime.compiled_problems(artifact))}
+
+
 def _reduce(runtime: Runtime, artifact: Path, given: Path, made: Path) -> dict[str, Any]:
     """A piece of an artifact: its arrays as "kind/run name"."""
     assert runtime.reduce is not None
@@ -197,6 +205,7 @@ _TASKS = {
     "run-second": _run_second,
     "trace": _trace,
     "take-apart": _take_apart,
+    "compiled-problems": _compiled_problems,
     "widen": _widen,
     "reduce": _reduce,
 }

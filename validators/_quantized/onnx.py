@@ -12,7 +12,7 @@ import numpy as np
 from slide_deploy.errors import ArtifactError
 from slide_deploy.protocols import Arrays, QuantizedTensor
 
-__all__ = ["float_operations", "quantized_types", "take_apart"]
+__all__ = ["MOVING", "float_operations", "quantized_types", "take_apart"]
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
@@ -53,7 +53,7 @@ def take_apart(
     )
     scales = {name: constants[node.input[1]] for name, node in (weights | passed).items()}
     products = {
-        node.input[2]: scales[node.input[0]] * scales[node.input[1]]
+        node.input[2]: np.asarray(scales[node.input[0]] * scales[node.input[1]])
         for node in artifact.graph.node
         if len(node.input) > 2 and all(name in scales for name in node.input[:3])
     }

@@ -1,0 +1,63 @@
+"""Quantizes for Qualcomm's Hexagon, and compiles the result for its SoCs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slide_deploy import hexagon
+from slide_deploy.errors import UsageError
+from slide_deploy.exporters._quantize.onnx import CalibrationReader, without_advice
+from slide_deploy.hexagon import SOCS, compile_for
+from slide_deploy.protocols import Calibration
+from slide_deploy.types import Options, Precision
+
+__all__ = ["DEFAULT_SOC", "MODEL", "parse_socs", "quantize"]
+
+DEFAULT_SOC = "SM8650"
+
+# The file of the folder that any runtime of ONNX can run.
+MODEL = "model.onnx"
+
+# By onnxruntime's names. Hexagon's types are unsigned, with a zero point; with signed weights it
+# refuses LayerNormalization.
+ACTIVATIONS = {Precision.W8A8: "QUInt8", Precision.W8A16: "QUInt16"}
+
+
+def parse_socs(value: object) -> tuple[str, ...]:
+    """The names of SoCs, separated by commas; UsageError for an unknown one."""
+    names = tuple(dict.fromkeys(part.strip().upper() for part in str(value).split(",")))
+    for name in names:
+        if name not in SOCS:
+            raise UsageError(f"Hexagon's SoC {name[:20]!r} is unknown", f"known: {', '.join(SOCS)}")
+    return names
+
+
+def quantize(program: Path, path: Path, calibration: Calibration, options: Options) -> None:
+    """Write the folder `path` from the folder `program` of the float32 file: every operator with
+    quantized inputs and outputs, and a context binary for each SoC.
+
+    Raises ConversionError where an operator would stay on the CPU.
+    """
+    import onnx
+    import onnxruntime.quantization as ort
+    from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
+
+    path.mkdir()
+    model = path / MODEL
+    with without_advice():
+        config = get_qnn_qdq_config(
+            program / MODEL,
+            CalibrationReader(calibration),
+            activation_type=ort.QuantType[ACTIVATIONS[Precision(options.precision)]],
+            weight_type=ort.QuantType.QUInt8,
+        )
+        ort.quantize(program / MODEL, model, config)
+    proto = onnx.load(model)
+    about = {**calibration.metadata, "onnxruntime_qnn": hexagon.version()}
+    onnx.helper.set_model_props(proto, about)
+    proto.producer_name = "slide-deploy"
+    proto.producer_version = calibration.metadata.get("slide_deploy", "")
+    onnx.checker.check_model(proto)
+    onnx.save(proto, model)
+    for soc in parse_socs(options.target_options.get("soc", DEFAULT_SOC)):
+        compile_for(soc, model, path / f"{soc}.onnx")
