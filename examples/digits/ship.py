@@ -93,6 +93,8 @@ def ship(
         precision=profile.precision.value, dynamic=profile.batch.value == "any"
     )
     folder = OUTPUT / profile.name
+    if profile.target.value == "coreml":  # with names of classes, as Vision takes them
+        packaged = slide_deploy.with_classifier(packaged)
     report = slide_deploy.export_and_verify(packaged, profile.target.value, folder, options)
     (check,) = report.checks
     artifact = folder / check.path
