@@ -50,6 +50,8 @@ class Project:
     lowering: str | None = None
     preprocess: str | None = None
     labels: str | None = None
+    classifier: bool | None = None
+    keep_logits: bool | None = None
     weights: str | None = None
     prefix: str | None = None
     key: str | None = None

@@ -146,12 +146,14 @@ def test_a_package_with_pictures_labels_and_calibration(
     pixels = np.clip(coarse.repeat(4, 1).repeat(4, 2), 0, 255).astype(np.uint8)
     np.save("set.npy", pixels)
     options = ("--precision", "w8a8", "--calibration", "set.npy", "--labels", "labels.txt")
-    about = ("tiny.pth", "-t", "onnx", "--preprocess", "imagenet", *options, "-o", "a")
-    first = run_cli("export", *about)
+    about = ("tiny.pth", "-t", "onnx", "--preprocess", "imagenet", *options, "--classifier")
+    first = run_cli("export", *about, "-o", "a")
     assert first.code in (0, 1), first.err
     Path("labels.txt").unlink()
     done = run_cli("export", "--from", "a", "-o", "b", "--json")
     assert done.code == first.code, done.err
     assert json.loads(done.out)["replay"]["artifacts"][0]["likeness"] == "same bytes"
+    (made,) = json.loads(Path("b/manifest.json").read_text())["artifacts"]
+    assert (made["labels"], made["conclusion"]) == (["a", "b", "c"], "probabilities")
     np.save("set.npy", pixels[::-1])
     run_cli("export", "--from", "a", "-o", "c").refused(2, "set.npy", "another SHA-256")
