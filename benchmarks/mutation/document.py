@@ -147,6 +147,8 @@ that stays in floating point. Each cell: detected / made. Errors that leave all 
 calibration set the same are not counted ({without} of them). The numbers themselves reveal the
 errors, whatever they do to the outputs ([how](precision.md#verdict)). "–": the artifact has no such
 number. The last row is of artifacts without an error, for each model with two calibration sets.
+Scales in float16 (Core ML, OpenVINO's `w8`) are rounded, so that a weight half way between two
+integers, to within this rounding, may have either.
 
 {table}"""
 

@@ -98,12 +98,12 @@ def _weights_problem(tensor: QuantizedTensor) -> str:
             ratio = float((scale / needed)[coarse].max())
             return f"{tensor.name} has a scale {ratio:.3g} times as large as its weights need"
     steps = np.abs(dequantized(tensor) - weights) / scale
-    # The scale itself is rounded to its type, by which the largest integers move most.
-    largest_integer = np.abs(tensor.integers.astype(np.int64)).max(initial=0)
-    rounding = float(largest_integer) * float(np.finfo(tensor.scale.dtype).eps) / 2
+    # The scale itself is rounded to its type, by which large integers move most.
+    sizes = np.abs(tensor.integers.astype(np.int64)) + 1
+    rounding = sizes * float(np.finfo(tensor.scale.dtype).eps) / 2
     allowed = HALF + rounding
     # Some quantizers let the largest weight, of one sign or both, be one step beyond the last one.
-    at_end = np.abs(tensor.integers.astype(np.int64)) >= tensor.high
+    at_end = sizes > tensor.high
     clipped = at_end & (steps <= 1 + rounding) & (np.abs(weights) > scale * tensor.high)
     if wrong := int(((steps > allowed) & ~clipped).sum()):
         return (
