@@ -128,12 +128,7 @@ def _check(
     if runtime.second_opinion and _may_have_second_opinion(path, precision, policy):
         progress(f"verifying {path.name}: running it on {runtime.second_opinion}")
         check = _with_second_opinion(check, runtime, path, ran.recorded, policy)
-    if runtime.fidelity() is Fidelity.SIMULATED and scheme_named(precision).quantized:
-        progress(f"verifying {path.name}: comparing the simulator with {runtime.second_opinion}")
-        check = with_simulation(check, runtime, path, ran.expected, ran.result.outputs)
-    if runtime.compiled_problems is not None:
-        progress(f"verifying {path.name}: compiling it again")
-        check = with_compiled(check, runtime, path)
+    check = _with_device(check, runtime, path, ran, progress)
     if reference.blocks and (policy.trace or judgement.numbers_differ):
         progress(f"verifying {path.name}: tracing its blocks")
         check = with_causes(check, path, reference, ran.expected, ran.result)
@@ -144,6 +139,19 @@ def _check(
         check = _with_program(check, path, reference, program, axes, ran.expected, progress)
     problems = (*known, *check.problems)
     return replace(check, problems=problems, verdict=Verdict.FAIL if problems else Verdict.PASS)
+
+
+def _with_device(
+    check: Check, runtime: Runtime, path: Path, ran: _Ran, progress: Progress
+) -> Check:
+    """The check of a program for a device: its simulator against the CPU, and its compiled parts."""
+    if runtime.fidelity() is Fidelity.SIMULATED and scheme_named(check.precision).quantized:
+        progress(f"verifying {path.name}: comparing the simulator with {runtime.second_opinion}")
+        check = with_simulation(check, runtime, path, ran.expected, ran.result.outputs)
+    if runtime.compiled_problems is not None:
+        progress(f"verifying {path.name}: compiling it again")
+        check = with_compiled(check, runtime, path)
+    return check
 
 
 @dataclass(frozen=True)
