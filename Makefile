@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo demo-precision demo-ship test test-slow test-users check bench schemas checkpoint-kinds mutation conformance clean
+.PHONY: setup demo demo-precision demo-npu demo-ship test test-slow test-users check bench schemas checkpoint-kinds mutation conformance clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -22,6 +22,9 @@ demo: setup ## Export the trained digits model to every target, verify it, compa
 
 demo-precision: setup ## Export the digits models at every precision, compare accuracy and size.
 	$(BIN)/python examples/digits/precision.py --document docs/precision.md
+
+demo-npu: setup ## Compile the digits models for NPUs, run them on the vendors' simulators.
+	$(BIN)/python examples/digits/precision.py --targets qnn --document docs/npu.md
 
 demo-ship: setup ## Make a package of the digits model for each profile, classify PNG files with each.
 	$(BIN)/python examples/digits/ship.py

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from slide_deploy.errors import UsageError
 from slide_deploy.exporters import _onnx_file
 from slide_deploy.exporters._quantize.qnn import DEFAULT_SOC, MODEL, parse_socs, quantize
-from slide_deploy.hexagon import PACKAGES, SOCS
+from slide_deploy.hexagon import PACKAGES, SOCS, unsupported
 from slide_deploy.protocols import Example, Exporter, TargetOption
 from slide_deploy.types import Options, Precision
 
@@ -54,6 +54,7 @@ EXPORTER = Exporter(
         Precision.W8: f"{INTEGERS}, of activations too",
     },
     quantize=quantize,
+    unsupported=unsupported,
     examples=(
         Example(
             "Python",

@@ -9,6 +9,7 @@ binary is the same each time only where it is the first that a process compiles.
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from slide_deploy.errors import ConversionError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["PACKAGES", "SOCS", "compile_for", "open_context", "version"]
+__all__ = ["PACKAGES", "SOCS", "compile_for", "open_context", "unsupported", "version"]
 
 PACKAGES = ("onnx", "onnxruntime", "onnxruntime_qnn")
 
@@ -38,6 +39,8 @@ SOCS = {
     "QCS9100": 77,  # Dragonwing, for robots
     "SA8295": 39,  # Snapdragon Cockpit
 }
+
+OLDEST_GLIBC = (2, 35)
 
 PROVIDER = "QNNExecutionProvider"
 
@@ -71,6 +74,16 @@ def open_context(context: Path) -> InferenceSession:
     The file's name begins with that of the SoC that it was compiled for.
     """
     return _session(context.read_bytes(), context.name.partition(".")[0], {})
+
+
+def unsupported() -> str:
+    """Why the package cannot be installed on this machine; empty if it can."""
+    machine, (libc, found) = platform.machine(), platform.libc_ver()
+    if sys.platform != "linux" or machine not in ("x86_64", "AMD64"):
+        return f"it needs Linux on x86-64; this is {sys.platform} on {machine}"
+    if libc == "glibc" and tuple(map(int, found.split(".")[:2])) < OLDEST_GLIBC:
+        return f"it needs glibc {'.'.join(map(str, OLDEST_GLIBC))} or newer; this is {found}"
+    return ""
 
 
 def version() -> str:

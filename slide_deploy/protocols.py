@@ -138,6 +138,7 @@ class Exporter:
     raise any too. `products` gives the products of a float artifact that `quantize` quantizes, by
     name, each with the path of its module, or of a tensor in it; without it `quantize` cannot keep
     any in float. Files that `quantize` leaves beside the float artifact are there the next time.
+    `unsupported` says why `packages` cannot be installed on this machine; it is empty if they can.
     `picture` and `probabilities` say what these are for the artifact, where they are no arrays;
     `examples` show how to run it.
     """
@@ -155,6 +156,7 @@ class Exporter:
     quantize: Callable[[Path, Path, Calibration, Options], None] | None = None
     quantized_from: str = Precision.FLOAT32
     products: Callable[[Path], Mapping[str, str]] | None = None
+    unsupported: Callable[[], str] = lambda: ""
     picture: str = ""
     probabilities: str = ""
     examples: tuple[Example, ...] = ()

@@ -1,15 +1,16 @@
 """Export the trained digits models at every precision of every target, and measure what each costs.
 
-Run as `python examples/digits/precision.py` (or `make demo-precision`); it writes artifacts and
-reports to `out/precision`, a table to standard output, and a plot of size against accuracy. With
-`--document FILE` the table is written there as Markdown, between two marks.
+Run as `python examples/digits/precision.py` (or `make demo-precision`, and `make demo-npu` with the
+targets of NPUs); it writes artifacts and reports to `out/precision`, a table to standard output,
+and a plot of size against accuracy. With `--document FILE` the table is written there as Markdown,
+between two marks.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ SAMPLES = 64
 WHOLE = "slide_swin_digits"
 COLUMNS = (
     *("model", "target", "precision", "size", "top-1", "agreement", "SNR", "latency"),
-    *("in float", "runtime", "verdict"),
+    *("against CPU", "in float", "runtime", "verdict"),
 )
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
@@ -49,20 +50,23 @@ class Row:
         check, own = self.check, self.accuracy
         snr = check.cost[0].snr_db if check.cost else check.snr_db
         latency = "–" if own.latency_ms is None else f"{own.latency_ms:.2f} ms"
+        simulated = check.fidelity == "simulated" and check.second_opinion
+        against = f"{simulated.snr_db:.0f} dB" if simulated else "–"
         return (
             *(self.model, check.target, check.precision, f"{own.size_bytes / 1e3:.0f} kB"),
             *(f"{own.top1:.2f} %", f"{own.agreement:.2f} %", f"{snr:.0f} dB", latency),
-            *(str(len(check.other_precision)), str(check.fidelity), str(check.verdict)),
+            *(against, str(len(check.other_precision)), str(check.fidelity), str(check.verdict)),
         )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--document", type=Path, help="a Markdown file to write the table to")
+    parser.add_argument("--targets", nargs="+", default=registry.float_targets())
     given = parser.parse_args()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     np.save(CALIBRATION, train_split()[0][:SAMPLES])
-    rows = [row for path in sorted(HERE.glob("*.pth")) for row in _rows(path)]
+    rows = [row for path in sorted(HERE.glob("*.pth")) for row in _rows(path, given.targets)]
     table = Table(*COLUMNS, title="digits, at each precision", title_justify="left")
     for row in rows:
         table.add_row(*row.cells)
@@ -74,11 +78,11 @@ def main() -> int:
     return 0 if all(row.check.verdict == "pass" for row in rows) else 1
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path, targets: Sequence[str]) -> Iterator[Row]:
     """Every precision of every target for Slide-Swin, the quantized ones for the other families."""
     model = slide_deploy.load(path)
     data = slide_deploy.read_dataset("digits", model.inputs[0])
-    for target in registry.target_names():
+    for target in targets:
         for precision in registry.exporter(target).precisions:
             if path.stem != WHOLE and not scheme_named(precision).quantized:
                 continue

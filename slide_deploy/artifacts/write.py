@@ -44,8 +44,13 @@ DISK_IS_FULL = 4096  # bytes left: less than a block
 
 
 def require(target: str) -> None:
-    """Raise MissingLibrary if a library of the target's exporter is not installed."""
+    """Raise MissingLibrary if a library of the target's exporter is not installed, and UsageError
+    if it cannot be on this machine."""
     exporter = registry.exporter(target)
+    if reason := exporter.unsupported():
+        raise UsageError(
+            f"{exporter.title} is not available on this machine: {reason}", "use another machine"
+        )
     registry.require(f"export to {exporter.title}", exporter.packages, exporter.extra)
 
 

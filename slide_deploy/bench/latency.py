@@ -149,6 +149,11 @@ def bench(
     counts = [threads] if isinstance(threads, int) else threads
     notes = [*_machine_notes(max(counts))]
     found = [each for place in given for each in _artifacts_at(Path(place), notes)]
+    notes += [
+        f"{path.name} runs on a simulator: its figures are not those of a device"
+        for path, target in found
+        if registry.runtime(target).fidelity() is Fidelity.SIMULATED
+    ]
     if given and not found:
         raise UsageError("no artifact can be timed here", "; ".join(notes))
     with ExitStack() as stack:

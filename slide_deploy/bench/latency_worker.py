@@ -20,6 +20,9 @@ PAUSE_SECONDS = 0.1
 
 def main() -> None:
     target, artifact, threads, batch = sys.argv[1:]
+    # Some vendors' libraries print to the standard output, which is for the parent process.
+    sys.stdout = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     # Read by BLAS and OpenMP when they load, so before anything imports them.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -28,7 +28,8 @@ def targets_table(width: int = 160) -> RenderableType:
         cannot_export = registry.missing_packages(exporter.packages)
         cannot_run = registry.missing_packages(runtime.packages)
         missing = tuple(dict.fromkeys(cannot_export + cannot_run))
-        if missing:
+        reason = exporter.unsupported()
+        if missing and not reason:
             commands[f"pip install 'slide-deploy[{exporter.extra}]'"] = None
         row = (
             name,
@@ -36,7 +37,7 @@ def targets_table(width: int = 160) -> RenderableType:
             exporter.file_name("NAME"),
             _mark("no" if cannot_export else "yes"),
             _mark("no" if cannot_run else runtime.fidelity().value),
-            ", ".join(missing) or "–",
+            reason or ", ".join(missing) or "–",
         )
         rows.append(row)
     table = fitted_table(_COLUMNS, rows, width, kept=_KEPT, wanted=_WANTED, left=_COLUMNS)

@@ -144,7 +144,7 @@ def _check(
 def _with_device(
     check: Check, runtime: Runtime, path: Path, ran: _Ran, progress: Progress
 ) -> Check:
-    """The check of a program for a device: its simulator against the CPU, and its compiled parts."""
+    """The check with what its simulator and its compiled parts show, where it is for a device."""
     if runtime.fidelity() is Fidelity.SIMULATED and scheme_named(check.precision).quantized:
         progress(f"verifying {path.name}: comparing the simulator with {runtime.second_opinion}")
         check = with_simulation(check, runtime, path, ran.expected, ran.result.outputs)

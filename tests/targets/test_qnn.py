@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import slide_deploy
-from slide_deploy import registry
+from slide_deploy import hexagon, registry
 from slide_deploy.artifacts.options import options_by_target
 from slide_deploy.errors import UsageError
 from slide_deploy.exporters._quantize.qnn import parse_socs
@@ -151,3 +151,20 @@ def test_free_shapes_are_refused(tmp_path: Path):
     options = Options(precision="w8a16", calibration="synthetic", dynamic=True)
     with pytest.raises(UsageError, match="fixed shapes"):
         slide_deploy.export(slide_deploy.load(DIGITS), "qnn", tmp_path / "out", options)
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "libc", "told"),
+    [
+        ("linux", "x86_64", ("glibc", "2.36"), ""),
+        ("linux", "x86_64", ("glibc", "2.31"), "it needs glibc 2.35 or newer; this is 2.31"),
+        ("linux", "aarch64", ("glibc", "2.36"), "this is linux on aarch64"),
+        ("darwin", "arm64", ("", ""), "this is darwin on arm64"),
+    ],
+)
+def test_other_machines_are_told_why(monkeypatch, tmp_path, system, machine, libc, told):
+    monkeypatch.setattr(hexagon.sys, "platform", system)
+    monkeypatch.setattr(hexagon.platform, "machine", lambda: machine)
+    monkeypatch.setattr(hexagon.platform, "libc_ver", lambda: libc)
+    assert told in hexagon.unsupported()
+    assert bool(hexagon.unsupported()) is bool(told)
