@@ -21,7 +21,7 @@ __all__ = ["with_compiled", "with_simulation"]
 
 # What the simulator may differ from the CPU, as a multiple of what the precision itself costs. It
 # rounds after each operator, to 8 or 16 bits, where the CPU computes some in float32: on the
-# digits models at most 1.1 times the cost.
+# digits models at most 1.2 times the cost.
 LIMIT = 2.0
 
 Outputs = Mapping[str, Mapping[str, np.ndarray]]
