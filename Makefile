@@ -50,6 +50,7 @@ check: setup ## Lint, format, CI files, types (on the built wheel's contents).
 
 bench: setup ## Measure the latency of every lowering and of Swin-T, and the cost of verification.
 	$(BIN)/python benchmarks/latency.py --sizes 224 448 --batches 1 8
+	$(BIN)/python benchmarks/reduced_precision.py
 	$(BIN)/python benchmarks/coreml_lowerings.py
 	$(BIN)/python benchmarks/coreml_speed.py
 	$(BIN)/python benchmarks/export_cost.py

@@ -19,7 +19,7 @@ from slide_deploy.packaging.classifier import Conclusion
 from slide_deploy.verification.runner import read_artifact
 from tests.tiny import TINY
 
-TARGETS = registry.target_names()
+TARGETS = registry.float_targets()
 LABELS = tuple(f"class {number}" for number in range(TINY.num_classes))
 
 
