@@ -43,7 +43,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
     if types and not contexts:
         raise ArtifactError(f"{path.name} has no context binary", "export it again")
     cpu = _on_cpu(path, threads)
-    sessions = [hexagon.open_context(context) for context in contexts]
+    sessions = [_opened(context) for context in contexts]
     names = [value.name for value in cpu.get_outputs()]
     weights, activations = types or ("float32", "float32")
 
@@ -72,6 +72,16 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         other_precision=qdq.float_operations(proto) if types else (),
         metadata={entry.key: entry.value for entry in proto.metadata_props},
     )
+
+
+def _opened(context: Path) -> Any:
+    try:
+        return hexagon.open_context(context)
+    except Exception as error:  # onnxruntime raises many kinds
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ArtifactError(
+            f"{context.name} cannot be loaded into the simulator: {first[:200]}", "export it again"
+        ) from error
 
 
 def open_second(path: Path) -> Session:
