@@ -16,6 +16,7 @@ from slide_deploy.protocols import Runtime
 from slide_deploy.types import Verdict
 from slide_deploy.verification.record import Check, Opinion
 from slide_deploy.verification.runner import compiled_problems, read_artifact
+from slide_deploy.verification.second_opinion import disputed
 
 __all__ = ["with_compiled", "with_simulation"]
 
@@ -48,28 +49,30 @@ def with_simulation(
         opinion = Opinion(runtime.second_opinion, Verdict.FAIL, problems=(str(error),))
     else:
         opinion = _opinion(second.runtime, expected, outputs, second.outputs)
-    problems = (*check.problems, *(f"{opinion.runtime}: {p}" for p in opinion.problems))
-    return replace(check, second_opinion=opinion, problems=problems)
+    return disputed(check, opinion)
 
 
 def _opinion(
     runtime: str, expected: Sequence[Expectation], simulated: Outputs, on_cpu: Outputs
 ) -> Opinion:
-    pairs = dict(_whole(expected, simulated, on_cpu))
-    problems = []
-    for name, (own, other, exact) in pairs.items():
+    errors, ratios, problems = [], [], []
+    for name, (own, other, exact) in _whole(expected, simulated, on_cpu):
         ratio, cost = snr_db(own, other), snr_db(other, exact)
-        if not ratio >= cost - 20 * np.log10(LIMIT):
+        least = cost - 20 * np.log10(LIMIT)
+        errors.append(max_abs_error(own, other))
+        ratios.append(ratio)
+        if not ratio >= least:
             problems.append(
-                f"the simulator's {name} has {ratio:.0f} dB against it; at least "
-                f"{cost - 20 * np.log10(LIMIT):.0f} dB are expected, because the precision alone "
-                f"leaves {cost:.0f} dB"
+                f"the simulator's {name} has {ratio:.0f} dB against it; at least {least:.0f} dB "
+                f"are expected, because the precision alone leaves {cost:.0f} dB"
             )
+    if not ratios:
+        problems.append("it has no output of the model that the simulator has too")
     return Opinion(
         runtime=runtime,
         verdict=Verdict.FAIL if problems else Verdict.PASS,
-        max_abs_error=max(max_abs_error(own, other) for own, other, _ in pairs.values()),
-        snr_db=min(snr_db(own, other) for own, other, _ in pairs.values()),
+        max_abs_error=max(errors, default=None),
+        snr_db=min(ratios, default=None),
         problems=tuple(problems),
     )
 
@@ -82,8 +85,13 @@ def _whole(
         rows = [
             (simulated[e.probe][name], on_cpu[e.probe][name], e.references[name])
             for e in expected
-            if name in simulated[e.probe] and name in on_cpu[e.probe]
+            if _shape(simulated, e, name) == _shape(on_cpu, e, name) == e.references[name].shape
         ]
-        columns = (np.concatenate([row[side].ravel() for row in rows]) for side in range(3))
         if rows:
+            columns = (np.concatenate([row[side].ravel() for row in rows]) for side in range(3))
             yield name, tuple(column.astype(np.float64) for column in columns)
+
+
+def _shape(outputs: Outputs, expected: Expectation, name: str) -> tuple[int, ...] | None:
+    value = outputs[expected.probe].get(name)
+    return None if value is None else value.shape
