@@ -67,6 +67,9 @@ class Recipe:
     lowering: str
     min_snr: Figure | None
     options: Mapping[str, str]
+    smooth: Figure | None = None
+    max_drop: Figure | None = None
+    data: str = ""
 
 
 @dataclass(frozen=True)

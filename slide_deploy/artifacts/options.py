@@ -60,6 +60,11 @@ def _calibration(scheme: Scheme, options: Options) -> str | Path | None:
         raise UsageError(
             f"precision {scheme.name} keeps every part in float", "omit --min-snr, or use w8a8"
         )
+    if options.smooth and not scheme.needs_calibration:
+        raise UsageError(
+            f"precision {scheme.name} does not quantize activations, which SmoothQuant is for",
+            "omit --smooth, or use w8a8",
+        )
     if given is not None and not scheme.quantized:
         raise UsageError(f"precision {scheme.name} needs no calibration set", "omit --calibration")
     # Where no range is measured on it, the cost is.
@@ -86,9 +91,10 @@ def _options_of(exporter: Exporter, options: Options) -> Options:
             f"{exporter.title} does not support precision {options.precision}: {why}",
             f"{exporter.target} supports {', '.join(exporter.precisions)}",
         )
-    if options.min_snr is not None and exporter.products is None:
+    has_settings = scheme_named(options.precision).needs_calibration
+    if options.min_snr is not None and exporter.products is None and not has_settings:
         raise UsageError(
-            f"{exporter.title} cannot keep parts of a quantized artifact in float",
+            f"{exporter.title} cannot keep parts of a {options.precision} artifact in float",
             f"omit --min-snr, or use {' or '.join(_searching())}",
         )
     return _parsed(exporter, options)

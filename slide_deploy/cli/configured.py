@@ -40,6 +40,7 @@ _OF_PRECISION = ("half", "precision", "profile")
 _PATHS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("model", "output", "labels", "baseline", "images"), ()),
     "calibration": ("synthetic",),
+    "data": ("digits",),
     "preprocess": ("auto", "imagenet", "none"),
 }
 
@@ -72,7 +73,7 @@ class Settings:
 
         scheme = scheme_named(self.precisions.get(target, options.precision))
         if not scheme.quantized:
-            unused = {"calibration", "min_snr"} & self.used
+            unused = {"calibration", "min_snr", "smooth"} & self.used
             options = replace(options, **dict.fromkeys(unused))  # type: ignore[arg-type]  # by name
         own = {**self.of_targets.get(target, {}), **options.of_targets}
         return replace(options, precision=scheme.name).with_target_options(own)

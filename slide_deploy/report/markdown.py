@@ -11,6 +11,7 @@ from slide_deploy.report.replay import REPLAY_COLUMNS, replay_lines, replay_rows
 from slide_deploy.report.text import (
     FIDELITY_MEANING,
     VERDICT_WORD,
+    accuracy_text,
     clean,
     comparison_text,
     cost_text,
@@ -136,6 +137,8 @@ def _details(check: Check) -> Iterator[str]:
         yield f"Cost of {_text(check.precision)}: {_text(cost)}."
     elif top1 := top1_text(check):
         yield f"Top-1: {top1}."
+    if accuracy := accuracy_text(check):
+        yield f"Accuracy: {_text(accuracy)}."
     if found := search_text(check):
         yield f"Search: {_text(found)}."
     if opinion := opinion_text(check):

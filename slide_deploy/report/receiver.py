@@ -14,6 +14,7 @@ from slide_deploy.packaging.preprocessing import Preprocessing
 from slide_deploy.report.text import (
     FIDELITY_MEANING,
     VERDICT_WORD,
+    accuracy_text,
     cost_text,
     gate_text,
     size_text,
@@ -56,7 +57,8 @@ def _facts(own: Artifact, check: Check | None) -> Iterator[tuple[str, str]]:
     yield "Format", f"{exporter.title}, {own.precision}, {size_text(own.size_bytes)}"
     yield "Verdict", _verdict(check)
     if check and check.gates:
-        agreement = (f"error {gate_text(check)}", cost_text(check) or top1_text(check))
+        error, cost = f"error {gate_text(check)}", cost_text(check) or top1_text(check)
+        agreement = (error, cost, accuracy_text(check))
         yield "Compared with PyTorch", "; ".join(filter(None, agreement))
     if check and check.fidelity:
         yield "Ran on", f"{check.runtime}; {FIDELITY_MEANING[check.fidelity]}"

@@ -37,6 +37,16 @@ class Opinion:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """The top-1 accuracy of an artifact, and of its checkpoint, in percent of labelled images."""
+
+    data: str
+    images: Count
+    top1: Figure
+    reference_top1: Figure
+
+
+@dataclass(frozen=True)
 class Check:
     """The outcome of one artifact. Errors are those of its worst comparison.
 
@@ -53,8 +63,9 @@ class Check:
     failed; `first_bad_block` is the first block whose error exceeds the noise. `details` is the
     traceback or standard error of a converter or runner that failed. `notes` say what was not
     judged, and why. `seconds` is how long the verification took. `cost` is what a quantized
-    precision costs at each output, on the calibration set. `search` tells which parts stay in
-    float, where they were searched for.
+    precision costs at each output on the calibration set, `held_out` what it costs on the images
+    of `--images`. `search` tells which parts stay in float, where they were searched for.
+    `accuracy` is measured on the images of `--data`.
     """
 
     target: str
@@ -92,6 +103,8 @@ class Check:
     notes: tuple[str, ...] = ()
     cost: tuple[PrecisionCost, ...] = ()
     search: Search | None = None
+    held_out: tuple[PrecisionCost, ...] = ()
+    accuracy: Accuracy | None = None
 
 
 @dataclass(frozen=True)
