@@ -53,6 +53,7 @@ def export(
     dynamic_size: cli.DynamicSize = False,
     opset: cli.Opset = None,
     deployment_target: cli.DeploymentTarget = None,
+    soc: cli.Soc = None,
     target_options: cli.TargetOptions = None,
     atol: cli.Atol = None,
     rtol: cli.Rtol = None,
@@ -78,7 +79,7 @@ def export(
         given = (target, precision, preprocess, batch)
         chosen = chosen_for(profile, *given, half=half, dynamic=dynamic)
         common = (chosen.precision, batch, chosen.dynamic, dynamic_size, lowering, calibration)
-        own = (opset, deployment_target, cli.parse_target_options(target_options))
+        own = (opset, deployment_target, cli.parse_target_options(target_options, soc=soc))
         of_file = (model, weights, image_size, features, factory, inputs, prefix, key)
         package = Package(chosen.preprocess, labels, classifier, keep_logits)
         read = partial(load_model, *of_file, package)
