@@ -154,8 +154,8 @@ class Options:
     which as few parts as possible stay in float; None quantizes all of them. `opset` (ONNX) and
     `deployment_target` (Core ML) are options of single targets; `target_options` holds
     those of other targets by name. `lowered` has, by target, the lowering of each attention in an
-    earlier export, which is used again in place of `lowering`. Raises UsageError for an invalid
-    value.
+    earlier export, which is used again in place of `lowering`. `profile` names the profile whose
+    vendor's tools take the artifact next. Raises UsageError for an invalid value.
     """
 
     precision: str = Precision.FLOAT32
@@ -169,6 +169,7 @@ class Options:
     deployment_target: str | None = None
     target_options: Mapping[str, object] = field(default_factory=dict, hash=False)
     lowered: Mapping[str, tuple[LayerLowering, ...]] = field(default_factory=dict, hash=False)
+    profile: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lowering", str(self.lowering).lower().replace("_", "-"))

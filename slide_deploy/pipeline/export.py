@@ -26,6 +26,7 @@ from slide_deploy.artifacts.write import (
     require,
     save_manifest,
     superseded_golden,
+    with_next_step,
     write_artifact,
 )
 from slide_deploy.errors import ConversionError, MissingLibrary, SlideDeployError
@@ -168,12 +169,13 @@ def _write(
         precision = program_precision(scheme, registry.exporter(target))
         plain = replace(options, precision=precision, calibration=None, min_snr=None)
         program = write_artifact(*about, programs, plain)
-    if calibration is None:
+    if calibration is None or not scheme.quantized:
         record = write_artifact(*about, scratch, options)
     else:
         quantizer = Quantizer(model, calibration, programs, reference, progress)
         record = quantizer.write(program, capture, scratch, options)
-    return replace(record, lowering=prepared.lowering, **contents_of(model))
+    record = replace(record, lowering=prepared.lowering, **contents_of(model))
+    return with_next_step(record, model.name, options.profile, calibration, scratch)
 
 
 def _program(

@@ -62,7 +62,7 @@ def test_what_is_no_size_is_answered_with_the_form(text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("rknn", "use onnx, which that tool reads (rknn-toolkit2 wants opset <= 19)"),
+        ("rknn", "use onnx, which that tool reads (--for rknn writes what rknn-toolkit2 takes)"),
         ("TensorRT", "use onnx, which that tool reads (trtexec reads it on the device)"),
         ("ncnn", "use torchscript, which that tool reads (pnnx converts it)"),
     ],
