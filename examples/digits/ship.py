@@ -1,4 +1,4 @@
-"""Make a package of the digits model for each profile that takes pictures, and classify PNG files with each.
+"""Make a package of the digits model for each profile of pictures, and classify PNG files with it.
 
 Run as `python examples/digits/ship.py` (or `make demo-ship`); it writes to `out/ship`. The held-out
 digits are written as 8-bit PNG files, one folder per digit, and each package classifies them as an

@@ -13,7 +13,7 @@ import pytest
 import slide_deploy
 from slide_deploy import hexagon, registry
 from slide_deploy.artifacts.options import options_by_target
-from slide_deploy.errors import UsageError
+from slide_deploy.errors import ConversionError, UsageError
 from slide_deploy.exporters._quantize.qnn import parse_socs
 from slide_deploy.hexagon import SOCS, compile_for
 from slide_deploy.types import Fidelity, Options, Verdict
@@ -226,6 +226,13 @@ def test_socs_are_named():
 def test_floats_are_refused():
     with pytest.raises(UsageError, match="computes with integers"):
         options_by_target(["qnn"], Options())
+
+
+@simulated
+def test_operators_that_stay_on_the_cpu_are_named(tmp_path: Path):
+    options = Options(precision="w8a16", calibration="synthetic", lowering="im2col")
+    with pytest.raises(ConversionError, match=r"leaves operators on the CPU: \S+ \(Gather\), "):
+        slide_deploy.export(slide_deploy.load(DIGITS), "qnn", tmp_path / "out", options)
 
 
 @simulated
