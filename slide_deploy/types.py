@@ -158,8 +158,8 @@ class Options:
     artifact may lose, for which parts stay in float as for `min_snr`. `opset` (ONNX) and
     `deployment_target` (Core ML) are options of single targets; `target_options` holds
     those of other targets by name. `lowered` has, by target, the lowering of each attention in an
-    earlier export, which is used again in place of `lowering`. Raises UsageError for an invalid
-    value.
+    earlier export, which is used again in place of `lowering`. `profile` names the profile whose
+    vendor's tools take the artifact next. Raises UsageError for an invalid value.
     """
 
     precision: str = Precision.FLOAT32
@@ -176,6 +176,7 @@ class Options:
     deployment_target: str | None = None
     target_options: Mapping[str, object] = field(default_factory=dict, hash=False)
     lowered: Mapping[str, tuple[LayerLowering, ...]] = field(default_factory=dict, hash=False)
+    profile: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lowering", str(self.lowering).lower().replace("_", "-"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from slide_deploy import registry
 from slide_deploy.errors import UsageError
+from slide_deploy.packaging.profiles import takes_samples
 from slide_deploy.protocols import Exporter
 from slide_deploy.quantization.calibration import SYNTHETIC
 from slide_deploy.quantization.catalog import scheme_named
@@ -65,7 +66,7 @@ def _calibration(scheme: Scheme, options: Options) -> str | Path | None:
             f"precision {scheme.name} does not quantize activations, which SmoothQuant is for",
             "omit --smooth, or use w8a8",
         )
-    if given is not None and not scheme.quantized:
+    if given is not None and not scheme.quantized and not takes_samples(options.profile):
         raise UsageError(f"precision {scheme.name} needs no calibration set", "omit --calibration")
     # Where no range is measured on it, the cost is.
     return SYNTHETIC if given is None and scheme.quantized else given

@@ -57,6 +57,7 @@ def export(
     dynamic_size: cli.DynamicSize = False,
     opset: cli.Opset = None,
     deployment_target: cli.DeploymentTarget = None,
+    soc: cli.Soc = None,
     target_options: cli.TargetOptions = None,
     atol: cli.Atol = None,
     rtol: cli.Rtol = None,
@@ -79,13 +80,12 @@ def export(
         refuse_beside_manifest(context)
         run(partial(plan_again, manifest, model, output, factory, calibration))
     else:
-        given = (target, precision, preprocess, batch)
+        given = (target, precision, preprocess, batch, opset)
         chosen = chosen_for(profile, *given, half=half, dynamic=dynamic)
         common = (chosen.precision, batch, chosen.dynamic, dynamic_size, lowering, calibration)
-        own = (opset, deployment_target, cli.parse_target_options(target_options))
+        own = (chosen.opset, deployment_target, cli.parse_target_options(target_options, soc=soc))
         of_file = (model, weights, image_size, features, factory, inputs, prefix, key)
         package = Package(chosen.preprocess, labels, classifier, keep_logits)
+        options = Options(*common, min_snr, smooth, data, on_data, *own)
         read = partial(load_model, *of_file, package)
-        accuracy = (min_snr, smooth, data, on_data)
-        plan = partial(plan_of, model, output, chosen, Options(*common, *accuracy, *own), read)
-        run(partial(plan, context.obj))
+        run(partial(plan_of, model, output, chosen, options, read, context.obj))

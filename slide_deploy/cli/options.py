@@ -17,8 +17,8 @@ __all__ = [
     "DeploymentTarget", "Dynamic", "DynamicSize", "ExpectedPrecision", "Factory", "Features",
     "Half", "ImageSize", "Images", "Inputs", "Key", "LoweringName", "MaxDrop", "ModelFile",
     "Opset", "OptionalModelFile", "Output", "PrecisionName", "Prefix", "Quiet", "Reports",
-    "Rtol", "Seed", "TargetOptions", "Targets", "Thorough", "Threads", "Trace", "Verbose",
-    "Weights", "WeightsOption", "chosen_precision", "numerics", "output_option", "parse_size",
+    "Rtol", "Seed", "Soc", "TargetOptions", "Targets", "Thorough", "Threads", "Trace",
+    "Verbose", "Weights", "WeightsOption", "chosen_precision", "numerics", "output_option", "parse_size",
     "parse_target_options", "target_option",
 ]
 # fmt: on
@@ -139,6 +139,14 @@ DeploymentTarget = Annotated[
     output_option(
         help="Oldest system that runs the Core ML package, such as iOS17 or macOS14.",
         show_default="iOS16",
+    ),
+]
+Soc = Annotated[
+    str | None,
+    output_option(
+        metavar="NAME,…",
+        help="SoCs that qnn compiles for, such as SM8650,SM8750; same as --option soc=.",
+        show_default="SM8650",
     ),
 ]
 TargetOptions = Annotated[
@@ -298,8 +306,9 @@ def chosen_precision(name: str | None, *, half: bool) -> str:
     return scheme.name
 
 
-def parse_target_options(given: list[str] | None) -> dict[str, object]:
-    """Parse NAME=VALUE pairs; UsageError for anything else."""
+def parse_target_options(given: list[str] | None, **named: object) -> dict[str, object]:
+    """Parse NAME=VALUE pairs, and add the `named` options that are not None; UsageError for
+    anything else."""
     pairs = [text.partition("=") for text in given or ()]
     for name, sign, value in pairs:
         if not (name and sign and value):
@@ -307,7 +316,10 @@ def parse_target_options(given: list[str] | None) -> dict[str, object]:
                 f"--option expects NAME=VALUE; got {name + sign + value!r}",
                 "see the documentation of the target",
             )
-    return {name: value for name, _, value in pairs}
+        if named.get(name) is not None:
+            raise UsageError(f"--{name} and --option {name}= are the same option", "omit one")
+    own = {name: value for name, value in named.items() if value is not None}
+    return {name: value for name, _, value in pairs} | own
 
 
 def parse_size(text: str) -> tuple[int, int]:

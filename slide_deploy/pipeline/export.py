@@ -26,6 +26,7 @@ from slide_deploy.artifacts.write import (
     require,
     save_manifest,
     superseded_golden,
+    with_next_step,
     write_artifact,
 )
 from slide_deploy.errors import ConversionError, MissingLibrary, SlideDeployError
@@ -168,20 +169,21 @@ def _write(
     """Write an artifact to `scratch`; one of a reduced precision is made from, or compared with, a
     float one in `programs`."""
     require(target)
-    if calibration is not None:
+    scheme = scheme_named(options.precision)
+    if calibration is not None and scheme.quantized:
         about = (model, prepare, calibration, programs, reference, labelled, progress)
         record, prepared = Quantizer(*about).write(target, scratch, options)
     else:
         prepared = prepare(target)
-        record = write_artifact(target, model.name, prepared.capture, scratch, options)
-        scheme = scheme_named(options.precision)
+        about_file = (target, model.name, prepared.capture)
+        record = write_artifact(*about_file, scratch, options)
         if has_program(scheme, registry.runtime(target)):
             precision = program_precision(scheme, registry.exporter(target))
-            plain = replace(options, precision=precision)
             folder = program_folder(programs, 0.0)
             folder.mkdir(exist_ok=True)
-            write_artifact(target, model.name, prepared.capture, folder, plain)
-    return replace(record, lowering=prepared.lowering, **contents_of(model))
+            write_artifact(*about_file, folder, replace(options, precision=precision))
+    record = replace(record, lowering=prepared.lowering, **contents_of(model))
+    return with_next_step(record, model.name, options.profile, calibration, scratch)
 
 
 def _checked(

@@ -111,6 +111,7 @@ def _options(
         data=data,
         max_drop=recipe.max_drop,
         lowered={artifact.target: artifact.lowering},
+        profile=artifact.next_step.profile if artifact.next_step else "",
     )
     return common.with_target_options(recipe.options)
 
@@ -178,10 +179,12 @@ def _packaged(model: Model, contents: Mapping[str, Any]) -> Model:
 def _samples(
     recorded: Recorded, artifact: Artifact, model: Model, given: Path | str | None
 ) -> Path | str | None:
-    """The calibration set of a quantized artifact; UsageError where it is another one."""
-    if not artifact.calibration_sha256:
+    """The calibration set of a quantized artifact, or of one that a vendor's tools quantize;
+    UsageError where it is another one."""
+    about = artifact if artifact.calibration_sha256 else artifact.next_step
+    if about is None or not about.calibration_sha256:
         return None
-    name = Path(artifact.calibration).name
+    name = Path(about.calibration).name
     path = given or (SYNTHETIC if name == SYNTHETIC else recorded.find(name))
     if path is None:
         raise UsageError(
@@ -190,7 +193,7 @@ def _samples(
             "pass --calibration with its place",
         )
     samples = calibration_set(model, path)
-    if samples is None or samples.sha256 != artifact.calibration_sha256:
+    if samples is None or samples.sha256 != about.calibration_sha256:
         raise UsageError(
             f"calibration set {path} is not that of {artifact.path}: its samples have another "
             "SHA-256",

@@ -63,7 +63,12 @@ def render_handouts(report: Report, handouts: Sequence[Handout]) -> str:
         lines += ["", f"## {_text(handout.path)}", "", "| | |", "|---|---|"]
         lines += [_row(_text(term), _text(text)) for term, text in handout.facts]
         for language, code in handout.examples:
-            lines += ["", f"{_text(language)}:", "", *_fenced(code, language.lower())]
+            lines += [
+                "",
+                f"{_text(language)}:",
+                "",
+                *_fenced(code, language.partition(",")[0].lower()),
+            ]
     return "\n".join(lines) + "\n"
 
 

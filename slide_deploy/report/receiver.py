@@ -69,6 +69,10 @@ def _facts(own: Artifact, check: Check | None) -> Iterator[tuple[str, str]]:
         yield "Inside", _inside(own.preprocessing)
     for spec in own.outputs:
         yield f"Output {spec.name}", _output(spec, own, exporter.probabilities)
+    if own.next_step:
+        yield "Device", own.next_step.not_compiled
+        if own.next_step.samples:
+            yield "Calibration set", f"{own.next_step.samples}, for the vendor's quantizer"
     if own.labels:
         yield "Labels", _labels(own.labels)
     yield "SHA-256", own.sha256
@@ -144,4 +148,7 @@ def _examples(own: Artifact) -> tuple[tuple[str, str], ...]:
     about = (own.path, own.inputs, own.outputs, own.preprocessing, own.labels)
     examples, classifies = registry.exporter(own.target).examples, _classifies(own)
     chosen = examples_for(examples, own.inputs, classifies=classifies)
-    return tuple((example.language, example_code(example, *about)) for example in chosen)
+    made = tuple((example.language, example_code(example, *about)) for example in chosen)
+    if own.next_step is None:
+        return made
+    return (*made, ("Shell, with the vendor's tools", "\n".join(own.next_step.commands)))
