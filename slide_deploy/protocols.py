@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from slide_deploy.types import Fidelity, Options, Precision, TensorSpec
+from slide_deploy.types import Estimate, Fidelity, Options, Precision, TensorSpec
 
 if TYPE_CHECKING:
     from slide_deploy.capture import Capture
@@ -170,7 +170,8 @@ class Session:
     words which number types take part; `weight_type` is that of the stored weights,
     `compute_type` that of the arithmetic (each is `precision` where it is empty), `device` what
     computes. `other_precision` names the operations that compute in another floating-point type.
-    `metadata` is what the file says of itself; exporters write that of their capture.
+    `metadata` is what the file says of itself; exporters write that of their capture. `estimates`
+    are those of a compiler for the devices of the artifact.
     `values` runs once and gives every intermediate floating-point value.
     """
 
@@ -187,6 +188,7 @@ class Session:
     device: str = ""
     other_precision: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    estimates: tuple[Estimate, ...] = ()
 
 
 class Open(Protocol):

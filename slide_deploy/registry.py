@@ -49,7 +49,7 @@ def _places(room: str) -> dict[str, str]:
     """Module path by target name, for `exporters` or `validators`."""
     package = importlib.import_module(f"slide_deploy.{room}")
     own = {
-        module.name: f"{package.__name__}.{module.name}"
+        module.name.replace("_", "-"): f"{package.__name__}.{module.name}"
         for module in pkgutil.iter_modules(package.__path__)
         if not module.name.startswith("_")
     }

@@ -44,7 +44,7 @@ from slide_deploy.verification.not_a_number import nan_problems
 from slide_deploy.verification.program import with_program
 from slide_deploy.verification.record import Check, Opinion
 from slide_deploy.verification.runner import RunResult, read_artifact
-from slide_deploy.verification.simulation import with_compiled, with_simulation
+from slide_deploy.verification.simulation import cpu_problems, with_compiled, with_simulation
 
 __all__ = ["check_artifact"]
 
@@ -116,6 +116,8 @@ def _check(
         return replace(unrun, verdict=verdict, problems=problems, details=error.details)
     if record is not None:
         known = (*known, *manifest_problems(record, runtime, ran.result))
+    if policy.require_full_npu:
+        known = (*known, *cpu_problems(ran.result.estimates))
     about = (ran.result.metadata, reference.source, reference.calibration_sha256)
     known = (*known, *metadata_problems(*about), *label_problems(ran.result, reference.labels))
     judgement = judge(ran.result, ran.expected, reference, axes, precision, policy)
@@ -291,6 +293,7 @@ def _judged(
         compute_type=result.compute_type,
         device=result.device,
         other_precision=result.other_precision,
+        estimates=result.estimates,
         max_abs_error=worst.max_abs_error,
         noise_floor=worst.noise_floor,
         noise_ratio=worst.noise_ratio,

@@ -77,13 +77,15 @@ class VerificationPolicy:
     """How to judge: `tolerance` replaces the gates, `precision` is the one that artifacts must have
     (None: the manifest's, or float32 without one), `thorough` runs a second implementation on
     artifacts of any size, `trace` measures the error at each block also without a failure.
-    `max_drop` replaces the limit on samples, in percent, that quantization classifies otherwise."""
+    `max_drop` replaces the limit on samples, in percent, that quantization classifies otherwise.
+    `require_full_npu` fails an artifact for an NPU that leaves an operator on the CPU."""
 
     tolerance: Tolerance | None = None
     precision: str | None = None
     thorough: bool = False
     trace: bool = False
     max_drop: float | None = None
+    require_full_npu: bool = False
 
     def gates(self, precision: str) -> tuple[Gate, ...]:
         """The gates of the precision scheme, unless the user's tolerance replaces them."""

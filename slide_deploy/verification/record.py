@@ -14,7 +14,7 @@ from slide_deploy.parity.comparison import Comparison
 from slide_deploy.parity.cost import PrecisionCost
 from slide_deploy.parity.gates import GateResult
 from slide_deploy.quantization.search import Search
-from slide_deploy.types import Fidelity, LayerLowering, Verdict
+from slide_deploy.types import Estimate, Fidelity, LayerLowering, Verdict
 from slide_deploy.utils.records import Count, Figure, OptionalSha256, read_json, write_json
 from slide_deploy.verification.replay import Replay
 
@@ -54,7 +54,7 @@ class Check:
     traceback or standard error of a converter or runner that failed. `notes` say what was not
     judged, and why. `seconds` is how long the verification took. `cost` is what a quantized
     precision costs at each output, on the calibration set. `search` tells which parts stay in
-    float, where they were searched for.
+    float, where they were searched for. `estimates` are a compiler's for each device.
     """
 
     target: str
@@ -92,6 +92,7 @@ class Check:
     notes: tuple[str, ...] = ()
     cost: tuple[PrecisionCost, ...] = ()
     search: Search | None = None
+    estimates: tuple[Estimate, ...] = ()
 
 
 @dataclass(frozen=True)

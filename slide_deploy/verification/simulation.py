@@ -3,7 +3,7 @@ compiled parts belong to it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from slide_deploy.errors import ArtifactError, SlideDeployError
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.metrics import max_abs_error, snr_db
 from slide_deploy.protocols import Runtime
-from slide_deploy.types import Verdict
+from slide_deploy.types import Estimate, Verdict
 from slide_deploy.verification.record import Check, Opinion
 from slide_deploy.verification.runner import compiled_problems, read_artifact
 
-__all__ = ["with_compiled", "with_simulation"]
+__all__ = ["cpu_problems", "with_compiled", "with_simulation"]
 
 # What the simulator may differ from the CPU, as a multiple of what the precision itself costs. It
 # rounds after each operator, to 8 or 16 bits, where the CPU computes some in float32: on the
@@ -25,6 +25,17 @@ __all__ = ["with_compiled", "with_simulation"]
 LIMIT = 2.0
 
 Outputs = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def cpu_problems(estimates: Iterable[Estimate]) -> Iterator[str]:
+    """The operators that stay on the CPU, by device."""
+    for own in estimates:
+        if own.on_cpu:
+            count = len(own.on_cpu)
+            yield (
+                f"{count} operator{'' if count == 1 else 's'} stay{'s' * (count == 1)} on the CPU "
+                f"beside {own.device}: {', '.join(own.on_cpu)}"
+            )
 
 
 def with_compiled(check: Check, runtime: Runtime, path: Path) -> Check:
