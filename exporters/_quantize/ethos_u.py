@@ -29,6 +29,9 @@ __all__ = ["DEFAULT_DEVICE", "parse_devices", "quantize"]
 
 DEFAULT_DEVICE = "ethos-u85-256"
 
+# Arm's own, 2⁻¹⁶, is coarser than small constants need, such as LayerNorm's epsilon.
+SMALLEST_SCALE = 2.0**-32
+
 
 def parse_devices(value: object) -> str:
     """Names of devices, separated by commas; UsageError for an unknown one."""
@@ -97,7 +100,7 @@ def _smallest_and_largest() -> Any:
     from executorch.backends.arm.quantizer import get_symmetric_quantization_config
     from torchao.quantization.pt2e.observer import MinMaxObserver
 
-    config = get_symmetric_quantization_config()
-    observer = MinMaxObserver.with_args(eps=2**-16)
+    config = get_symmetric_quantization_config(eps=SMALLEST_SCALE)
+    observer = MinMaxObserver.with_args(eps=SMALLEST_SCALE)
     activations = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
     return replace(config, input_activation=activations, output_activation=activations)

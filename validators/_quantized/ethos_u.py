@@ -32,8 +32,10 @@ __all__ = ["is_quantized", "take_apart"]
 
 BIAS = "int32"
 
-# Operators that only move values: Arm's quantizer gives their inputs and outputs one range.
+# Operators that move values or choose some: Arm's quantizer may give their inputs and outputs one
+# range.
 MOVING = (
+    *("adaptive_avg_pool2d", "amax", "amin", "avg_pool2d", "max_pool2d", "mean"),
     *("cat", "chunk", "clone", "contiguous", "expand", "flatten", "getitem", "permute", "reshape"),
     *("select", "slice", "split", "squeeze", "transpose", "unsqueeze", "view", "_unsafe_view"),
     *("index_select", "roll", "repeat", "split_with_sizes", "constant_pad_nd", "pad", "unfold"),
