@@ -62,6 +62,7 @@ EXPORTER = Exporter(
     },
     quantize=quantize,
     unsupported=unsupported,
+    own_environment=True,
     examples=(Example("C++", CPP),),
     options=(
         TargetOption(

@@ -139,6 +139,7 @@ class Exporter:
     name, each with the path of its module, or of a tensor in it; without it `quantize` cannot keep
     any in float. Files that `quantize` leaves beside the float artifact are there the next time.
     `unsupported` says why `packages` cannot be installed on this machine; it is empty if they can.
+    `own_environment` says that they conflict with those of other targets.
     `picture` and `probabilities` say what these are for the artifact, where they are no arrays;
     `examples` show how to run it.
     """
@@ -157,6 +158,7 @@ class Exporter:
     quantized_from: str = Precision.FLOAT32
     products: Callable[[Path], Mapping[str, str]] | None = None
     unsupported: Callable[[], str] = lambda: ""
+    own_environment: bool = False
     picture: str = ""
     probabilities: str = ""
     examples: tuple[Example, ...] = ()

@@ -57,6 +57,7 @@ def export(
     atol: cli.Atol = None,
     rtol: cli.Rtol = None,
     max_drop: cli.MaxDrop = None,
+    full_npu: cli.RequireFullNpu = False,
     thorough: cli.Thorough = False,
     trace: cli.Trace = False,
     images: cli.Images = None,
@@ -69,14 +70,15 @@ def export(
 ) -> None:
     """Export a checkpoint, and verify each artifact on disk against the PyTorch model."""
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
-    policy = make_policy(atol, rtol, None, max_drop, thorough=thorough, trace=trace)
+    policy = make_policy(atol, rtol, None, max_drop, full_npu, thorough=thorough, trace=trace)
     run = partial(run_plan, reporting, policy, images, read_baseline(baseline), seed)
     if manifest is not None:
         refuse_beside_manifest(context)
         run(partial(plan_again, manifest, model, output, factory, calibration))
     else:
-        given = (target, precision, preprocess, batch)
-        chosen = chosen_for(profile, *given, half=half, dynamic=dynamic)
+        chosen = chosen_for(
+            profile, target, precision, preprocess, batch, half=half, dynamic=dynamic
+        )
         common = (chosen.precision, batch, chosen.dynamic, dynamic_size, lowering, calibration)
         own = (opset, deployment_target, cli.parse_target_options(target_options))
         of_file = (model, weights, image_size, features, factory, inputs, prefix, key)

@@ -17,7 +17,7 @@ __all__ = [
     "DeploymentTarget", "Dynamic", "DynamicSize", "ExpectedPrecision", "Factory", "Features",
     "Half", "ImageSize", "Images", "Inputs", "Key", "LoweringName", "MaxDrop", "MinSnr",
     "ModelFile", "Opset", "OptionalModelFile", "Output", "PrecisionName", "Prefix", "Quiet",
-    "Reports", "Rtol", "Seed",
+    "Reports", "RequireFullNpu", "Rtol", "Seed",
     "TargetOptions", "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights",
     "WeightsOption", "chosen_precision", "output_option", "parse_size",
     "parse_target_options", "target_option",
@@ -252,6 +252,12 @@ MaxDrop = Annotated[
         help="Largest percentage of the calibration set on which the top-1 class of a quantized "
         "artifact may differ from the float64 model.",
         show_default="10",
+    ),
+]
+RequireFullNpu = Annotated[
+    bool,
+    _verification(
+        "--require-full-npu", help="Fail where an artifact for an NPU leaves operators on the CPU."
     ),
 ]
 Thorough = Annotated[

@@ -78,7 +78,9 @@ def commands_of(program: bytes, device: Device) -> Commands:
             [summary] = Path(folder, "output").glob("*_summary_*.csv")
         except (Exception, SystemExit) as error:
             raise ConversionError(
-                f"Vela failed for {device.name}: {error}", "--debug shows its output", said.getvalue()
+                f"Vela failed for {device.name}: {error}",
+                "--debug shows its output",
+                said.getvalue(),
             ) from error
         with summary.open(newline="") as file:
             [row] = csv.DictReader(file)

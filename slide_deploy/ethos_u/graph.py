@@ -26,8 +26,8 @@ __all__ = [
     "interface_of",
     "load_graph",
     "metadata_of",
-    "specs_of",
     "save_graph",
+    "specs_of",
 ]
 
 ENTRY = "graph"

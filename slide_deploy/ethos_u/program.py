@@ -54,7 +54,9 @@ def read_program(path: Path) -> Program:
         [plan] = program.execution_plan
         data = [blob.data for blob in program.backend_delegate_data]
         delegates = tuple(
-            Delegate(d.id, bytes(data[d.processed.index]), {s.key: s.value for s in d.compile_specs})
+            Delegate(
+                d.id, bytes(data[d.processed.index]), {s.key: s.value for s in d.compile_specs}
+            )
             for d in plan.delegates
         )
     except Exception as error:  # the reader raises many kinds

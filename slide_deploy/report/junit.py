@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 from slide_deploy.report.text import (
     clean,
     cost_text,
+    estimate_lines,
     gates_text,
     headline,
     number,
@@ -88,6 +89,7 @@ def _details(check: Check) -> str:
         f"top-1: {'' if check.cost else top1_text(check)}",
         f"cost of {check.precision}: {cost_text(check)}",
         f"second implementation: {opinion_text(check)}",
+        *estimate_lines(check),
         f"sha256 {check.sha256}, {check.size_bytes} bytes",
     ]
     return "\n".join(line for line in lines if not line.endswith(": "))

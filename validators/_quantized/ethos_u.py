@@ -26,7 +26,9 @@ from slide_deploy.ethos_u.graph import (
 from slide_deploy.protocols import Arrays, QuantizedTensor
 
 if TYPE_CHECKING:
-    from torch.fx import GraphModule, Node
+    from torch.fx import GraphModule
+
+    Node = Any  # arguments of torch.fx.Node have a type too wide to be of use
 
 __all__ = ["is_quantized", "take_apart"]
 
@@ -92,7 +94,8 @@ def _simplified(floats: GraphModule, device: Device) -> GraphModule:
     quantizer = EthosUQuantizer(compile_spec(device))
     quantizer.set_global(get_symmetric_quantization_config())
     exported = torch.export.export(floats, example(floats))
-    return quantizer.transform_for_annotation(exported.module(check_guards=False))
+    simpler: GraphModule = quantizer.transform_for_annotation(exported.module(check_guards=False))
+    return simpler
 
 
 def _original(node: Node, simpler: GraphModule) -> np.ndarray:
@@ -101,7 +104,7 @@ def _original(node: Node, simpler: GraphModule) -> np.ndarray:
     alike = next((own for own in simpler.graph.nodes if own.name == user.name), None)
     place = list(user.args).index(node)
     found = alike.args[place] if alike is not None and len(alike.args) > place else None
-    value = constant(simpler, found) if getattr(found, "op", "") == "get_attr" else None
+    value = constant(simpler, found) if found and found.op == "get_attr" else None
     if value is None or value.shape != node.args[0].meta["value"].shape:
         raise ArtifactError(
             f"the float32 graph has no constant in the place of {node.args[0].name}",
@@ -175,7 +178,11 @@ def _groups(quantizers: list[Node]) -> list[list[Node]]:
     group = {node: [node] for node in quantizers}
     for node in quantizers:
         for other in _moved_from(_source(node)):
-            if other in group and other.args[1:] == node.args[1:] and group[other] is not group[node]:
+            if (
+                other in group
+                and other.args[1:] == node.args[1:]
+                and group[other] is not group[node]
+            ):
                 joined = [*group[other], *group[node]]
                 group |= dict.fromkeys(joined, joined)
     return list({id(members): members for members in group.values()}.values())
