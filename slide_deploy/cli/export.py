@@ -76,9 +76,8 @@ def export(
         refuse_beside_manifest(context)
         run(partial(plan_again, manifest, model, output, factory, calibration))
     else:
-        chosen = chosen_for(
-            profile, target, precision, preprocess, batch, half=half, dynamic=dynamic
-        )
+        given = (target, precision, preprocess, batch)
+        chosen = chosen_for(profile, *given, half=half, dynamic=dynamic)
         common = (chosen.precision, batch, chosen.dynamic, dynamic_size, lowering, calibration)
         own = (opset, deployment_target, cli.parse_target_options(target_options))
         of_file = (model, weights, image_size, features, factory, inputs, prefix, key)
