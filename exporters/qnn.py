@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from slide_deploy.errors import UsageError
 from slide_deploy.exporters import _onnx_file
-from slide_deploy.exporters._quantize.qnn import DEFAULT_SOC, MODEL, parse_socs, quantize
-from slide_deploy.hexagon import PACKAGES, SOCS, unsupported
+from slide_deploy.exporters._quantize.qnn import DEFAULT_SOC, parse_socs, quantize
+from slide_deploy.hexagon import FOLDER, MODEL, PACKAGES, SOCS, unsupported
 from slide_deploy.protocols import Example, Exporter, TargetOption
 from slide_deploy.types import Options, Precision
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from slide_deploy.capture import Capture
 
 __all__ = ["EXPORTER"]
-
-FOLDER = "_qnn_model"
 
 
 def write(capture: Capture, path: Path, options: Options) -> None:

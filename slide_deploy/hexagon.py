@@ -1,4 +1,4 @@
-"""Qualcomm's Hexagon NPUs: their SoCs, the compiler, and the simulator (onnxruntime-qnn).
+"""Qualcomm's Hexagon NPUs: SoCs, files of an artifact, compiler and simulator (onnxruntime-qnn).
 
 The compiler and the simulator are one library, which Qualcomm calls HTP backend: it compiles an
 ONNX file with quantized operators for one SoC, and runs the result, a context binary, on this
@@ -20,7 +20,19 @@ from slide_deploy.errors import ConversionError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["PACKAGES", "SOCS", "compile_for", "open_context", "unsupported", "version"]
+__all__ = [
+    "FOLDER",
+    "MODEL",
+    "PACKAGES",
+    "SOCS",
+    "compile_for",
+    "open_context",
+    "unsupported",
+    "version",
+]
+
+# How the folder of an artifact ends, and its file that any runtime of ONNX can run.
+FOLDER, MODEL = "_qnn_model", "model.onnx"
 
 PACKAGES = ("onnx", "onnxruntime", "onnxruntime_qnn")
 

@@ -13,13 +13,12 @@ import numpy as np
 
 from slide_deploy import hexagon
 from slide_deploy.errors import ArtifactError
+from slide_deploy.hexagon import FOLDER, MODEL
 from slide_deploy.protocols import Arrays, QuantizedTensor, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.validators._quantized import onnx as qdq
 
 __all__ = ["RUNTIME"]
-
-FOLDER, MODEL = "_qnn_model", "model.onnx"
 
 CONTEXT = "EPContext"
 
@@ -119,7 +118,8 @@ def compiled_problems(path: Path) -> Iterator[str]:
     """See `Runtime.compiled_problems`: each binary must be what the compiler makes again of the
     quantized file for the SoC in the binary's name.
 
-    The compiler leaves a few bytes as they are in memory. They are found by compiling twice.
+    The compiler does not initialise a few bytes, which differ each time. Compiling twice finds
+    them.
     """
     for context in _contexts(path):
         have = context.read_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from slide_deploy.exporters._quantize.activations import is_symmetric
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options, Precision
 
-__all__ = ["CalibrationReader", "products", "quantize", "without_advice"]
+__all__ = ["CalibrationReader", "finish", "products", "quantize", "without_advice"]
 
 # Products take nearly all of the time. With the additions of the residual path in 8 bits too, the
 # digits model lost 3 dB, and vision transformers lose most of their accuracy.
@@ -60,10 +60,17 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
             extra_options={"ActivationSymmetric": is_symmetric(options)},
             calibration_cache_path=program.with_suffix(".ranges.json"),
         )
+    finish(path, calibration.metadata)
+
+
+def finish(path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the metadata into a file that a quantizer made, and check it."""
+    import onnx
+
     proto = onnx.load(path)
-    onnx.helper.set_model_props(proto, dict(calibration.metadata))
+    onnx.helper.set_model_props(proto, dict(metadata))
     proto.producer_name = "slide-deploy"
-    proto.producer_version = calibration.metadata.get("slide_deploy", "")
+    proto.producer_version = metadata.get("slide_deploy", "")
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
 

@@ -6,17 +6,14 @@ from pathlib import Path
 
 from slide_deploy import hexagon
 from slide_deploy.errors import UsageError
-from slide_deploy.exporters._quantize.onnx import CalibrationReader, without_advice
-from slide_deploy.hexagon import SOCS, compile_for
+from slide_deploy.exporters._quantize.onnx import CalibrationReader, finish, without_advice
+from slide_deploy.hexagon import MODEL, SOCS, compile_for
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options, Precision
 
-__all__ = ["DEFAULT_SOC", "MODEL", "parse_socs", "quantize"]
+__all__ = ["DEFAULT_SOC", "parse_socs", "quantize"]
 
 DEFAULT_SOC = "SM8650"
-
-# The file of the folder that any runtime of ONNX can run.
-MODEL = "model.onnx"
 
 # By onnxruntime's names. Hexagon's types are unsigned, with a zero point; with signed weights it
 # refuses LayerNormalization.
@@ -38,7 +35,6 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
 
     Raises ConversionError where an operator would stay on the CPU.
     """
-    import onnx
     import onnxruntime.quantization as ort
     from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 
@@ -52,12 +48,6 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
             weight_type=ort.QuantType.QUInt8,
         )
         ort.quantize(program / MODEL, model, config)
-    proto = onnx.load(model)
-    about = {**calibration.metadata, "onnxruntime_qnn": hexagon.version()}
-    onnx.helper.set_model_props(proto, about)
-    proto.producer_name = "slide-deploy"
-    proto.producer_version = calibration.metadata.get("slide_deploy", "")
-    onnx.checker.check_model(proto)
-    onnx.save(proto, model)
+    finish(model, {**calibration.metadata, "onnxruntime_qnn": hexagon.version()})
     for soc in parse_socs(options.target_options.get("soc", DEFAULT_SOC)).split(","):
         compile_for(soc, model, path / f"{soc}.onnx")

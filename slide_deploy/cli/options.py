@@ -43,19 +43,10 @@ def complete_targets(incomplete: str) -> list[str]:
     return [name for name in (*target_names(), "all") if name.startswith(incomplete)]
 
 
-ModelFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="MODEL", help="Checkpoint (.pth, .pt, .safetensors) or Hugging Face folder."
-    ),
-]
+_MODEL = "Checkpoint (.pth, .pt, .safetensors) or Hugging Face folder."
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help=_MODEL)]
 OptionalModelFile = Annotated[
-    Path | None,
-    typer.Argument(
-        metavar="MODEL",
-        help="Checkpoint (.pth, .pt, .safetensors) or Hugging Face folder.",
-        show_default=False,
-    ),
+    Path | None, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)
 ]
 Artifacts = Annotated[
     list[Path],

@@ -44,12 +44,12 @@ REFUSED = ("aten.from_file", "aten._save")
 
 def save_graph(module: GraphModule, path: Path, metadata: Mapping[str, str]) -> None:
     """Write the graph and constants of a module that torch.export made."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     nodes = [_described(node) for node in module.graph.nodes if node.op != "get_attr"]
     named = {n.name: constant(module, n) for n in module.graph.nodes if n.op == "get_attr"}
     tensors = {name: value.detach().contiguous().clone() for name, value in named.items()}
-    save_file(tensors, path, {**metadata, ENTRY: json.dumps(nodes)})
+    path.write_bytes(save(tensors, {**metadata, ENTRY: json.dumps(nodes)}))
 
 
 def load_graph(path: Path) -> GraphModule:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,20 +31,18 @@ from slide_deploy.verification.interface import (
     refuse_other_outputs,
 )
 from slide_deploy.verification.judge import (
-    Inputs,
     Judgement,
     Progress,
     Reference,
     VerificationPolicy,
-    compare_all,
-    comparison_problems,
     judge,
 )
 from slide_deploy.verification.not_a_number import nan_problems
 from slide_deploy.verification.program import with_program
-from slide_deploy.verification.record import Check, Opinion
+from slide_deploy.verification.record import Check
 from slide_deploy.verification.runner import RunResult, read_artifact
-from slide_deploy.verification.simulation import cpu_problems, with_compiled, with_simulation
+from slide_deploy.verification.second_opinion import has_second_opinion, with_second_opinion
+from slide_deploy.verification.simulation import with_compiled, with_simulation
 
 __all__ = ["check_artifact"]
 
@@ -54,9 +52,6 @@ SYNTHETIC = (
     "its ranges and its cost were measured on synthetic images, and real ones differ: export it "
     "with --calibration FOLDER"
 )
-
-# ONNX's reference evaluator is slow, so by default it only runs small artifacts.
-SMALL_ARTIFACT = 8_000_000
 
 
 def check_artifact(
@@ -116,8 +111,6 @@ def _check(
         return replace(unrun, verdict=verdict, problems=problems, details=error.details)
     if record is not None:
         known = (*known, *manifest_problems(record, runtime, ran.result))
-    if policy.require_full_npu:
-        known = (*known, *cpu_problems(ran.result.estimates))
     about = (ran.result.metadata, reference.source, reference.calibration_sha256)
     known = (*known, *metadata_problems(*about), *label_problems(ran.result, reference.labels))
     judgement = judge(ran.result, ran.expected, reference, axes, precision, policy)
@@ -127,9 +120,9 @@ def _check(
         lost, notes = nan_problems(ran.nan, ran.result, runtime.loses_nan)
         check = replace(check, problems=(*check.problems, *lost), notes=notes)
     check = replace(check, notes=(*check.notes, *_improbable(ran.expected)))
-    if runtime.second_opinion and _may_have_second_opinion(path, precision, policy):
+    if has_second_opinion(runtime, path, precision, policy):
         progress(f"verifying {path.name}: running it on {runtime.second_opinion}")
-        check = _with_second_opinion(check, runtime, path, ran.recorded, policy)
+        check = with_second_opinion(check, runtime, path, ran.recorded, policy)
     check = _with_device(check, runtime, path, ran, progress)
     if reference.blocks and (policy.trace or judgement.numbers_differ):
         progress(f"verifying {path.name}: tracing its blocks")
@@ -184,7 +177,8 @@ def _run(
     asked = (*recorded, *fresh, nan) if nan else (*recorded, *fresh)
     feeds = {expectation.probe: dict(expectation.inputs) for expectation in asked}
     progress(f"verifying {path.name}: running it")
-    result = _read(runtime, path, feeds, asked)
+    result = read_artifact(runtime.target, path, feeds)
+    result = replace(result, outputs=with_logarithms(result.outputs, asked))
     return _Ran(recorded, (*recorded, *fresh), nan, result)
 
 
@@ -195,19 +189,6 @@ def _improbable(expected: Sequence[Expectation]) -> Iterator[str]:
             f"output {name}: {count} classes have less than {SMALLEST:g} on every probe, and are "
             "not judged; with --keep-logits their scores are"
         )
-
-
-def _read(
-    runtime: Runtime,
-    path: Path,
-    feeds: Mapping[str, Inputs],
-    expected: Sequence[Expectation],
-    *,
-    second: bool = False,
-) -> RunResult:
-    """The run of the artifact, with the outputs as they are compared."""
-    result = read_artifact(runtime.target, path, feeds, second=second)
-    return replace(result, outputs=with_logarithms(result.outputs, expected))
 
 
 def _with_cost(check: Check, ran: _Ran, judgement: Judgement) -> Check:
@@ -309,45 +290,3 @@ def _judged(
 
 def _with_record(check: Check, record: Artifact | None) -> Check:
     return replace(check, lowering=record.lowering, search=record.search) if record else check
-
-
-def _may_have_second_opinion(path: Path, precision: str, policy: VerificationPolicy) -> bool:
-    """ONNX's reference evaluator is slow, and accumulates in float16 where no runtime does."""
-    small = policy.thorough or size_of(path) < SMALL_ARTIFACT
-    scheme = scheme_named(precision)
-    return small and scheme.render is None and not scheme.quantized
-
-
-def _with_second_opinion(
-    check: Check,
-    runtime: Runtime,
-    path: Path,
-    expected: tuple[Expectation, ...],
-    policy: VerificationPolicy,
-) -> Check:
-    # One probe per shape is enough to compare two implementations.
-    asked = {str(e.inputs[next(iter(e.inputs))].shape): e for e in reversed(expected)}
-    chosen = tuple(reversed(asked.values()))
-    feeds = {expectation.probe: dict(expectation.inputs) for expectation in chosen}
-    try:
-        result = _read(runtime, path, feeds, chosen, second=True)
-    except ArtifactError as error:
-        opinion = Opinion(runtime.second_opinion, Verdict.FAIL, problems=(str(error),))
-        return _disputed(replace(check, details=error.details), opinion)
-    comparisons = compare_all(chosen, result, check.precision, policy)
-    problems = tuple(comparison_problems(comparisons))
-    opinion = Opinion(
-        runtime=result.runtime,
-        verdict=Verdict.FAIL if problems else Verdict.PASS,
-        max_abs_error=max(c.max_abs_error for c in comparisons),
-        noise_ratio=max(c.noise_ratio for c in comparisons),
-        snr_db=min(c.snr_db for c in comparisons),
-        problems=problems,
-    )
-    return _disputed(check, opinion)
-
-
-def _disputed(check: Check, opinion: Opinion) -> Check:
-    """The check with the problems of a second implementation added."""
-    problems = (*check.problems, *(f"{opinion.runtime}: {p}" for p in opinion.problems))
-    return replace(check, second_opinion=opinion, problems=problems)

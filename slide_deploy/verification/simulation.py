@@ -3,7 +3,7 @@ compiled parts belong to it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from slide_deploy.errors import ArtifactError, SlideDeployError
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.metrics import max_abs_error, snr_db
 from slide_deploy.protocols import Runtime
-from slide_deploy.types import Estimate, Verdict
+from slide_deploy.types import Verdict
 from slide_deploy.verification.record import Check, Opinion
 from slide_deploy.verification.runner import compiled_problems, read_artifact
+from slide_deploy.verification.second_opinion import disputed
 
-__all__ = ["cpu_problems", "with_compiled", "with_simulation"]
+__all__ = ["with_compiled", "with_simulation"]
 
 # What the simulator may differ from the CPU, as a multiple of what the precision itself costs. It
 # rounds after each operator, to 8 or 16 bits, where the CPU computes some in float32: on the
@@ -25,17 +26,6 @@ __all__ = ["cpu_problems", "with_compiled", "with_simulation"]
 LIMIT = 2.0
 
 Outputs = Mapping[str, Mapping[str, np.ndarray]]
-
-
-def cpu_problems(estimates: Iterable[Estimate]) -> Iterator[str]:
-    """The operators that stay on the CPU, by device."""
-    for own in estimates:
-        if own.on_cpu:
-            count = len(own.on_cpu)
-            yield (
-                f"{count} operator{'' if count == 1 else 's'} stay{'s' * (count == 1)} on the CPU "
-                f"beside {own.device}: {', '.join(own.on_cpu)}"
-            )
 
 
 def with_compiled(check: Check, runtime: Runtime, path: Path) -> Check:
@@ -58,29 +48,41 @@ def with_simulation(
     except SlideDeployError as error:
         opinion = Opinion(runtime.second_opinion, Verdict.FAIL, problems=(str(error),))
     else:
-        opinion = _opinion(second.runtime, expected, outputs, second.outputs)
-    problems = (*check.problems, *(f"{opinion.runtime}: {p}" for p in opinion.problems))
-    return replace(check, second_opinion=opinion, problems=problems)
+        limit = 0.0 if runtime.exact_simulation else LIMIT
+        opinion = _opinion(second.runtime, expected, outputs, second.outputs, limit)
+    return disputed(check, opinion)
 
 
 def _opinion(
-    runtime: str, expected: Sequence[Expectation], simulated: Outputs, on_cpu: Outputs
+    runtime: str,
+    expected: Sequence[Expectation],
+    simulated: Outputs,
+    on_cpu: Outputs,
+    limit: float,
 ) -> Opinion:
-    pairs = dict(_whole(expected, simulated, on_cpu))
-    problems = []
-    for name, (own, other, exact) in pairs.items():
+    errors, ratios, problems = [], [], []
+    for name, (own, other, exact) in _whole(expected, simulated, on_cpu):
         ratio, cost = snr_db(own, other), snr_db(other, exact)
-        if not ratio >= cost - 20 * np.log10(LIMIT):
+        least = cost - 20 * np.log10(limit) if limit else np.inf
+        errors.append(max_abs_error(own, other))
+        ratios.append(ratio)
+        if not limit and errors[-1]:
             problems.append(
-                f"the simulator's {name} has {ratio:.0f} dB against it; at least "
-                f"{cost - 20 * np.log10(LIMIT):.0f} dB are expected, because the precision alone "
-                f"leaves {cost:.0f} dB"
+                f"the simulator's {name} differs from it by up to {errors[-1]:.2g}; both must be "
+                "equal"
             )
+        elif not ratio >= least:
+            problems.append(
+                f"the simulator's {name} has {ratio:.0f} dB against it; at least {least:.0f} dB "
+                f"are expected, because the precision alone leaves {cost:.0f} dB"
+            )
+    if not ratios:
+        problems.append("it has no output of the model that the simulator has too")
     return Opinion(
         runtime=runtime,
         verdict=Verdict.FAIL if problems else Verdict.PASS,
-        max_abs_error=max(max_abs_error(own, other) for own, other, _ in pairs.values()),
-        snr_db=min(snr_db(own, other) for own, other, _ in pairs.values()),
+        max_abs_error=max(errors, default=None),
+        snr_db=min(ratios, default=None),
         problems=tuple(problems),
     )
 
@@ -93,8 +95,13 @@ def _whole(
         rows = [
             (simulated[e.probe][name], on_cpu[e.probe][name], e.references[name])
             for e in expected
-            if name in simulated[e.probe] and name in on_cpu[e.probe]
+            if _shape(simulated, e, name) == _shape(on_cpu, e, name) == e.references[name].shape
         ]
-        columns = (np.concatenate([row[side].ravel() for row in rows]) for side in range(3))
         if rows:
+            columns = (np.concatenate([row[side].ravel() for row in rows]) for side in range(3))
             yield name, tuple(column.astype(np.float64) for column in columns)
+
+
+def _shape(outputs: Outputs, expected: Expectation, name: str) -> tuple[int, ...] | None:
+    value = outputs[expected.probe].get(name)
+    return None if value is None else value.shape

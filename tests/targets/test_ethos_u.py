@@ -18,7 +18,7 @@ from slide_deploy.ethos_u import files
 from slide_deploy.ethos_u.devices import DEVICES, least_capable
 from slide_deploy.exporters._quantize.ethos_u import parse_devices
 from slide_deploy.types import Estimate, Fidelity, Options, Verdict
-from slide_deploy.verification.simulation import cpu_problems
+from slide_deploy.verification.judge import cpu_problems
 
 MISSING = registry.missing_packages(registry.runtime("ethos-u").packages)
 simulated = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} is not installed")
