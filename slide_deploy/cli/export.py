@@ -82,6 +82,5 @@ def export(
         own = (opset, deployment_target, cli.parse_target_options(target_options))
         of_file = (model, weights, image_size, features, factory, inputs, prefix, key)
         package = Package(chosen.preprocess, labels, classifier, keep_logits)
-        read = partial(load_model, *of_file, package)
-        plan = partial(plan_of, model, output, chosen, Options(*common, min_snr, *own), read)
-        run(partial(plan, context.obj))
+        read, options = partial(load_model, *of_file, package), Options(*common, min_snr, *own)
+        run(partial(plan_of, model, output, chosen, options, read, context.obj))

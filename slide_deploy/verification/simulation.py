@@ -58,7 +58,7 @@ def _opinion(
     expected: Sequence[Expectation],
     simulated: Outputs,
     on_cpu: Outputs,
-    limit: float,
+    limit: float = LIMIT,
 ) -> Opinion:
     errors, ratios, problems = [], [], []
     for name, (own, other, exact) in _whole(expected, simulated, on_cpu):
