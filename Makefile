@@ -1,9 +1,11 @@
-# The same commands for developers and CI. Everything runs in .venv, which `setup` creates.
+# The same commands for developers and CI. All but Ethos-U runs in .venv, which `setup` creates.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Arm's compilers need other versions of packages than the other targets: .venv-ethos-u is for them.
+ETHOS := .venv-ethos-u
 
-.PHONY: setup demo demo-precision demo-npu demo-ship test test-slow test-users check bench schemas checkpoint-kinds mutation conformance clean
+.PHONY: setup demo demo-precision demo-npu demo-ethos-u test-ethos-u demo-ship test test-slow test-users check bench schemas checkpoint-kinds mutation conformance clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -17,6 +19,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 
+$(ETHOS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(ETHOS)
+	$(ETHOS)/bin/pip install --quiet --editable '.[ethos-u,chart]' pytest pytest-timeout pytest-xdist
+	touch $@
+
 demo: setup ## Export the trained digits model to every target, verify it, compare accuracy.
 	$(BIN)/python examples/digits/demo.py
 
@@ -25,6 +32,10 @@ demo-precision: setup ## Export the digits models at every precision, compare ac
 
 demo-npu: setup ## Compile the digits models for NPUs, run them on the vendors' simulators.
 	$(BIN)/python examples/digits/precision.py --targets qnn --document docs/npu.md
+	$(MAKE) demo-ethos-u
+
+demo-ethos-u: $(ETHOS)/.installed ## The part of demo-npu for Arm's Ethos-U.
+	$(ETHOS)/bin/python examples/digits/precision.py --targets ethos-u --device ethos-u55-128,ethos-u85-256 --section "figures of ethos-u" --document docs/npu.md
 
 demo-ship: setup ## Make a package of the digits model for each profile, classify PNG files with each.
 	$(BIN)/python examples/digits/ship.py
@@ -34,6 +45,9 @@ test: setup ## Run the tests (minutes).
 
 test-slow: setup ## Run the full-size models and long tests.
 	$(BIN)/python -m pytest -m slow
+
+test-ethos-u: $(ETHOS)/.installed ## Run the tests of Arm's Ethos-U in its own environment.
+	$(ETHOS)/bin/python -m pytest -m "slow or not slow" tests/targets/test_ethos_u.py
 
 test-users: setup ## Install the wheel with each extra into fresh environments, export and verify there.
 	$(BIN)/python -m pytest -m slow tests/users
@@ -68,4 +82,4 @@ conformance: setup ## Run Apple's own tests on the Core ML interpreter (under 15
 	$(BIN)/python -m benchmarks.conformance
 
 clean: ## Remove everything that was built.
-	rm -rf $(VENV) build dist *.egg-info out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ETHOS) build dist *.egg-info out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -121,9 +121,11 @@ class MissingLibrary(SlideDeployError):
 
     exit_code = 3
 
-    def __init__(self, needed_for: str, packages: Iterable[str], extra: str) -> None:
+    def __init__(
+        self, needed_for: str, packages: Iterable[str], extra: str, command: str = ""
+    ) -> None:
         names = ", ".join(packages)
         super().__init__(
             f"{needed_for} needs {names}, which is not installed",
-            f"pip install 'slide-deploy[{extra}]'",
+            command or f"pip install 'slide-deploy[{extra}]'",
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from slide_deploy.types import Fidelity, Options, Precision, TensorSpec
+from slide_deploy.types import Estimate, Fidelity, Options, Precision, TensorSpec
 
 if TYPE_CHECKING:
     from slide_deploy.capture import Capture
@@ -141,6 +141,7 @@ class Exporter:
     name, each with the path of its module, or of a tensor in it; without it `quantize` cannot keep
     any in float. Files that `quantize` leaves beside the float artifact are there the next time.
     `unsupported` says why `packages` cannot be installed on this machine; it is empty if they can.
+    `own_environment` says that they conflict with those of other targets.
     `picture` and `probabilities` say what these are for the artifact, where they are no arrays;
     `examples` show how to run it.
     """
@@ -159,6 +160,7 @@ class Exporter:
     quantized_from: str = Precision.FLOAT32
     products: Callable[[Path], Mapping[str, str]] | None = None
     unsupported: Callable[[], str] = lambda: ""
+    own_environment: bool = False
     picture: str = ""
     probabilities: str = ""
     examples: tuple[Example, ...] = ()
@@ -172,7 +174,8 @@ class Session:
     words which number types take part; `weight_type` is that of the stored weights,
     `compute_type` that of the arithmetic (each is `precision` where it is empty), `device` what
     computes. `other_precision` names the operations that compute in another floating-point type.
-    `metadata` is what the file says of itself; exporters write that of their capture.
+    `metadata` is what the file says of itself; exporters write that of their capture. `estimates`
+    are those of a compiler for the devices of the artifact.
     `values` runs once and gives every intermediate floating-point value.
     """
 
@@ -189,6 +192,7 @@ class Session:
     device: str = ""
     other_precision: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    estimates: tuple[Estimate, ...] = ()
 
 
 class Open(Protocol):
@@ -238,6 +242,7 @@ class Runtime:
     `widen` gives the constants of a float16 artifact beside those of the float32 artifact of the
     same model, and writes to the third path the float16 artifact with the latter's constants and
     float32 arithmetic; DifferentProgram where the two have other operations.
+    `exact_simulation` says that a simulator must give the very numbers of `open_second`.
     `compiled_problems` compiles again what a compiler made from other files of the artifact, and
     says what differs.
     `reduce` finds the smallest piece of an artifact that differs from the same piece of a clean
@@ -258,5 +263,6 @@ class Runtime:
     take_apart: TakeApart | None = None
     ranges: MeasureRanges | None = None
     widen: Widen | None = None
+    exact_simulation: bool = False
     compiled_problems: Callable[[Path], Iterable[str]] | None = None
     reduce: Reduce | None = None

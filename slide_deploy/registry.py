@@ -22,6 +22,7 @@ __all__ = [
     "default_precision",
     "exporter",
     "float_targets",
+    "install_command",
     "missing_packages",
     "recognise",
     "require",
@@ -50,7 +51,7 @@ def _places(room: str) -> dict[str, str]:
     """Module path by target name, for `exporters` or `validators`."""
     package = importlib.import_module(f"slide_deploy.{room}")
     own = {
-        module.name: f"{package.__name__}.{module.name}"
+        module.name.replace("_", "-"): f"{package.__name__}.{module.name}"
         for module in pkgutil.iter_modules(package.__path__)
         if not module.name.startswith("_")
     }
@@ -154,4 +155,12 @@ def _installed(name: str) -> bool:
 def require(purpose: str, packages: tuple[str, ...], extra: str) -> None:
     """Raise MissingLibrary, with the install command, if a package is not installed."""
     if missing := missing_packages(packages):
-        raise MissingLibrary(purpose, missing, extra)
+        raise MissingLibrary(purpose, missing, extra, install_command(extra))
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra; into an environment of its own, where its packages
+    conflict with those of other targets."""
+    apart = any(own.own_environment for own in map(exporter, target_names()) if own.extra == extra)
+    wanted = f"pip install 'slide-deploy[{extra}]'"
+    return f"python -m venv .venv-{extra} && .venv-{extra}/bin/{wanted}" if apart else wanted

@@ -3,14 +3,15 @@
 Run as `python examples/digits/precision.py` (or `make demo-precision`, and `make demo-npu` with the
 targets of NPUs); it writes artifacts and reports to `out/precision`, a table to standard output,
 and a plot of size against accuracy. With `--document FILE` the table is written there as Markdown,
-between two marks.
+between two marks; `--section` names them. Where a compiler estimates what devices need, a second
+table follows.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +34,11 @@ COLUMNS = (
     *("model", "target", "precision", "size", "top-1", "agreement", "SNR", "latency"),
     *("against CPU", "in float", "runtime", "verdict"),
 )
-BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+ESTIMATES = (
+    *("model", "device", "cycles", "time", "clock", "SRAM", "other memory", "multiply-adds"),
+    *("on NPU", "on CPU"),
+)
+BEGIN, END = "<!-- {} -->", "<!-- end of {} -->"
 
 
 @dataclass(frozen=True)
@@ -58,27 +63,47 @@ class Row:
             *(against, str(len(check.other_precision)), str(check.fidelity), str(check.verdict)),
         )
 
+    @property
+    def estimates(self) -> Iterator[tuple[str, ...]]:
+        """The texts of ESTIMATES, for each device."""
+        for own in self.check.estimates:
+            yield (
+                *(self.model, own.device, f"{own.cycles:,}", f"{own.milliseconds:.2f} ms"),
+                *(f"{own.clock_mhz:.0f} MHz", f"{own.sram_bytes / 1e3:.0f} kB"),
+                *(f"{own.other_bytes / 1e3:.0f} kB", f"{own.mac_utilisation:.1f} %"),
+                *(str(own.on_npu), ", ".join(own.on_cpu) or "none"),
+            )
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--document", type=Path, help="a Markdown file to write the table to")
+    parser.add_argument("--section", default="figures", help="the name in the marks of the file")
+    parser.add_argument("--models", nargs="+", help="names of the models, such as slide_swin")
+    parser.add_argument("--device", help="devices for --option device, separated by commas")
     parser.add_argument("--targets", nargs="+", default=registry.float_targets())
     given = parser.parse_args()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     np.save(CALIBRATION, train_split()[0][:SAMPLES])
-    rows = [row for path in sorted(HERE.glob("*.pth")) for row in _rows(path, given.targets)]
+    own = {"device": given.device} if given.device else {}
+    paths = [
+        path
+        for path in sorted(HERE.glob("*.pth"))
+        if not given.models or path.stem.removesuffix("_digits") in given.models
+    ]
+    rows = [row for path in paths for row in _rows(path, given.targets, own)]
     table = Table(*COLUMNS, title="digits, at each precision", title_justify="left")
     for row in rows:
         table.add_row(*row.cells)
     Console(width=160).print(table)
     _plot(rows, OUTPUT / "precision.png")
     if given.document:
-        _write(rows, given.document)
+        _write(rows, given.document, given.section)
     print(f"Artifacts, reports and precision.png are in {OUTPUT}/")
     return 0 if all(row.check.verdict == "pass" for row in rows) else 1
 
 
-def _rows(path: Path, targets: Sequence[str]) -> Iterator[Row]:
+def _rows(path: Path, targets: Sequence[str], own: Mapping[str, str]) -> Iterator[Row]:
     """Every precision of every target for Slide-Swin, the quantized ones for the other families."""
     model = slide_deploy.load(path)
     data = slide_deploy.read_dataset("digits", model.inputs[0])
@@ -87,7 +112,7 @@ def _rows(path: Path, targets: Sequence[str]) -> Iterator[Row]:
             if path.stem != WHOLE and not scheme_named(precision).quantized:
                 continue
             folder = OUTPUT / f"{model.name}-{target}-{precision}"
-            options = slide_deploy.Options(precision=precision)
+            options = slide_deploy.Options(precision=precision, target_options=own)
             if scheme_named(precision).quantized:
                 options = replace(options, calibration=CALIBRATION)
             report = slide_deploy.export_and_verify(model, target, folder, options)
@@ -114,12 +139,20 @@ def _plot(rows: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _write(rows: list[Row], path: Path) -> None:
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *(row.cells for row in rows)]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    path.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+def _write(rows: list[Row], path: Path, section: str) -> None:
+    tables = [_markdown(COLUMNS, [row.cells for row in rows])]
+    if estimates := [cells for row in rows for cells in row.estimates]:
+        tables.append(_markdown(ESTIMATES, estimates))
+    begin, end = BEGIN.format(section), END.format(section)
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    text = "\n\n".join(tables)
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def export(
     target_options: cli.TargetOptions = None,
     atol: cli.Atol = None,
     rtol: cli.Rtol = None,
+    full_npu: cli.RequireFullNpu = False,
     thorough: cli.Thorough = False,
     trace: cli.Trace = False,
     images: cli.Images = None,
@@ -74,7 +75,7 @@ def export(
     """Export a checkpoint, and verify each artifact on disk against the PyTorch model."""
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     on_samples, on_data = (max_drop, None) if data is None else (None, max_drop)
-    policy = make_policy(atol, rtol, None, on_samples, thorough=thorough, trace=trace)
+    policy = make_policy(atol, rtol, None, on_samples, full_npu, thorough=thorough, trace=trace)
     run = partial(run_plan, reporting, policy, images, read_baseline(baseline), seed)
     if manifest is not None:
         refuse_beside_manifest(context)

@@ -17,8 +17,9 @@ __all__ = [
     "DeploymentTarget", "Dynamic", "DynamicSize", "ExpectedPrecision", "Factory", "Features",
     "Half", "ImageSize", "Images", "Inputs", "Key", "LoweringName", "MaxDrop", "ModelFile",
     "Opset", "OptionalModelFile", "Output", "PrecisionName", "Prefix", "Quiet", "Reports",
-    "Rtol", "Seed", "Soc", "TargetOptions", "Targets", "Thorough", "Threads", "Trace",
-    "Verbose", "Weights", "WeightsOption", "chosen_precision", "numerics", "output_option", "parse_size",
+    "RequireFullNpu", "Rtol", "Seed", "Soc", "TargetOptions", "Targets", "Thorough", "Threads",
+    "Trace", "Verbose", "Weights", "WeightsOption", "chosen_precision", "numerics",
+    "output_option", "parse_size",
     "parse_target_options", "target_option",
 ]
 # fmt: on
@@ -240,6 +241,12 @@ MaxDrop = Annotated[
         help="Largest percentage of the calibration set on which the top-1 class of a quantized "
         "artifact may differ from the float64 model.",
         show_default="10",
+    ),
+]
+RequireFullNpu = Annotated[
+    bool,
+    _verification(
+        "--require-full-npu", help="Fail where an artifact for an NPU leaves operators on the CPU."
     ),
 ]
 Thorough = Annotated[

@@ -114,6 +114,7 @@ def make_policy(
     rtol: float | None,
     precision: str | None = None,
     max_drop: float | None = None,
+    full_npu: bool = False,
     *,
     thorough: bool,
     trace: bool,
@@ -129,7 +130,12 @@ def make_policy(
     own = None if atol is None and rtol is None else Tolerance(atol or 0.0, rtol or 0.0)
     asked = scheme_named(precision).name if precision else None
     return VerificationPolicy(
-        tolerance=own, precision=asked, thorough=thorough, trace=trace, max_drop=max_drop
+        tolerance=own,
+        precision=asked,
+        thorough=thorough,
+        trace=trace,
+        max_drop=max_drop,
+        require_full_npu=full_npu,
     )
 
 

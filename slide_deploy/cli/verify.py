@@ -41,6 +41,7 @@ def verify(
     atol: cli.Atol = None,
     rtol: cli.Rtol = None,
     max_drop: cli.MaxDrop = None,
+    full_npu: cli.RequireFullNpu = False,
     thorough: cli.Thorough = False,
     trace: cli.Trace = False,
     images: cli.Images = None,
@@ -54,7 +55,7 @@ def verify(
     """Verify artifacts on disk against their checkpoint or their golden vectors."""
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
     before = read_baseline(baseline)
-    policy = make_policy(atol, rtol, precision, max_drop, thorough=thorough, trace=trace)
+    policy = make_policy(atol, rtol, precision, max_drop, full_npu, thorough=thorough, trace=trace)
     package = Package(preprocess, labels, classifier, keep_logits)
     of_model = (factory, inputs, weights, prefix, key, image_size, features, images)
     asked = any((*of_model, calibration, trace)) or seed is not None or package != AS_IT_IS

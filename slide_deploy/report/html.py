@@ -40,6 +40,7 @@ def render(report: Report, handouts: Sequence[Handout] = ()) -> str:
         "breakable": _breakable,
         "comparison": text.comparison_text,
         "cost": text.cost_text,
+        "estimates": text.estimate_lines,
         "gate": text.gate_text,
         "gates": text.gates_text,
         "number": text.number,

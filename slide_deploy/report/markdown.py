@@ -16,6 +16,7 @@ from slide_deploy.report.text import (
     comparison_text,
     cost_text,
     date_text,
+    estimate_lines,
     gate_text,
     gates_text,
     headline,
@@ -146,6 +147,8 @@ def _details(check: Check) -> Iterator[str]:
         yield f"Accuracy: {_text(accuracy)}."
     if found := search_text(check):
         yield f"Search: {_text(found)}."
+    for line in estimate_lines(check):
+        yield f"{_text(line)}."
     if opinion := opinion_text(check):
         yield f"Second implementation: {_text(opinion)}."
     yield ""

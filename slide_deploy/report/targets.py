@@ -30,7 +30,7 @@ def targets_table(width: int = 160) -> RenderableType:
         missing = tuple(dict.fromkeys(cannot_export + cannot_run))
         reason = exporter.unsupported()
         if missing and not reason:
-            commands[f"pip install 'slide-deploy[{exporter.extra}]'"] = None
+            commands[registry.install_command(exporter.extra)] = None
         row = (
             name,
             ", ".join(exporter.aliases) or "–",

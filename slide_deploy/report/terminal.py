@@ -19,6 +19,7 @@ from slide_deploy.report.text import (
     accuracy_text,
     clean,
     cost_text,
+    estimate_lines,
     gate_text,
     gates_text,
     list_probes,
@@ -170,13 +171,16 @@ def _footing(report: Report) -> str:
     costs += "".join(
         f"\n{check.target}, search: {found}." for check in read if (found := search_text(check))
     )
+    estimates = "".join(
+        f"\n{check.target}, {line}." for check in read for line in estimate_lines(check)
+    )
     opinions = "".join(
         f"\n{check.target}, second implementation: {opinion_text(check)}."
         for check in read
         if check.second_opinion
     )
     return (
-        f"{runtimes}.{costs}{opinions}{notes}\nProbes: {probes}. {probes_text(report)}\n"
+        f"{runtimes}.{costs}{opinions}{estimates}{notes}\nProbes: {probes}. {probes_text(report)}\n"
         f"Gate, {'; '.join(gates)}.\n{operators}. No GPU was visible."
     )
 

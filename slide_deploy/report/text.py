@@ -14,7 +14,7 @@ from slide_deploy.parity.cost import PrecisionCost
 from slide_deploy.parity.gates import EACH_COMPARISON, MEANING, GateKind, GateResult
 from slide_deploy.parity.probes import is_sample, source
 from slide_deploy.quantization.search import Trial
-from slide_deploy.types import Fidelity, Verdict
+from slide_deploy.types import Estimate, Fidelity, Verdict
 from slide_deploy.verification.record import Check, Report
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "comparison_text",
     "cost_text",
     "date_text",
+    "estimate_lines",
     "gate_text",
     "gates_text",
     "headline",
@@ -143,6 +144,24 @@ def _costs_text(costs: Iterable[PrecisionCost]) -> str:
         )
         for cost in costs
     )
+
+
+def estimate_lines(check: Check) -> tuple[str, ...]:
+    """A compiler's estimate for each device of the artifact."""
+    return tuple(
+        f"{own.device}, estimated by {own.tool}: {own.cycles:,} cycles "
+        f"({own.milliseconds:.2f} ms at {own.clock_mhz:.0f} MHz), {size_text(own.sram_bytes)} of "
+        f"SRAM, {size_text(own.other_bytes)} of other memory, {own.mac_utilisation:.1f} % of its "
+        f"multiply-adds; {own.on_npu} operators on the NPU, {_on_cpu(own)} on the CPU"
+        for own in check.estimates
+    )
+
+
+def _on_cpu(estimate: Estimate) -> str:
+    """How many operators stay on the CPU, and in which blocks."""
+    if not estimate.on_cpu:
+        return "none"
+    return f"{len(estimate.on_cpu)} ({', '.join(estimate.on_cpu)})"
 
 
 def search_text(check: Check) -> str:

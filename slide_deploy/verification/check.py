@@ -299,6 +299,7 @@ def _judged(
         compute_type=result.compute_type,
         device=result.device,
         other_precision=result.other_precision,
+        estimates=result.estimates,
         max_abs_error=worst.max_abs_error,
         noise_floor=worst.noise_floor,
         noise_ratio=worst.noise_ratio,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +25,7 @@ from slide_deploy.parity.gates import Gate, GateKind, GateResult
 from slide_deploy.parity.probes import PIXELS
 from slide_deploy.parity.systematic import systematic_ratios
 from slide_deploy.quantization.catalog import scheme_named
-from slide_deploy.types import DynamicAxes, TensorSpec
+from slide_deploy.types import DynamicAxes, Estimate, TensorSpec
 from slide_deploy.verification.interface import interface_problems
 from slide_deploy.verification.runner import RunResult
 
@@ -37,6 +37,7 @@ __all__ = [
     "VerificationPolicy",
     "compare_all",
     "comparison_problems",
+    "cpu_problems",
     "judge",
 ]
 
@@ -79,13 +80,15 @@ class VerificationPolicy:
     """How to judge: `tolerance` replaces the gates, `precision` is the one that artifacts must have
     (None: the manifest's, or float32 without one), `thorough` runs a second implementation on
     artifacts of any size, `trace` measures the error at each block also without a failure.
-    `max_drop` replaces the limit on samples, in percent, that quantization classifies otherwise."""
+    `max_drop` replaces the limit on samples, in percent, that quantization classifies otherwise.
+    `require_full_npu` fails an artifact for an NPU that leaves an operator on the CPU."""
 
     tolerance: Tolerance | None = None
     precision: str | None = None
     thorough: bool = False
     trace: bool = False
     max_drop: float | None = None
+    require_full_npu: bool = False
 
     def gates(self, precision: str) -> tuple[Gate, ...]:
         """The gates of the precision scheme, unless the user's tolerance replaces them."""
@@ -144,8 +147,23 @@ def judge(
         pooled_ratio=max(pooled.values(), default=None),
         systematic_ratio=max(systematic.values(), default=None),
         numbers_differ=bool(differing),
-        problems=(*_other_problems(expected, result, reference, axes), *differing),
+        problems=(
+            *_other_problems(expected, result, reference, axes),
+            *(cpu_problems(result.estimates) if policy.require_full_npu else ()),
+            *differing,
+        ),
     )
+
+
+def cpu_problems(estimates: Iterable[Estimate]) -> Iterator[str]:
+    """The operators that stay on the CPU, by device."""
+    for own in estimates:
+        if own.on_cpu:
+            count = len(own.on_cpu)
+            yield (
+                f"{count} operator{'' if count == 1 else 's'} stay{'s' * (count == 1)} on the CPU "
+                f"beside {own.device}: {', '.join(own.on_cpu)}"
+            )
 
 
 def compare_all(

@@ -14,7 +14,7 @@ from slide_deploy.parity.comparison import Comparison
 from slide_deploy.parity.cost import PrecisionCost
 from slide_deploy.parity.gates import GateResult
 from slide_deploy.quantization.search import Search
-from slide_deploy.types import Fidelity, LayerLowering, Verdict
+from slide_deploy.types import Estimate, Fidelity, LayerLowering, Verdict
 from slide_deploy.utils.records import Count, Figure, OptionalSha256, read_json, write_json
 from slide_deploy.verification.replay import Replay
 
@@ -65,7 +65,8 @@ class Check:
     judged, and why. `seconds` is how long the verification took. `cost` is what a quantized
     precision costs at each output on the calibration set, `held_out` what it costs on the images
     of `--images`. `search` tells which parts stay in float, where they were searched for.
-    `accuracy` is measured on the images of `--data`.
+    `accuracy` is measured on the images of `--data`. `estimates` are a
+    compiler's for each device.
     """
 
     target: str
@@ -105,6 +106,7 @@ class Check:
     search: Search | None = None
     held_out: tuple[PrecisionCost, ...] = ()
     accuracy: Accuracy | None = None
+    estimates: tuple[Estimate, ...] = ()
 
 
 @dataclass(frozen=True)

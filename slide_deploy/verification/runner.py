@@ -26,7 +26,7 @@ from slide_deploy.errors import (
 )
 from slide_deploy.parity.block_trace import BlockError, BlockReference
 from slide_deploy.protocols import Piece, QuantizedTensor, RoundedTensor
-from slide_deploy.types import Fidelity, TensorSpec
+from slide_deploy.types import Estimate, Fidelity, TensorSpec
 from slide_deploy.verification.runner_worker import SEPARATOR, no_room
 
 __all__ = [
@@ -69,6 +69,7 @@ class RunResult:
     device: str = ""
     other_precision: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    estimates: tuple[Estimate, ...] = ()
 
 
 def run_artifact(
@@ -120,6 +121,9 @@ def read_artifact(
         device=about["device"],
         other_precision=tuple(about["other_precision"]),
         metadata=about["metadata"],
+        estimates=tuple(
+            Estimate(**{**entry, "on_cpu": tuple(entry["on_cpu"])}) for entry in about["estimates"]
+        ),
     )
 
 

@@ -34,7 +34,7 @@ SEPARATOR = "/"
 # The packages that run an artifact; the other packages created it.
 _ROOMS = {
     *("errors", "types", "utils", "protocols", "registry", "parity"),
-    *("validators", "verification", "hexagon"),
+    *("validators", "verification", "hexagon", "ethos_u"),
 }
 
 
@@ -108,6 +108,7 @@ def _run_with(
         "device": session.device,
         "other_precision": list(session.other_precision),
         "metadata": dict(session.metadata),
+        "estimates": [asdict(own) for own in session.estimates],
         "fidelity": runtime.fidelity(),
     }
 

@@ -1,0 +1,280 @@
+"""Programs for Arm's Ethos-U: run on the TOSA reference model, and broken ones are noticed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import slide_deploy
+from slide_deploy import registry
+from slide_deploy.artifacts.options import options_by_target
+from slide_deploy.errors import ArtifactError, UsageError
+from slide_deploy.ethos_u import files
+from slide_deploy.ethos_u.devices import DEVICES, least_capable
+from slide_deploy.exporters._quantize.ethos_u import parse_devices
+from slide_deploy.types import Estimate, Fidelity, Options, Verdict
+from slide_deploy.verification.judge import cpu_problems
+
+MISSING = registry.missing_packages(registry.runtime("ethos-u").packages)
+simulated = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} is not installed")
+
+DEVICE_NAMES = ("ethos-u55-128", "ethos-u85-256")
+
+
+def network():
+    """A convolution, an attention and a GELU: what the models are made of, but compiled quickly."""
+    import torch
+    from torch import nn
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Conv2d(3, 8, 4, stride=4)
+            self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.norm(self.embed(x).flatten(2).transpose(1, 2))
+            x = x + torch.softmax(x @ x.transpose(1, 2) * 0.35, -1) @ x
+            return self.head(nn.functional.gelu(x).mean(1))
+
+    torch.manual_seed(0)
+    return Network().eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory):
+    """The network for two devices: its report, artifact, model and calibration set."""
+    from sklearn.datasets import load_digits
+
+    folder = tmp_path_factory.mktemp("ethos")
+    model = slide_deploy.wrap(network(), [slide_deploy.TensorSpec("x", (1, 3, 32, 32))])
+    images = load_digits().images[:32].repeat(4, axis=1).repeat(4, axis=2) / 16 - 0.5
+    calibration = folder / "digits.npy"
+    np.save(calibration, images[:, None].repeat(3, axis=1).astype(np.float32))
+    options = Options(
+        precision="w8a8",
+        calibration=calibration,
+        target_options={"device": ",".join(DEVICE_NAMES)},
+    )
+    report = slide_deploy.export_and_verify(model, "ethos-u", folder / "out", options)
+    return report, folder / "out" / report.checks[0].path, model, calibration
+
+
+@simulated
+def test_the_reference_model_computes_exactly_what_the_graph_says(exported):
+    report, folder, *_ = exported
+    (check,) = report.checks
+    assert (check.verdict, check.problems) == (Verdict.PASS, ())
+    assert check.fidelity is Fidelity.SIMULATED
+    assert check.second_opinion.max_abs_error == 0
+    assert check.device == "simulated ethos-u55-128, ethos-u85-256"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("ethos-u55-128.json", "ethos-u55-128.pte", "ethos-u85-256.json", "ethos-u85-256.pte"),
+        *("graph.safetensors", "program-0.tosa"),
+    ]
+
+
+@simulated
+def test_estimates_name_the_device_and_what_stays_on_the_cpu(exported):
+    check = exported[0].checks[0]
+    assert [own.device for own in check.estimates] == list(DEVICE_NAMES)
+    for own in check.estimates:
+        assert own.tool.startswith("Vela ")
+        assert own.cycles > 1000
+        assert own.milliseconds == pytest.approx(own.cycles / own.clock_mhz / 1e3)
+        assert 0 < own.mac_utilisation < 100
+        assert own.sram_bytes > 3 * 32 * 32
+        assert own.on_cpu == ()
+    small, large = check.estimates
+    assert large.cycles < small.cycles
+
+
+def constant(content: bytearray, ending: str) -> np.ndarray:
+    """The integers of the largest constant of a TOSA program with such a name, to be changed."""
+    from tosa.TosaGraph import TosaGraph
+
+    block = TosaGraph.GetRootAs(content, 0).Regions(0).Blocks(0)
+    tensors = [block.Tensors(number) for number in range(block.TensorsLength())]
+    named = [t for t in tensors if t.Name().decode().endswith(ending) and t.DataLength()]
+    return max(named, key=lambda tensor: tensor.DataLength()).DataAsNumpy()
+
+
+def changed(ending: str, flipped: int) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / "program-0.tosa"
+        content = bytearray(path.read_bytes())
+        values = constant(content, ending)
+        values[: min(len(values), 64)] ^= flipped
+        path.write_bytes(content)
+
+    return damage
+
+
+def stale(folder: Path) -> None:
+    """Another weight in the quantized graph than in the programs."""
+    from slide_deploy.ethos_u.graph import load_graph
+
+    path = folder / "graph.safetensors"
+    weights = [b for b in load_graph(path).buffers() if b.dtype.is_signed and b.element_size() == 1]
+    wanted = max(weights, key=lambda own: own.numel()).numpy().tobytes()
+    content = bytearray(path.read_bytes())
+    place = content.index(wanted)
+    content[place] ^= 64
+    path.write_bytes(content)
+
+
+def swap(folder: Path) -> None:
+    first, second, aside = (folder / f"{name}.pte" for name in (*DEVICE_NAMES, "aside"))
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "ethos-u85-256.pte"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(folder: Path) -> None:
+    """One bit in the commands of a program."""
+    path = folder / "ethos-u85-256.pte"
+    content = bytearray(path.read_bytes())
+    place = content.index(b"weight_data")
+    content[place + 64] ^= 1
+    path.write_bytes(content)
+
+
+def estimate_less(folder: Path) -> None:
+    path = folder / "ethos-u85-256.json"
+    summary = json.loads(path.read_text())
+    summary["vela"][0]["cycles_total"] = "1000"
+    path.write_text(json.dumps(summary))
+
+
+def remove(folder: Path) -> None:
+    for path in folder.glob("*.pte"):
+        path.unlink()
+
+
+@simulated
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (changed("_weight_ohwi", 64), "ethos-u85-256.pte is not what program-0.tosa compiles to"),
+        (changed("_weight_ohwi", 64), "the simulator's"),
+        (changed("_multipliers", 64), "the simulator's"),
+        (changed("_output_zp", 8), "the simulator's"),
+        (stale, "weights that are not the nearest integers"),
+        (stale, "the simulator's"),
+        (swap, "ethos-u55-128.pte was not compiled for ethos-u55-128"),
+        (truncate, "ethos-u85-256.pte"),
+        (flip, "ethos-u85-256.pte is not what program-0.tosa compiles to"),
+        (estimate_less, "ethos-u85-256.json does not have the estimates of Vela"),
+        (remove, "has no program of a device"),
+    ],
+)
+def test_a_damaged_folder_fails(
+    exported, tmp_path: Path, damage: Callable[[Path], None], told: str
+):
+    _, folder, model, calibration = exported
+    broken = tmp_path / folder.name
+    shutil.copytree(folder, broken)
+    damage(broken)
+    policy = slide_deploy.VerificationPolicy(precision="w8a8")
+    report = slide_deploy.verify(broken, model, policy=policy, calibration=calibration)
+    assert report.verdict is Verdict.FAIL
+    assert any(told in problem for problem in report.checks[0].problems), report.checks[0].problems
+
+
+@simulated
+def test_a_graph_is_the_same_after_writing_and_reading(exported, tmp_path: Path):
+    import torch
+
+    from slide_deploy.ethos_u.graph import example, load_graph, metadata_of, save_graph
+
+    path = exported[1] / "graph.safetensors"
+    graph = load_graph(path)
+    save_graph(graph, tmp_path / "again.safetensors", metadata_of(path))
+    again = load_graph(tmp_path / "again.safetensors")
+    taken = torch.randn(example(graph)[0].shape)
+    assert torch.equal(graph(taken)[0], again(taken)[0])
+    assert [node.meta.get("nn_module_stack") for node in graph.graph.nodes] == [
+        node.meta.get("nn_module_stack") for node in again.graph.nodes
+    ]
+
+
+@simulated
+@pytest.mark.parametrize(
+    "operator", ["os.system.default", "aten.from_file.default", "aten.nothing.default", "prims.add"]
+)
+def test_a_graph_with_an_operator_of_another_kind_is_refused(tmp_path: Path, operator: str):
+    import torch
+    from safetensors.torch import save_file
+
+    from slide_deploy.ethos_u.graph import load_graph
+
+    node = {"name": "n", "op": operator, "args": [], "kwargs": {}, "block": "", "custom": {}}
+    path = tmp_path / "graph.safetensors"
+    save_file({"w": torch.zeros(1)}, path, {"graph": json.dumps([node])})
+    with pytest.raises(ArtifactError, match="holds no graph"):
+        load_graph(path)
+
+
+@simulated
+def test_free_shapes_are_refused(exported, tmp_path: Path):
+    options = Options(precision="w8a8", calibration="synthetic", dynamic=True)
+    with pytest.raises(UsageError, match="fixed shapes"):
+        slide_deploy.export(exported[2], "ethos-u", tmp_path / "out", options)
+
+
+def test_floats_are_refused():
+    with pytest.raises(UsageError, match="computes with integers"):
+        options_by_target(["ethos-u"], Options())
+
+
+def test_devices_are_named():
+    assert parse_devices("Ethos-U85-256, ethos-u55-128,ethos-u85-256") == (
+        "ethos-u85-256,ethos-u55-128"
+    )
+    assert parse_devices(parse_devices("ethos-u65-512")) == "ethos-u65-512"
+    with pytest.raises(UsageError, match=r"'ethos-u1' is unknown .*ethos-u85-256"):
+        parse_devices("ethos-u1")
+    assert least_capable(DEVICES.values()).name.startswith("ethos-u55")
+
+
+def test_operators_on_the_cpu_fail_where_none_may_be():
+    own = Estimate("ethos-u55-128", "Vela 1", 500, 10, 0.1, 1, 1, 5.0, 3, ("layers.0: aten::any",))
+    assert list(cpu_problems([own])) == [
+        "1 operator stays on the CPU beside ethos-u55-128: layers.0: aten::any"
+    ]
+
+
+def test_without_the_extra_an_environment_of_its_own_is_proposed():
+    command = registry.install_command("ethos-u")
+    assert command == (
+        "python -m venv .venv-ethos-u && .venv-ethos-u/bin/pip install 'slide-deploy[ethos-u]'"
+    )
+    assert registry.install_command("qnn") == "pip install 'slide-deploy[qnn]'"
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "libc", "told"),
+    [
+        ("linux", "x86_64", ("glibc", "2.36"), ""),
+        ("linux", "x86_64", ("glibc", "2.27"), "it needs glibc 2.28 or newer; this is 2.27"),
+        ("linux", "aarch64", ("glibc", "2.36"), "this is linux on aarch64"),
+        ("darwin", "arm64", ("", ""), "this is darwin on arm64"),
+    ],
+)
+def test_other_machines_are_told_why(monkeypatch, system, machine, libc, told):
+    monkeypatch.setattr(files.sys, "platform", system)
+    monkeypatch.setattr(files.platform, "machine", lambda: machine)
+    monkeypatch.setattr(files.platform, "libc_ver", lambda: libc)
+    assert told in files.unsupported()
+    assert bool(files.unsupported()) is bool(told)
