@@ -15,6 +15,7 @@ from slide_deploy import __version__, registry
 from slide_deploy.artifacts.manifest import Recipe, SourceRecord
 from slide_deploy.artifacts.tuning_cache import load_tuning
 from slide_deploy.capture import Capture, Classifier, Normalised
+from slide_deploy.fusion.smoothing import smoothed
 from slide_deploy.loading.dynamic_size import DynamicSize, dynamic_size_of
 from slide_deploy.loading.loader import Model
 from slide_deploy.lowering.selection import check_name, lower_for
@@ -24,7 +25,6 @@ from slide_deploy.packaging.pictures import pixels_of
 from slide_deploy.packaging.preprocessing import prepare as as_inputs
 from slide_deploy.quantization.calibration import CalibrationSet
 from slide_deploy.quantization.program import SMOOTH
-from slide_deploy.quantization.smoothing import smoothed
 from slide_deploy.types import LayerLowering, Options, TensorSpec, with_batch
 from slide_deploy.utils.records import to_text
 

@@ -18,7 +18,7 @@ from slide_deploy.types import Estimate, Fidelity, LayerLowering, Verdict
 from slide_deploy.utils.records import Count, Figure, OptionalSha256, read_json, write_json
 from slide_deploy.verification.replay import Replay
 
-__all__ = ["FILE_NAME", "Check", "Opinion", "Report", "now", "overall", "read_report"]
+__all__ = ["FILE_NAME", "Accuracy", "Check", "Opinion", "Report", "now", "overall", "read_report"]
 
 FILE_NAME = "report.json"
 SCHEMA_VERSION: Final = 1

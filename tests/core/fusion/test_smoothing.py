@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import slide_deploy
+from slide_deploy.fusion.smoothing import norms_before_products, smoothed
 from slide_deploy.models.families import simplified
-from slide_deploy.quantization.smoothing import norms_before_products, smoothed
 
 DIGITS = sorted((Path(__file__).parents[3] / "examples" / "digits").glob("*.pth"))
 
