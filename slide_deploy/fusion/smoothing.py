@@ -41,12 +41,15 @@ def smoothed(module: nn.Module, runs: Sequence[Sequence[Tensor]], alpha: float) 
     exact, copied = copy.deepcopy(module).double(), copy.deepcopy(module)
     largest = _largest_activations(exact, pairs, runs)
     for name, readers in pairs.items():
-        products = [copied.get_parameter(f"{reader}.weight") for reader in readers]
-        factors = _factors(largest[name], _largest_weights(products), alpha)
-        for parameter in copied.get_submodule(name).parameters():
+        # With the channels last, as those of the norm.
+        weights = [copied.get_parameter(f"{own}.weight").transpose(1, -1) for own in readers]
+        parameters = list(copied.get_submodule(name).parameters())
+        factors = _factors(largest[name], _largest_weights(weights), alpha)
+        factors = _exact(factors.to(weights[0].dtype), parameters, weights)
+        for parameter in parameters:
             parameter.div_(factors)
-        for weight in products:
-            weight.mul_(factors.reshape(-1, *(1,) * (weight.ndim - 2)))
+        for weight in weights:
+            weight.mul_(factors)
     example = [_double(tensor) for tensor in runs[0]]
     made = zip(_outputs(exact, example), _outputs(copied.double(), example), strict=True)
     error = max(relative_error(*pair) for pair in made)
@@ -160,14 +163,20 @@ def _largest_activations(
 
 def _largest_weights(weights: Iterable[Tensor]) -> Tensor:
     """max|W_j| of each input channel over all weights that read it."""
-    each = [weight.double().abs().transpose(0, 1).flatten(1).amax(dim=1) for weight in weights]
-    return torch.stack(each).amax(dim=0)
+    return torch.stack([own.double().abs().flatten(0, -2).amax(0) for own in weights]).amax(0)
 
 
 def _factors(activations: Tensor, weights: Tensor, alpha: float) -> Tensor:
     """s_j of each channel, a power of two; 1 where the channel is zero throughout."""
     exponents = (alpha * activations.log2() - (1 - alpha) * weights.log2()).round()
     return torch.exp2(torch.where(exponents.isfinite(), exponents, 0.0))
+
+
+def _exact(factors: Tensor, divided: Iterable[Tensor], multiplied: Iterable[Tensor]) -> Tensor:
+    """The factors, and 1 for the channels that have values beyond the range of the type with it."""
+    kept = [(own / factors * factors == own).reshape(-1, len(factors)).all(0) for own in divided]
+    kept += [(own * factors / factors == own).flatten(0, -2).all(0) for own in multiplied]
+    return torch.where(torch.stack(kept).all(0), factors, 1.0)
 
 
 def _outputs(module: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -116,6 +116,19 @@ def _ranges(module: Read, x: Tensor) -> tuple[Tensor, Tensor]:
     return module.norm(x).abs().flatten(0, 1).amax(0), weights.abs().amax(0)
 
 
+@pytest.mark.parametrize("size", [2.0**-130, 2.0**100], ids=["tiny", "huge"])
+def test_channels_at_the_ends_of_float32_keep_their_product(size: float) -> None:
+    torch.manual_seed(0)
+    module, x = Read(nn.Linear(4, 2)).eval(), torch.randn(1, 50, 4)
+    with torch.no_grad():
+        module.norm.weight[1] *= size
+        module.norm.bias[1] = 0
+        module.readers[0].weight[:, 1] = 2.0**120 / size if size > 1 else 2.0**20
+    changed = smoothed(module, [[x]], 0.95)
+    with torch.no_grad():
+        assert torch.equal(changed(x)[0], module(x)[0])
+
+
 def test_a_channel_of_zeros_stays() -> None:
     module = Read(nn.Linear(4, 2)).eval()
     with torch.no_grad():
