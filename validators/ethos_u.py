@@ -54,6 +54,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         made = run_program(first, tosa, [feeds[spec.name] for spec in inputs])
         return {spec.name: array for spec, array in zip(outputs, made, strict=True)}
 
+    estimates = tuple(_estimates(path, devices, len(operators)))
     names = ", ".join(programs)
     found = files.versions()
     return Session(
@@ -68,9 +69,9 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         weight_type="int8",
         compute_type="int8",
         device=f"simulated {names}",
-        other_precision=_on_cpu_kernels(first),
+        other_precision=estimates[0].on_cpu,
         metadata=metadata_of(path / GRAPH),
-        estimates=tuple(_estimates(path, devices, len(operators))),
+        estimates=estimates,
     )
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["Delegate", "Program", "read_program", "run_program"]
 
 
+# What ExecuTorch makes of a view: it moves nothing.
+VIEW = "executorch_prim::et_view"
+
+
 @dataclass(frozen=True)
 class Delegate:
     """Commands for an NPU, with the options that they were compiled with."""
@@ -68,7 +72,8 @@ def read_program(path: Path) -> Program:
     calls = [step.instr_args for chain in plan.chains for step in chain.instructions]
     operators = [plan.operators[c.op_index] for c in calls if isinstance(c, KernelCall)]
     constants = tuple(bytes(buffer.storage) for buffer in program.constant_buffer)
-    return Program(delegates, tuple(operator.name for operator in operators), plan, constants)
+    kernels = tuple(operator.name for operator in operators if operator.name != VIEW)
+    return Program(delegates, kernels, plan, constants)
 
 
 def run_program(
@@ -143,6 +148,9 @@ def _run_kernel(name: str, overload: str, places: Sequence[int], values: list[An
     from executorch.exir import schema
 
     namespace, _, packet = name.partition("::")
+    if name == VIEW:
+        values[places[-1]] = values[places[0]].reshape(values[places[-1]].shape)
+        return
     wanted = "default" if overload == "out" else overload.removesuffix("_out")
     operator = getattr(getattr(getattr(torch.ops, namespace), packet), wanted)
     given: list[Any] = []

@@ -94,6 +94,31 @@ def test_estimates_name_the_device_and_what_stays_on_the_cpu(exported):
     assert large.cycles < small.cycles
 
 
+@simulated
+@pytest.mark.slow
+def test_an_operator_that_the_npu_lacks_stays_on_the_cpu(exported, tmp_path: Path):
+    import torch
+
+    class Sums(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner.head(torch.cumsum(self.inner.embed(x).mean((2, 3)), 1))
+
+    model = slide_deploy.wrap(Sums().eval(), [slide_deploy.TensorSpec("x", (1, 3, 32, 32))])
+    options = Options(precision="w8a8", calibration=exported[3])
+    policy = slide_deploy.VerificationPolicy(require_full_npu=True)
+    report = slide_deploy.export_and_verify(model, "ethos-u", tmp_path, options, policy=policy)
+    (check,) = report.checks
+    assert check.problems == (
+        "1 operator stays on the CPU beside ethos-u85-256: model: aten::cumsum",
+    )
+    assert check.estimates[0].on_cpu == check.other_precision == ("model: aten::cumsum",)
+    assert (tmp_path / check.path / "program-1.tosa").is_file()
+
+
 def constant(content: bytearray, ending: str) -> np.ndarray:
     """The integers of the largest constant of a TOSA program with such a name, to be changed."""
     from tosa.TosaGraph import TosaGraph
