@@ -58,6 +58,7 @@ EXPORTER = Exporter(
         Precision.FLOAT32: INTEGERS,
         Precision.FLOAT16: INTEGERS,
         Precision.W8: f"{INTEGERS}, of activations too",
+        Precision.W8A16: "no model was compiled with activations of 16 bits yet",
     },
     quantize=quantize,
     unsupported=unsupported,
