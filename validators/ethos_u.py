@@ -54,7 +54,8 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         made = run_program(first, tosa, [feeds[spec.name] for spec in inputs])
         return {spec.name: array for spec, array in zip(outputs, made, strict=True)}
 
-    estimates = tuple(_estimates(path, devices, len(operators)))
+    computing = [name for name in operators if not name.startswith("CONST")]
+    estimates = tuple(_estimates(path, devices, len(computing)))
     names = ", ".join(programs)
     found = files.versions()
     return Session(
