@@ -19,9 +19,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 
-$(ETHOS)/.installed: pyproject.toml
+$(ETHOS)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ETHOS)
-	$(ETHOS)/bin/pip install --quiet --editable '.[ethos-u,chart]' pytest pytest-timeout pytest-xdist
+	$(ETHOS)/bin/pip install --quiet "$$(grep '^torch==' constraints.txt)" --editable '.[ethos-u,chart]' pytest pytest-timeout pytest-xdist
 	touch $@
 
 demo: setup ## Export the trained digits model to every target, verify it, compare accuracy.

@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,9 @@ OLDEST_GLIBC = (2, 35)
 
 PROVIDER = "QNNExecutionProvider"
 
+# The exit code of a compilation that would leave operators on the CPU.
+ON_CPU = 3
+
 
 def compile_for(soc: str, model: Path, context: Path) -> None:
     """Compile the QDQ file `model` for a SoC to `context`, an ONNX file that holds the binary.
@@ -71,6 +75,12 @@ def compile_for(soc: str, model: Path, context: Path) -> None:
         env={**os.environ, "PYTHONSAFEPATH": "1"},
         check=False,
     )
+    if done.returncode == ON_CPU:
+        raise ConversionError(
+            f"Hexagon's compiler for {soc} leaves operators on the CPU: {done.stdout.strip()}",
+            "try another --lowering",
+            done.stderr,
+        )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ConversionError(
@@ -129,12 +139,38 @@ def _devices(onnxruntime: Any, qnn: Any) -> list[Any]:
 
 
 def _main(model: str, context: str, soc: str) -> None:
-    entries = {
+    content = Path(model).read_bytes()
+    try:
+        _session(content, soc, _writing(context))
+    except Exception as error:
+        if "fallback to CPU EP has been explicitly disabled" not in str(error):
+            raise
+        print(", ".join(_left_on_cpu(content, soc)))
+        print(error, file=sys.stderr)
+        sys.exit(ON_CPU)
+
+
+def _writing(context: str) -> dict[str, str]:
+    return {
         "ep.context_enable": "1",
         "ep.context_file_path": context,
         "ep.context_embed_mode": "1",  # in the ONNX file: one file for each SoC
     }
-    _session(Path(model).read_bytes(), soc, entries)
+
+
+def _left_on_cpu(model: bytes, soc: str) -> list[str]:
+    """The operators that the compiler does not take, each with its kind."""
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        context = str(Path(folder, "context.onnx"))
+        _session(model, soc, {**_writing(context), "session.disable_cpu_ep_fallback": "0"})
+        nodes = onnx.load(context).graph.node
+    return [
+        f"{node.name} ({node.op_type})"
+        for node in nodes
+        if node.op_type not in ("EPContext", "QuantizeLinear", "DequantizeLinear")
+    ]
 
 
 if __name__ == "__main__":

@@ -47,13 +47,15 @@ class TargetOption:
 
     `parse` converts the user's value (text, if it comes from the command line) to the value that
     `write` finds in its options. It is called before any work begins, imports no library, and
-    raises UsageError for an invalid value. `default` is shown in help texts.
+    raises UsageError for an invalid value. `default` is shown in help texts. `alternatives` are
+    values that the search for accuracy tries in its place.
     """
 
     name: str
     help: str
     parse: Callable[[object], object]
     default: str = ""
+    alternatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

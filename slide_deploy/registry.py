@@ -36,7 +36,8 @@ ALL = "all"
 # Tools that read artifacts of our targets, by the names that users may ask for.
 _TAKEN_BY_TOOLS = {
     **dict.fromkeys(("tensorrt", "trt"), ("onnx", "trtexec reads it on the device")),
-    **dict.fromkeys(("rknn", "rockchip"), ("onnx", "rknn-toolkit2 wants opset <= 19")),
+    **dict.fromkeys(("rknn", "rockchip"), ("onnx", "--for rknn writes what rknn-toolkit2 takes")),
+    **dict.fromkeys(("vitis", "ryzenai"), ("onnx", "--for vitis writes what AMD's tools take")),
     "snpe": ("onnx", "Qualcomm's converters read it"),
     **dict.fromkeys(("tflite", "litert"), ("onnx", "onnx2tf converts it")),
     "hailo": ("onnx", "the Hailo Dataflow Compiler reads it"),

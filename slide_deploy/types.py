@@ -173,11 +173,15 @@ class Options:
     height and width free. `lowering` is `auto`, `low-memory` or the name of a lowering.
     `calibration` is the calibration set of precisions that need one, as in `--calibration`.
     `min_snr` is the signal-to-noise ratio in dB that a quantized artifact must have on it, for
-    which as few parts as possible stay in float; None quantizes all of them. `opset` (ONNX) and
+    which as few parts as possible stay in float; None quantizes all of them. `smooth` is the
+    strength of SmoothQuant, between 0 (off) and 1; None leaves it to the search for `min_snr` or
+    `max_drop`, without which it is off. `data` are labelled images, as in `--data`, on which the
+    top-1 accuracy of each artifact is measured; `max_drop` is how many points of it a quantized
+    artifact may lose, for which parts stay in float as for `min_snr`. `opset` (ONNX) and
     `deployment_target` (Core ML) are options of single targets; `target_options` holds
     those of other targets by name. `lowered` has, by target, the lowering of each attention in an
-    earlier export, which is used again in place of `lowering`. Raises UsageError for an invalid
-    value.
+    earlier export, which is used again in place of `lowering`. `profile` names the profile whose
+    vendor's tools take the artifact next. Raises UsageError for an invalid value.
     """
 
     precision: str = Precision.FLOAT32
@@ -187,10 +191,14 @@ class Options:
     lowering: str = "auto"
     calibration: str | Path | None = None
     min_snr: float | None = None
+    smooth: float | None = None
+    data: str | Path | None = None
+    max_drop: float | None = None
     opset: int | None = None
     deployment_target: str | None = None
     target_options: Mapping[str, object] = field(default_factory=dict, hash=False)
     lowered: Mapping[str, tuple[LayerLowering, ...]] = field(default_factory=dict, hash=False)
+    profile: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lowering", str(self.lowering).lower().replace("_", "-"))
@@ -200,6 +208,16 @@ class Options:
             raise UsageError(
                 f"a signal-to-noise ratio of {self.min_snr:g} dB cannot be searched for",
                 f"ask for more than 0 and at most {HIGHEST_SNR} dB, such as 40",
+            )
+        if self.smooth is not None and not 0 <= self.smooth < 1:
+            raise UsageError(
+                f"SmoothQuant has no strength of {self.smooth:g}",
+                "use a number above 0 and below 1, such as 0.5, or 0 to leave it out",
+            )
+        if self.max_drop is not None and (self.data is None or not 0 <= self.max_drop <= 100):
+            raise UsageError(
+                f"an accuracy may lose 0 to 100 points of labelled images; got {self.max_drop:g}",
+                "pass labelled images, and a limit such as 0.5",
             )
         if self.dynamic and self.batch != 1:
             raise UsageError(
@@ -211,6 +229,11 @@ class Options:
     def dynamic_axes(self) -> DynamicAxes:
         """The dynamic axes of an artifact with these options."""
         return DynamicAxes(BATCH if self.dynamic else self.batch, self.dynamic_size)
+
+    @property
+    def searches(self) -> bool:
+        """Whether settings and parts in float are searched for."""
+        return self.min_snr is not None or self.max_drop is not None
 
     @property
     def of_targets(self) -> dict[str, object]:

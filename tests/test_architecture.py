@@ -152,6 +152,8 @@ def test_examples_and_benchmarks_use_public_names_alone(path: Path) -> None:
 
     # Apple's tests run on the interpreter itself, and one of its operations is broken on purpose.
     public = (*PUBLIC, "validators._mil") if path.parent.name == "conformance" else PUBLIC
+    if path.is_relative_to(ROOT / "benchmarks"):
+        public = (*public, "hexagon")  # the compiler, which they measure
     found = _imports(path.stem, ast.parse(path.read_text()).body, lazy=False)
     internal = [
         f"{path.name}:{one.line} {one.module} {one.name}"
@@ -331,7 +333,8 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
 def test_files_and_functions_stay_short(module: str) -> None:
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef)
     functions = [node for node in ast.walk(sources()[module]) if isinstance(node, definitions)]
-    long = {f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno}
+    # Without the signature: that of a command is the list of its options.
+    long = {f.name: f.end_lineno - f.body[0].lineno + 1 for f in functions if f.end_lineno}
     assert {name: lines for name, lines in long.items() if lines > 60} == {}
     assert max((node.end_lineno or 0 for node in sources()[module].body), default=0) <= 350
 

@@ -17,7 +17,7 @@ from benchmarks.mutation.analysis import detection_rate, localised
 from benchmarks.mutation.chart import draw_curve
 from benchmarks.mutation.document import document, with_quantized
 from benchmarks.mutation.outcome import Outcome, Results, Status
-from benchmarks.mutation.plan import Plan
+from benchmarks.mutation.plan import QUANTIZED, Plan
 from benchmarks.mutation.quantized import SOUND
 from benchmarks.mutation.random_tables import (
     alarm_rows,
@@ -63,8 +63,16 @@ def main() -> int:
     parser.add_argument(
         "--only-quantized", action="store_true", help="run and document the quantized rows alone"
     )
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        help="targets of the quantized artifacts; in the document, the columns of others stay",
+    )
     given = parser.parse_args()
-    plan = Plan(**{name: getattr(given, name) for name in OPTIONS})
+    plan = Plan(
+        **{name: getattr(given, name) for name in OPTIONS},
+        quantized=tuple(pair for pair in QUANTIZED if pair[0] in (given.targets or pair)),
+    )
     given.folder.mkdir(parents=True, exist_ok=True)
     console, begin = Console(), time.monotonic()
     if given.only_quantized:

@@ -8,7 +8,6 @@ from datetime import date
 from benchmarks.mutation.analysis import detection_rate, localised
 from benchmarks.mutation.outcome import Outcome, Results, Status
 from benchmarks.mutation.plan import Plan
-from benchmarks.mutation.quantized import SOUND
 from benchmarks.mutation.random_tables import (
     alarm_rows,
     alarm_sentence,
@@ -19,6 +18,7 @@ from benchmarks.mutation.sampling import KINDS
 from benchmarks.mutation.tables import (
     as_markdown,
     headroom_rows,
+    joined_rows,
     kind_rows,
     probe_rows,
     quantized_rows,
@@ -144,29 +144,28 @@ QUANTIZED_TEXT = """\
 
 Errors in the quantized artifacts of the trained models, in one number of a tensor or in one tensor
 that stays in floating point. Each cell: detected / made. Errors that leave all outputs on the
-calibration set the same are not counted ({without} of them). The numbers themselves reveal the
-errors, whatever they do to the outputs ([how](precision.md#verdict)). "–": the artifact has no such
-number. The last row is of artifacts without an error, for each model with two calibration sets.
-Scales in float16 (Core ML, OpenVINO's `w8`) are rounded, so that a weight half way between two
-integers, to within this rounding, may have either.
+calibration set the same are not counted. The numbers themselves reveal the errors, whatever they
+do to the outputs ([how](precision.md#verdict)). "–": the artifact has no such number. The last row
+is of artifacts without an error, for each model with two calibration sets. Scales in float16 (Core
+ML, OpenVINO's `w8`) are rounded, so that a weight half way between two integers, to within this
+rounding, may have either. Hexagon's context binaries are compiled again from the broken file, so
+that they belong to it, except in the rows of binaries.
 
 {table}"""
 
 
-def quantized_section(outcomes: Sequence[Outcome]) -> str:
-    """Markdown of the mutants of quantized artifacts."""
-    return QUANTIZED_TEXT.format(
-        heading=QUANTIZED_HEADING,
-        without=sum(o.status is Status.INEFFECTIVE for o in outcomes if o.kind != SOUND),
-        table=as_markdown(quantized_rows(outcomes)),
-    )
+def quantized_section(outcomes: Sequence[Outcome], earlier: str = "") -> str:
+    """Markdown of the mutants of quantized artifacts. Targets that were not run keep their columns
+    of the `earlier` section."""
+    table = as_markdown(joined_rows(earlier, quantized_rows(outcomes)))
+    return QUANTIZED_TEXT.format(heading=QUANTIZED_HEADING, table=table)
 
 
 def with_quantized(text: str, outcomes: Sequence[Outcome]) -> str:
-    """The document with another section on quantized artifacts."""
+    """The document with the columns of these targets in the section on quantized artifacts."""
     before, _, rest = text.partition(QUANTIZED_HEADING)
-    after = rest.partition(NEXT_HEADING)[2]
-    return f"{before}{quantized_section(outcomes)}\n{NEXT_HEADING}{after}"
+    earlier, _, after = rest.partition(NEXT_HEADING)
+    return f"{before}{quantized_section(outcomes, earlier)}\n{NEXT_HEADING}{after}"
 
 
 def document(results: Results, plan: Plan, command: str, seconds: float) -> str:

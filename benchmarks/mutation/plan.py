@@ -53,13 +53,16 @@ QUANTIZED = (
     ("openvino", "w8a8"),
     ("coreml", "w8"),
     ("coreml", "w8a8"),
+    ("qnn", "w8a16"),
+    ("qnn", "w8a8"),
 )
 
 
 @dataclass(frozen=True)
 class Plan:
     """`sites` mutations of each kind and model, more of the subtle ones; `half_sites` of float16
-    models; `curve_sites` of each kind of layer; `quantized_sites` in each way and quantized file.
+    models; `curve_sites` of each kind of layer; `quantized_sites` in each way and file of
+    `quantized`.
     `draws` and `half_draws` clean models at float32 and float16, and `unusual` of them whose
     artifacts are broken."""
 
@@ -72,6 +75,7 @@ class Plan:
     quantized_sites: int = 3
     seed: int = 1
     jobs: int = 2
+    quantized: tuple[tuple[str, str], ...] = QUANTIZED
     benches: tuple[Path, ...] = BENCHES
     trained: tuple[Path, ...] = DIGITS
 

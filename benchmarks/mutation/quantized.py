@@ -15,16 +15,20 @@ from benchmarks.mutation.bench import Bench
 from benchmarks.mutation.outcome import Outcome, Route, Status
 from benchmarks.mutation.quantized_edits import EDITS, Edit, NoSite
 from benchmarks.mutation.quantized_files import READERS
-from slide_deploy import registry
+from slide_deploy import hexagon, registry
 from slide_deploy.parity.probes import natural_image
 from slide_deploy.parity.quantization import quantization_problem
 from slide_deploy.protocols import Arrays, Calibration
 
-__all__ = ["SOUND", "STALE", "break_quantized"]
+__all__ = ["BINARIES", "SOUND", "STALE", "break_quantized"]
 
 SAMPLES = 32
 
 STALE, SOUND = "ranges of another calibration set", "sound"
+
+# What may be wrong with the compiled part of an artifact.
+BINARIES = ("binary of another export", "binary of another SoC", "truncated binary")
+OTHER_SOC = "SM8750"
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ def break_quantized(
     outcomes += [_judged(one, SOUND, one.path, f"set {n}") for n, one in enumerate((first, other))]
     if precision.partition("a")[2]:  # activations are quantized, too
         outcomes.append(_judged(replace(other, runs=first.runs), STALE, other.path, "every range"))
+    if registry.runtime(target).compiled_problems:
+        outcomes += _with_binaries(first, other)
     return outcomes
 
 
@@ -70,6 +76,20 @@ def _edited(sound: _Sound, sites: int, rng: random.Random) -> Iterator[Outcome]:
                 continue
             yield _judged(sound, kind, broken, site)
             shutil.rmtree(broken) if broken.is_dir() else broken.unlink()
+
+
+def _with_binaries(sound: _Sound, other: _Sound) -> Iterator[Outcome]:
+    """The artifact with a context binary that does not belong to its quantized file."""
+    (context,) = (own for own in sound.path.glob("S*.onnx"))
+    again = sound.path / f"{OTHER_SOC}.onnx"
+    hexagon.compile_for(OTHER_SOC, sound.path / hexagon.MODEL, again)
+    content = context.read_bytes()
+    wrong = (other.path / context.name).read_bytes(), again.read_bytes(), content[:-4096]
+    again.unlink()
+    for kind, binary in zip(BINARIES, wrong, strict=True):
+        context.write_bytes(binary)
+        yield _judged(sound, kind, sound.path, context.name)
+    context.write_bytes(content)
 
 
 def _edit(sound: _Sound, edit: Edit, broken: Path, rng: random.Random) -> str:
@@ -131,14 +151,17 @@ def _undetected(sound: _Sound, path: Path) -> Status:
 def _problem(sound: _Sound, path: Path) -> str:
     """The first problem of the program, found as `verify` finds it; empty without one."""
     restored = path.with_name(f"restored-{path.name}")
-    take_apart = registry.runtime(sound.target).take_apart
-    assert take_apart is not None
+    runtime = registry.runtime(sound.target)
+    assert runtime.take_apart is not None
     try:
-        tensors = list(take_apart(path, sound.program, restored, sound.runs))
+        tensors = list(runtime.take_apart(path, sound.program, restored, sound.runs))
         found = next(filter(None, map(quantization_problem, tensors)), "")
         if found:
             return found
-        return sound.bench.verify(sound.target, restored, locate=False, program=False).problem
+        found = sound.bench.verify(sound.target, restored, locate=False, program=False).problem
+        if found or not runtime.compiled_problems:
+            return found
+        return next(iter(runtime.compiled_problems(path)), "")
     except Exception as error:  # `verify` too counts any exception of a loader as a failure
         return f"{type(error).__name__}: {error}"
     finally:

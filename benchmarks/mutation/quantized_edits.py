@@ -48,8 +48,14 @@ def _one_integer(values: Values, rng: random.Random) -> str:
     name = _chosen(rng, _weights(values))
     integers = values[f"{name}_quantized"].reshape(-1)
     index = rng.randrange(integers.size)
-    integers[index] += 1 if integers[index] < np.iinfo(integers.dtype).max else -1
+    _step(integers, index)
     return f"{name}[{index}]"
+
+
+def _step(integers: np.ndarray, index: int) -> None:
+    """Change an integer by one, upwards where its type permits."""
+    own = int(integers[index])
+    integers[index] = own + 1 if own < np.iinfo(integers.dtype).max else own - 1
 
 
 def _scaled(names: Callable[[Mapping[str, np.ndarray]], list[str]], factor: float) -> Edit:
@@ -67,7 +73,7 @@ def _zero_point(values: Values, rng: random.Random) -> str:
     name = _chosen(rng, [name for name in every if f"{name}_zero_point" in values])
     zero = values[f"{name}_zero_point"].reshape(-1)
     index = rng.randrange(zero.size)
-    zero[index] += 1 if zero[index] < np.iinfo(zero.dtype).max else -1
+    _step(zero, index)
     return name
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from slide_deploy import hexagon
+
 __all__ = ["READERS", "Write"]
 
 Values = dict[str, np.ndarray]
@@ -39,6 +41,20 @@ def _read_onnx(path: Path) -> tuple[Values, Write]:
 
     values = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
     return values | {name: np.array(one.i) for name, one in axes.items()}, write
+
+
+def _read_qnn(path: Path) -> tuple[Values, Write]:
+    """The numbers of the quantized ONNX file; the context binaries are compiled again from what is
+    written."""
+    values, write_onnx = _read_onnx(path / hexagon.MODEL)
+
+    def write(changed: Mapping[str, np.ndarray], broken: Path) -> None:
+        broken.mkdir()
+        write_onnx(changed, broken / hexagon.MODEL)
+        for context in path.glob("S*.onnx"):
+            hexagon.compile_for(context.stem, broken / hexagon.MODEL, broken / context.name)
+
+    return values, write
 
 
 def _read_openvino(path: Path) -> tuple[Values, Write]:
@@ -197,4 +213,5 @@ READERS: Mapping[str, Callable[[Path], tuple[Values, Write]]] = {
     "onnx": _read_onnx,
     "openvino": _read_openvino,
     "coreml": _read_coreml,
+    "qnn": _read_qnn,
 }

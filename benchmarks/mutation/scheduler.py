@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from benchmarks.mutation import tasks
 from benchmarks.mutation.curve import LAYERS
 from benchmarks.mutation.outcome import Outcome, Results, Status
-from benchmarks.mutation.plan import GOLDEN, QUANTIZED, TARGETS, Plan, unusual
+from benchmarks.mutation.plan import GOLDEN, TARGETS, Plan, unusual
 from benchmarks.mutation.tasks import Subject
 from slide_deploy import registry
 
@@ -89,7 +89,7 @@ def run(plan: Plan, folder: Path, progress: Progress) -> Results:
 def run_quantized(plan: Plan, folder: Path, progress: Progress) -> tuple[Outcome, ...]:
     """Break the quantized artifacts of the plan alone."""
     targets: dict[str, tuple[str, ...]] = {}
-    for target in dict.fromkeys(target for target, _ in QUANTIZED):
+    for target in dict.fromkeys(target for target, _ in plan.quantized):
         precision = registry.exporter(target).quantized_from
         targets[precision] = (*targets.get(precision, ()), target)
     with _pool(plan.jobs) as pool:
@@ -109,7 +109,7 @@ def _quantized(pool: ProcessPoolExecutor, plan: Plan, folder: Path) -> list[Futu
     return [
         pool.submit(tasks.quantized, Subject(path, folder), plan, target, precision)
         for path in (plan.trained if plan.quantized_sites else ())
-        for target, precision in QUANTIZED
+        for target, precision in plan.quantized
     ]
 
 

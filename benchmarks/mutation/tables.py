@@ -19,6 +19,7 @@ __all__ = [
     "as_markdown",
     "as_rich",
     "headroom_rows",
+    "joined_rows",
     "kind_rows",
     "probe_rows",
     "quantized_rows",
@@ -26,7 +27,13 @@ __all__ = [
     "undetected_rows",
 ]
 
-TITLES = {"onnx": "ONNX", "openvino": "OpenVINO", "coreml": "Core ML", "torchscript": "TorchScript"}
+TITLES = {
+    "onnx": "ONNX",
+    "openvino": "OpenVINO",
+    "coreml": "Core ML",
+    "torchscript": "TorchScript",
+    "qnn": "Hexagon",
+}
 
 SOUND_ROW = "sound artifacts that failed"
 
@@ -70,6 +77,25 @@ def quantized_rows(outcomes: Sequence[Outcome]) -> Rows:
     sound = row(SOUND_ROW, [o for o in outcomes if o.kind == SOUND])
     names = (f"{TITLES[target]} {precision}" for target, precision in columns)
     return Rows("detected / made", ("mutation", *names), [*rows, row("all", broken), sound])
+
+
+def joined_rows(markdown: str, rows: Rows) -> Rows:
+    """The columns of a table in Markdown, with those of `rows` in place of equal ones, or added."""
+    lines = [line for line in markdown.splitlines() if line.startswith("| ")]
+    old = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    if not old:
+        return rows
+    head, cells = old[0], {row[0]: row[1:] for row in old[2:]}
+    kept = [place for place, name in enumerate(head[1:]) if name not in rows.columns]
+    new = {row[0]: row[1:] for row in rows.cells}
+    # The last two rows, of all and of sound artifacts, stay the last.
+    names = list(dict.fromkeys((*[*cells][:-2], *[*new][:-2], *[*new][-2:])))
+    made = []
+    for name in names:
+        earlier = cells.get(name, ["–"] * len(head[1:]))
+        own = new.get(name, ["–"] * len(rows.columns[1:]))
+        made.append([name, *(earlier[place] for place in kept), *own])
+    return Rows(rows.title, (head[0], *(head[1:][p] for p in kept), *rows.columns[1:]), made)
 
 
 def _kind_row(name: str, outcomes: Sequence[Outcome]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Make a package of the digits model for each profile, and classify PNG files with each.
+"""Make a package of the digits model for each profile of pictures, and classify PNG files with it.
 
 Run as `python examples/digits/ship.py` (or `make demo-ship`); it writes to `out/ship`. The held-out
 digits are written as 8-bit PNG files, one folder per digit, and each package classifies them as an
@@ -65,9 +65,12 @@ def main() -> int:
     rows = []
     table = Table(*COLUMNS, title="a package for each profile", title_justify="left")
     for profile in slide_deploy.PROFILES:
-        if profile.missing:
-            print(f"{profile.name}: {profile.missing}", flush=True)
-            table.add_row(profile.name, *["–"] * (len(COLUMNS) - 2), profile.missing)
+        no_package = profile.missing
+        if profile.preprocess.value == "none":
+            no_package = no_package or "takes a normalised tensor, not pictures"
+        if no_package:
+            print(f"{profile.name}: {no_package}", flush=True)
+            table.add_row(profile.name, *["–"] * (len(COLUMNS) - 2), no_package)
             continue
         print(
             *profile.lines(without=["preprocess"]), sep="\n", flush=True

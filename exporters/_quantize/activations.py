@@ -25,6 +25,7 @@ ACTIVATIONS = TargetOption(
     "around zero.",
     parse=_parse,
     default=KINDS[0],
+    alternatives=KINDS[1:],
 )
 
 

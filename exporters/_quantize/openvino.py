@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import numpy as np
 
 from slide_deploy.errors import MissingLibrary
 from slide_deploy.exporters._quantize.activations import is_symmetric
-from slide_deploy.protocols import Calibration
+from slide_deploy.protocols import Arrays, Calibration
 from slide_deploy.types import Options, Precision
 
 __all__ = ["products", "quantize", "without_telemetry"]
@@ -49,13 +52,12 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
         mode = nncf.CompressWeightsMode.INT8_SYM
         model = nncf.compress_weights(model, mode=mode, ignored_scope=kept)
     else:
-        runs = [dict(run) for run in calibration.runs]
         origin = model.clone()
-        data = nncf.Dataset(runs)
-        model = nncf.quantize(
-            model, data, subset_size=len(runs), ignored_scope=kept, **_settings(nncf)
-        )
-        _set_ranges(model, origin, runs, is_symmetric(options))
+        # One run, because NNCF's ranges are replaced.
+        data = nncf.Dataset([dict(calibration.runs[0])])
+        model = nncf.quantize(model, data, subset_size=1, ignored_scope=kept, **_settings(nncf))
+        observe = partial(_observed, origin, calibration.runs, program.with_suffix(".ranges.json"))
+        _set_ranges(model, observe, is_symmetric(options))
     for key, value in calibration.metadata.items():
         model.set_rt_info(value, ["slide_deploy", key])
     path.mkdir()
@@ -101,7 +103,7 @@ def _settings(nncf: Any) -> dict[str, Any]:
 
 
 def _set_ranges(
-    model: Any, origin: Any, runs: list[dict[str, np.ndarray]], symmetric: bool
+    model: Any, observe: Callable[[list[Any]], list[tuple[float, float]]], symmetric: bool
 ) -> None:
     """Give each activation the range that it has in the float32 model, with zero as an integer, at
     the middle where it is `symmetric` and has negative values.
@@ -111,7 +113,7 @@ def _set_ranges(
     import openvino
 
     quantizers = [node for node in model.get_ops() if node.get_type_name() == "FakeQuantize"]
-    observed = _observed(origin, [node.input_value(0) for node in quantizers], runs)
+    observed = observe([node.input_value(0) for node in quantizers])
     for node, ends in zip(quantizers, observed, strict=True):
         low, high = min(0.0, ends[0]), max(0.0, ends[1])
         scale = (high - low) / LEVELS or 1.0
@@ -126,17 +128,32 @@ def _set_ranges(
 
 
 def _observed(
-    origin: Any, ports: list[Any], runs: list[dict[str, np.ndarray]]
+    origin: Any, runs: Sequence[Arrays], cache: Path, ports: list[Any]
 ) -> list[tuple[float, float]]:
-    """The smallest and the largest value in `origin` of the ports of a model made from it."""
+    """The smallest and the largest value in `origin` of the ports of a model made from it; those
+    in the file `cache` are not measured again."""
+    names = [(port.get_node().get_friendly_name(), port.get_index()) for port in ports]
+    keys = [f"{name}:{index}" for name, index in names]
+    known = json.loads(cache.read_text()) if cache.exists() else {}
+    new = {key: name for key, name in zip(keys, names, strict=True) if key not in known}
+    if new:
+        known |= dict(zip(new, _measured(origin, runs, list(new.values())), strict=True))
+        cache.write_text(json.dumps(known))
+    return [known[key] for key in keys]
+
+
+def _measured(
+    origin: Any, runs: Sequence[Arrays], names: list[tuple[str, int]]
+) -> list[tuple[float, float]]:
+    """The smallest and the largest value of these outputs of nodes, over all runs."""
     import openvino
     from openvino import opset13 as ops
     from openvino import properties
 
     known = {node.get_friendly_name(): node for node in origin.get_ops()}
     results = []
-    for port in ports:
-        own = known[port.get_node().get_friendly_name()].output(port.get_index())
+    for name, index in names:
+        own = known[name].output(index)
         axes = ops.constant(np.arange(len(own.get_partial_shape()), dtype=np.int64))
         results += [ops.result(ops.reduce_min(own, axes)), ops.result(ops.reduce_max(own, axes))]
     first = len(origin.outputs)
@@ -145,7 +162,7 @@ def _observed(
     request = openvino.Core().compile_model(origin, "CPU", hint).create_infer_request()
     ends = np.empty((len(runs), len(results)))
     for number, run in enumerate(runs):
-        request.infer(run)
+        request.infer(dict(run))
         for index in range(len(results)):
             ends[number, index] = float(request.get_output_tensor(first + index).data)
     return [(ends[:, n].min(), ends[:, n + 1].max()) for n in range(0, len(results), 2)]

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from slide_deploy import registry
 from slide_deploy.packaging.classifier import Conclusion
+from slide_deploy.packaging.next_step import NextStep
 from slide_deploy.packaging.preprocessing import Preprocessing
 from slide_deploy.quantization.search import Search
 from slide_deploy.types import LayerLowering, Loading, TensorSpec
@@ -67,6 +68,9 @@ class Recipe:
     lowering: str
     min_snr: Figure | None
     options: Mapping[str, str]
+    smooth: Figure | None = None
+    max_drop: Figure | None = None
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class Artifact:
     """Whether it gives scores of the classes, as the model does, or probabilities."""
     golden: str = ""
     golden_sha256: OptionalSha256 = ""
+    next_step: NextStep | None = None
+    """How a vendor's tools compile it, where that cannot be done here."""
     recipe: Recipe | None = None
     """None for a module that was in memory, and in manifests of earlier versions."""
 

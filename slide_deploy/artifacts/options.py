@@ -8,6 +8,7 @@ from pathlib import Path
 
 from slide_deploy import registry
 from slide_deploy.errors import UsageError
+from slide_deploy.packaging.profiles import takes_samples
 from slide_deploy.protocols import Exporter
 from slide_deploy.quantization.calibration import SYNTHETIC
 from slide_deploy.quantization.catalog import scheme_named
@@ -60,7 +61,12 @@ def _calibration(scheme: Scheme, options: Options) -> str | Path | None:
         raise UsageError(
             f"precision {scheme.name} keeps every part in float", "omit --min-snr, or use w8a8"
         )
-    if given is not None and not scheme.quantized:
+    if options.smooth and not scheme.needs_calibration:
+        raise UsageError(
+            f"precision {scheme.name} does not quantize activations, which SmoothQuant is for",
+            "omit --smooth, or use w8a8",
+        )
+    if given is not None and not scheme.quantized and not takes_samples(options.profile):
         raise UsageError(f"precision {scheme.name} needs no calibration set", "omit --calibration")
     # Where no range is measured on it, the cost is.
     return SYNTHETIC if given is None and scheme.quantized else given
@@ -86,9 +92,10 @@ def _options_of(exporter: Exporter, options: Options) -> Options:
             f"{exporter.title} does not support precision {options.precision}: {why}",
             f"{exporter.target} supports {', '.join(exporter.precisions)}",
         )
-    if options.min_snr is not None and exporter.products is None:
+    has_settings = scheme_named(options.precision).needs_calibration
+    if options.min_snr is not None and exporter.products is None and not has_settings:
         raise UsageError(
-            f"{exporter.title} cannot keep parts of a quantized artifact in float",
+            f"{exporter.title} cannot keep parts of a {options.precision} artifact in float",
             f"omit --min-snr, or use {' or '.join(_searching())}",
         )
     return _parsed(exporter, options)

@@ -6,24 +6,30 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from slide_deploy import __version__, registry
 from slide_deploy.artifacts.manifest import Recipe, SourceRecord
 from slide_deploy.artifacts.tuning_cache import load_tuning
 from slide_deploy.capture import Capture, Classifier, Normalised
+from slide_deploy.fusion.smoothing import smoothed
 from slide_deploy.loading.dynamic_size import DynamicSize, dynamic_size_of
 from slide_deploy.loading.loader import Model
 from slide_deploy.lowering.selection import check_name, lower_for
 from slide_deploy.models.families import simplified
 from slide_deploy.packaging.classifier import Conclusion, concluded
 from slide_deploy.packaging.pictures import pixels_of
+from slide_deploy.packaging.preprocessing import prepare as as_inputs
+from slide_deploy.quantization.calibration import CalibrationSet
+from slide_deploy.quantization.program import SMOOTH
 from slide_deploy.types import LayerLowering, Options, TensorSpec, with_batch
 from slide_deploy.utils.records import to_text
 
 __all__ = [
+    "Prepare",
     "PreparedModel",
     "SizeOf",
     "contents_of",
@@ -44,15 +50,25 @@ class PreparedModel:
     lowering: tuple[LayerLowering, ...]
 
 
+class Prepare(Protocol):
+    """Prepares a model for a target, with SmoothQuant of a strength."""
+
+    def __call__(self, target: str, smooth: float = 0.0) -> PreparedModel: ...
+
+
 def size_of_model(model: Model) -> SizeOf:
     """A function that determines the free sizes, running the model on its first call only."""
     return cache(partial(dynamic_size_of, model))
 
 
 def preparer(
-    model: Model, options: Options, size_of: SizeOf | None = None
-) -> Callable[[str], PreparedModel]:
-    """A function from a target's name to the model prepared for it.
+    model: Model,
+    options: Options,
+    size_of: SizeOf | None = None,
+    calibration: CalibrationSet | None = None,
+) -> Prepare:
+    """A function from a target's name, and the strength of SmoothQuant on the calibration set, to
+    the model prepared for it.
 
     The model is fused once, and captured once for all targets that get the same lowerings.
     Raises UnknownName or ImpossibleLowering if `options.lowering` cannot be used, UsageError if
@@ -67,25 +83,41 @@ def preparer(
     outputs = tuple(with_batch(spec, batch) for spec in made)
     fused = simplified(model.merged)
     metadata = _metadata(model, inputs, options)
-    captures: dict[tuple[str, ...], Capture] = {}
+    captures: dict[tuple[object, ...], Capture] = {}
 
-    def prepare(target: str) -> PreparedModel:
+    @cache
+    def smoothed_by(smooth: float) -> nn.Module:
+        assert calibration is not None  # options_by_target refuses SmoothQuant without one
+        return smoothed(fused, _samples(model, calibration), smooth)
+
+    def prepare(target: str, smooth: float = 0.0) -> PreparedModel:
         tuned = load_tuning(fused, model.inputs, target, options)
         module, layers = lower_for(
-            *(fused, model.inputs, options.lowering, target, tuned),
+            smoothed_by(smooth) if smooth else fused,
+            *(model.inputs, options.lowering, target, tuned),
             precision=options.precision,
             any_size=free is not None,
             recorded=options.lowered.get(target, ()),
         )
-        lowerings = tuple(layer.form for layer in layers)
-        if lowerings not in captures:
+        alike = (smooth, *(layer.form for layer in layers))
+        if alike not in captures:
             sizes = free.steps if free else {}
             contents = (_classes(model), tuple(model.block_names(model.module)))
-            capture = Capture(module, inputs, outputs, metadata, sizes, *contents)
-            captures[lowerings] = replace(capture, module=_finished(model, capture))
-        return PreparedModel(captures[lowerings], layers)
+            told = {**metadata, **({SMOOTH: f"{smooth:g}"} if smooth else {})}
+            capture = Capture(module, inputs, outputs, told, sizes, *contents)
+            captures[alike] = replace(capture, module=_finished(model, capture))
+        return PreparedModel(captures[alike], layers)
 
     return prepare
+
+
+def _samples(model: Model, calibration: CalibrationSet) -> list[list[Tensor]]:
+    """The calibration set as inputs of the model, one sample each."""
+    runs = (as_inputs(model.preprocessing, run) for run in calibration.runs(1))
+    return [
+        [torch.from_numpy(run[s.name]).to(getattr(torch, s.dtype)) for s in model.inputs]
+        for run in runs
+    ]
 
 
 def _classes(model: Model) -> tuple[str, ...]:
@@ -122,6 +154,9 @@ def recipe_of(model: Model, target: str, options: Options) -> Recipe | None:
         lowering=options.lowering,
         min_snr=options.min_snr,
         options=given,
+        smooth=options.smooth,
+        max_drop=options.max_drop,
+        data="" if options.data is None else str(options.data),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,10 +33,17 @@ class Entry:
 
 
 def search_file(
-    program: Artifact, calibration: CalibrationSet, parts: Sequence[str], options: Options
+    program: Artifact,
+    calibration: CalibrationSet,
+    parts: Sequence[str],
+    choices: Mapping[str, Sequence[str]],
+    options: Options,
+    data: str = "",
 ) -> Path:
-    """The file of a search that starts from the float artifact `program`."""
-    asked = (options.precision, options.min_snr, list(parts), dict(options.target_options))
+    """The file of a search that starts from the float artifact `program`; `data` is the SHA-256 of
+    the labelled images, if these count."""
+    goal = (options.min_snr, options.max_drop, data)
+    asked = (options.precision, goal, list(parts), dict(choices), dict(options.target_options))
     key = json.dumps([program.sha256, calibration.sha256, asked, toolchain()], sort_keys=True)
     name = hashlib.sha256(key.encode()).hexdigest()[:24]
     folder = Path(platformdirs.user_cache_dir("slide-deploy"), "search")

@@ -20,6 +20,8 @@ from slide_deploy.artifacts.prepare import source_of
 from slide_deploy.capture import Capture
 from slide_deploy.errors import ConversionError, SlideDeployError, UsageError
 from slide_deploy.loading.loader import Model
+from slide_deploy.packaging.next_step import next_step, samples_folder, write_samples
+from slide_deploy.packaging.profiles import takes_samples
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.protocols import Arrays, Calibration, Exporter, Ranges
 from slide_deploy.quantization.calibration import CalibrationSet
@@ -35,6 +37,7 @@ __all__ = [
     "require",
     "save_manifest",
     "superseded_golden",
+    "with_next_step",
     "write_artifact",
 ]
 
@@ -113,6 +116,20 @@ def quantize_artifact(
         calibration=calibration.source,
         calibration_sha256=calibration.sha256,
     )
+
+
+def with_next_step(
+    record: Artifact, model: str, profile: str, calibration: CalibrationSet | None, folder: Path
+) -> Artifact:
+    """The record of an artifact in `folder` with what a vendor's tools do next, for which the
+    samples of the calibration set are written beside it."""
+    taken = calibration if takes_samples(profile) else None
+    samples = samples_folder(model) if taken else ""
+    step = next_step(profile, record.target, record.path, samples)
+    if step and taken:
+        write_samples(taken.runs(dynamic_axes_of(record.inputs).batch), folder / samples)
+        step = replace(step, calibration=taken.source, calibration_sha256=taken.sha256)
+    return replace(record, next_step=step)
 
 
 def _measure(target: str, program: Path, runs: Sequence[Arrays]) -> Callable[[], Ranges] | None:

@@ -40,6 +40,7 @@ _OF_PRECISION = ("half", "precision", "profile")
 _PATHS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("model", "output", "labels", "baseline", "images"), ()),
     "calibration": ("synthetic",),
+    "data": ("digits",),
     "preprocess": ("auto", "imagenet", "none"),
 }
 
@@ -68,11 +69,12 @@ class Settings:
 
         What the file says of quantization is of no use to a precision that is not quantized.
         """
+        from slide_deploy.packaging.profiles import takes_samples
         from slide_deploy.quantization.catalog import scheme_named
 
         scheme = scheme_named(self.precisions.get(target, options.precision))
-        if not scheme.quantized:
-            unused = {"calibration", "min_snr"} & self.used
+        if not scheme.quantized and not takes_samples(options.profile):
+            unused = {"calibration", "min_snr", "smooth"} & self.used
             options = replace(options, **dict.fromkeys(unused))  # type: ignore[arg-type]  # by name
         own = {**self.of_targets.get(target, {}), **options.of_targets}
         return replace(options, precision=scheme.name).with_target_options(own)

@@ -7,6 +7,7 @@ from functools import partial
 import typer
 
 from slide_deploy.cli import options as cli
+from slide_deploy.cli.accuracy import Data, MaxDrop, MinSnr, Smooth
 from slide_deploy.cli.configured import ConfigFile
 from slide_deploy.cli.model import load_model
 from slide_deploy.cli.outcome import Reporting, make_policy, read_baseline
@@ -42,7 +43,10 @@ def export(
     precision: cli.PrecisionName = None,
     half: cli.Half = False,
     calibration: cli.Calibration = None,
-    min_snr: cli.MinSnr = None,
+    min_snr: MinSnr = None,
+    smooth: Smooth = None,
+    data: Data = None,
+    max_drop: MaxDrop = None,
     lowering: cli.LoweringName = "auto",
     preprocess: Preprocess = None,
     labels: Labels = None,
@@ -53,10 +57,10 @@ def export(
     dynamic_size: cli.DynamicSize = False,
     opset: cli.Opset = None,
     deployment_target: cli.DeploymentTarget = None,
+    soc: cli.Soc = None,
     target_options: cli.TargetOptions = None,
     atol: cli.Atol = None,
     rtol: cli.Rtol = None,
-    max_drop: cli.MaxDrop = None,
     full_npu: cli.RequireFullNpu = False,
     thorough: cli.Thorough = False,
     trace: cli.Trace = False,
@@ -70,17 +74,19 @@ def export(
 ) -> None:
     """Export a checkpoint, and verify each artifact on disk against the PyTorch model."""
     reporting = Reporting.of(report, as_json=as_json, quiet=quiet, verbose=verbose)
-    policy = make_policy(atol, rtol, None, max_drop, full_npu, thorough=thorough, trace=trace)
+    on_samples, on_data = (max_drop, None) if data is None else (None, max_drop)
+    policy = make_policy(atol, rtol, None, on_samples, full_npu, thorough=thorough, trace=trace)
     run = partial(run_plan, reporting, policy, images, read_baseline(baseline), seed)
     if manifest is not None:
         refuse_beside_manifest(context)
         run(partial(plan_again, manifest, model, output, factory, calibration))
     else:
-        given = (target, precision, preprocess, batch)
+        given = (target, precision, preprocess, batch, opset)
         chosen = chosen_for(profile, *given, half=half, dynamic=dynamic)
         common = (chosen.precision, batch, chosen.dynamic, dynamic_size, lowering, calibration)
-        own = (opset, deployment_target, cli.parse_target_options(target_options))
+        own = (chosen.opset, deployment_target, cli.parse_target_options(target_options, soc=soc))
         of_file = (model, weights, image_size, features, factory, inputs, prefix, key)
         package = Package(chosen.preprocess, labels, classifier, keep_logits)
-        read, options = partial(load_model, *of_file, package), Options(*common, min_snr, *own)
+        options = Options(*common, min_snr, smooth, data, on_data, *own)
+        read = partial(load_model, *of_file, package)
         run(partial(plan_of, model, output, chosen, options, read, context.obj))

@@ -15,18 +15,18 @@ from slide_deploy.errors import UsageError
 __all__ = [
     "Against", "Artifacts", "AsJson", "Atol", "Baseline", "Batch", "Calibration",
     "DeploymentTarget", "Dynamic", "DynamicSize", "ExpectedPrecision", "Factory", "Features",
-    "Half", "ImageSize", "Images", "Inputs", "Key", "LoweringName", "MaxDrop", "MinSnr",
-    "ModelFile", "Opset", "OptionalModelFile", "Output", "PrecisionName", "Prefix", "Quiet",
-    "Reports", "RequireFullNpu", "Rtol", "Seed",
-    "TargetOptions", "Targets", "Thorough", "Threads", "Trace", "Verbose", "Weights",
-    "WeightsOption", "chosen_precision", "output_option", "parse_size",
+    "Half", "ImageSize", "Images", "Inputs", "Key", "LoweringName", "MaxDrop", "ModelFile",
+    "Opset", "OptionalModelFile", "Output", "PrecisionName", "Prefix", "Quiet", "Reports",
+    "RequireFullNpu", "Rtol", "Seed", "Soc", "TargetOptions", "Targets", "Thorough", "Threads",
+    "Trace", "Verbose", "Weights", "WeightsOption", "chosen_precision", "numerics",
+    "output_option", "parse_size",
     "parse_target_options", "target_option",
 ]
 # fmt: on
 
 _model = partial(typer.Option, rich_help_panel="Model")
 output_option = partial(typer.Option, rich_help_panel="Output")
-_numerics = partial(typer.Option, rich_help_panel="Numerics")
+numerics = partial(typer.Option, rich_help_panel="Numerics")
 _verification = partial(typer.Option, rich_help_panel="Verification")
 report_option = partial(typer.Option, rich_help_panel="Reports")
 
@@ -142,6 +142,14 @@ DeploymentTarget = Annotated[
         show_default="iOS16",
     ),
 ]
+Soc = Annotated[
+    str | None,
+    output_option(
+        metavar="NAME,…",
+        help="SoCs that qnn compiles for, such as SM8650,SM8750; same as --option soc=.",
+        show_default="SM8650",
+    ),
+]
 TargetOptions = Annotated[
     list[str] | None,
     output_option(
@@ -154,7 +162,7 @@ TargetOptions = Annotated[
 # Numerics
 PrecisionName = Annotated[
     str | None,
-    _numerics(
+    numerics(
         "--precision",
         metavar="NAME",
         help="Type of weights and arithmetic: float32 (fp32), float16 (fp16, half), w8 (8-bit "
@@ -164,7 +172,7 @@ PrecisionName = Annotated[
 ]
 ExpectedPrecision = Annotated[
     str | None,
-    _numerics(
+    numerics(
         "--precision",
         metavar="NAME",
         help="Precision that the artifacts must have: float32 (fp32), float16 (fp16, half), w8, "
@@ -172,29 +180,19 @@ ExpectedPrecision = Annotated[
         show_default="that of the manifest, or float32",
     ),
 ]
-Half = Annotated[bool, _numerics("--half", help="Same as --precision float16.")]
+Half = Annotated[bool, numerics("--half", help="Same as --precision float16.")]
 Calibration = Annotated[
     str | None,
-    _numerics(
+    numerics(
         "--calibration",
         metavar="FOLDER|FILE",
         help="Calibration set of 32 inputs or more: a folder of images, an .npy or .npz file, "
         "or the word synthetic.",
     ),
 ]
-MinSnr = Annotated[
-    float | None,
-    _numerics(
-        "--min-snr",
-        metavar="DB",
-        help="Signal-to-noise ratio in dB to reach on the calibration set, such as 40. As many "
-        "parts of the model as this requires stay in float.",
-        show_default="every part is quantized",
-    ),
-]
 LoweringName = Annotated[
     str,
-    _numerics(
+    numerics(
         "--lowering",
         metavar="NAME",
         help="Computation of Slide Attention: auto (fastest for the target), low-memory, "
@@ -315,8 +313,9 @@ def chosen_precision(name: str | None, *, half: bool) -> str:
     return scheme.name
 
 
-def parse_target_options(given: list[str] | None) -> dict[str, object]:
-    """Parse NAME=VALUE pairs; UsageError for anything else."""
+def parse_target_options(given: list[str] | None, **named: object) -> dict[str, object]:
+    """Parse NAME=VALUE pairs, and add the `named` options that are not None; UsageError for
+    anything else."""
     pairs = [text.partition("=") for text in given or ()]
     for name, sign, value in pairs:
         if not (name and sign and value):
@@ -324,7 +323,10 @@ def parse_target_options(given: list[str] | None) -> dict[str, object]:
                 f"--option expects NAME=VALUE; got {name + sign + value!r}",
                 "see the documentation of the target",
             )
-    return {name: value for name, _, value in pairs}
+        if named.get(name) is not None:
+            raise UsageError(f"--{name} and --option {name}= are the same option", "omit one")
+    own = {name: value for name, value in named.items() if value is not None}
+    return {name: value for name, _, value in pairs} | own
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,6 +97,7 @@ def plan_of(
     from slide_deploy.artifacts.options import option_notes
 
     targets = registry.resolve_targets(chosen.targets)
+    options = replace(options, profile=chosen.profile)
     wanted = _wanted(targets, options, settings)
     _check(wanted)
     notes = option_notes(targets, options) + ((settings.note,) if settings else ())
@@ -106,7 +107,8 @@ def plan_of(
 
     groups = joined([Group(model, names, own) for names, own in wanted])
     folder = output or Path(f"{model.name}-{'features-deploy' if model.features else 'deploy'}")
-    return Plan(groups, folder, (*model.notes, *chosen.notes, *notes))
+    next_notes = _next_notes(wanted, model.name)
+    return Plan(groups, folder, (*model.notes, *chosen.notes, *notes, *next_notes))
 
 
 def plan_again(
@@ -174,6 +176,20 @@ def _wanted(
         own = {name: given[name] for name in given if name in shared or _has(target, name)}
         wanted.append(((target,), settings.options_of(target, options.with_target_options(own))))
     return wanted
+
+
+def _next_notes(wanted: list[tuple[tuple[str, ...], Options]], model: str) -> Iterator[str]:
+    """The commands that vendors' tools need next."""
+    from slide_deploy import registry
+    from slide_deploy.packaging.next_step import next_step, samples_folder
+
+    for targets, options in wanted:
+        samples = samples_folder(model) if options.calibration else ""
+        for target in targets:
+            path = registry.exporter(target).file_name(model)
+            step = next_step(options.profile, target, path, samples)
+            for command in step.commands if step else ():
+                yield f"{options.profile}: next: {command}"
 
 
 def _has(target: str, name: str) -> bool:

@@ -30,6 +30,8 @@ class Chosen:
     precision: str
     preprocess: str | None
     dynamic: bool
+    opset: int | None
+    profile: str
     notes: tuple[str, ...]
 
 
@@ -39,6 +41,7 @@ def chosen_for(
     precision: str | None,
     preprocess: str | None,
     batch: int,
+    opset: int | None,
     *,
     half: bool,
     dynamic: bool,
@@ -57,13 +60,15 @@ def chosen_for(
             )
         if precision is None and not half:
             precision = default_precision(resolve_targets(targets))
-        return Chosen(targets, chosen_precision(precision, half=half), preprocess, dynamic, ())
+        precision = chosen_precision(precision, half=half)
+        return Chosen(targets, precision, preprocess, dynamic, opset, "", ())
     profile = profile_named(name)
     given = {
         "target": targets,
         "precision": precision or half,
         "preprocess": preprocess,
         "batch": dynamic or batch != 1,
+        "opset": opset or targets,
     }
     return Chosen(
         targets=targets or [profile.target.value],
@@ -72,6 +77,8 @@ def chosen_for(
         ),
         preprocess=preprocess or profile.preprocess.value,
         dynamic=dynamic or (profile.batch.value == "any" and batch == 1),
+        opset=int(profile.opset.value) if profile.opset and not given["opset"] else opset,
+        profile=profile.name,
         notes=profile.lines(without=[key for key, value in given.items() if value]),
     )
 

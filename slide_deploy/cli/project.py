@@ -47,6 +47,8 @@ class Project:
     precision: str | None = None
     calibration: str | None = None
     min_snr: float | None = None
+    smooth: float | None = None
+    data: str | None = None
     lowering: str | None = None
     preprocess: str | None = None
     labels: str | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from slide_deploy.errors import UnknownName, UsageError
 from slide_deploy.types import Precision
 
-__all__ = ["PROFILES", "Choice", "Profile", "profile_named"]
+__all__ = ["PROFILES", "Choice", "Profile", "VendorTools", "profile_named", "takes_samples"]
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,21 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class VendorTools:
+    """Shell commands that compile an artifact where the vendor's tools are, as templates with the
+    artifact's `$path`, its `$stem` and, of OpenVINO, `$xml`. `with_samples` replace them where
+    there is a calibration set, whose samples are in the folder `$samples`, which `$list` lists;
+    they are empty where the tools take none."""
+
+    commands: tuple[str, ...]
+    with_samples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Profile:
     """The choices for one kind of device. `batch` is "1", or "any"; `not_run` says what a verdict
-    does not include, `missing` why the profile cannot be used yet."""
+    does not include, `missing` why the profile cannot be used yet. `tools` compile the artifact of
+    a profile that cannot be compiled here."""
 
     name: str
     title: str
@@ -30,6 +42,8 @@ class Profile:
     precision: Choice
     preprocess: Choice
     batch: Choice
+    opset: Choice | None = None
+    tools: VendorTools | None = None
     not_run: str = ""
     missing: str = ""
 
@@ -41,6 +55,7 @@ class Profile:
             "precision": self.precision,
             "preprocess": self.preprocess,
             "batch": self.batch,
+            **({"opset": self.opset} if self.opset else {}),
         }
         kept = {key: choice for key, choice in choices.items() if key not in without}
         told = [f"{key} {choice.value}: {choice.reason}" for key, choice in kept.items()]
@@ -51,7 +66,21 @@ class Profile:
 PICTURE = Choice("auto", "the application passes pixels, and cannot normalise them wrongly")
 ONE = Choice("1", "the application classifies one picture at a time")
 STATIC = Choice("1", "the NPU's compiler needs fixed shapes")
+TENSOR = Choice("none", "the vendor's tools take the normalised tensor")
 ANY = Choice("any", "a server batches what arrives together")
+
+# Commands of vendors. AMD's compiler runs when onnxruntime loads the file.
+RKNN_SETUP = "python3 -m venv rknn && rknn/bin/pip install rknn-toolkit2"
+RKNN = "rknn/bin/python -m rknn.api.rknn_convert -t rk3588 -i $path -o ."
+VITIS = (
+    'python -c "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1], '
+    "providers=['VitisAIExecutionProvider'])\" $file"
+)
+QUARK = (
+    'python -c "import sys; from quark.onnx import ModelQuantizer, QConfig; '
+    "ModelQuantizer(QConfig.get_default_config('XINT8')).quantize_model(*sys.argv[1:3], "
+    'calibration_data_path=sys.argv[3])" $path ${stem}_int8.onnx $samples'
+)
 
 PROFILES = (
     Profile(
@@ -96,8 +125,39 @@ PROFILES = (
         Choice(Precision.FLOAT16, "the NPU computes in float16"),
         PICTURE,
         STATIC,
-        not_run="not compiled for the NPU, whose compiler comes with Intel's driver: OpenVINO's "
-        "CPU plugin ran",
+        tools=VendorTools(("benchmark_app -m $xml -d NPU",)),
+        not_run="not compiled here: the NPU's compiler comes with Intel's driver; OpenVINO's CPU "
+        "plugin ran the model",
+    ),
+    Profile(
+        "rknn",
+        "Rockchip's NPUs",
+        Choice("onnx", "rknn-toolkit2 reads it"),
+        Choice(Precision.FLOAT32, "rknn-toolkit2 quantizes it with the samples of --calibration"),
+        TENSOR,
+        STATIC,
+        opset=Choice("19", "rknn-toolkit2 reads no later one"),
+        tools=VendorTools(
+            (RKNN_SETUP, RKNN),
+            (RKNN_SETUP, f"{RKNN} -do_Quant $list"),
+        ),
+        not_run="not compiled here: rknn-toolkit2 needs an environment of its own; onnxruntime ran "
+        "the file",
+    ),
+    Profile(
+        "vitis",
+        "AMD's NPUs: Ryzen AI and Versal, with Vitis AI",
+        Choice("onnx", "the Vitis AI provider of onnxruntime reads it"),
+        Choice(Precision.FLOAT32, "the compiler makes bfloat16 of it, AMD Quark 8 bits"),
+        TENSOR,
+        STATIC,
+        opset=Choice("17", "AMD recommends it"),
+        tools=VendorTools(
+            (VITIS.replace("$file", "$path"),),
+            (QUARK, VITIS.replace("$file", "${stem}_int8.onnx")),
+        ),
+        not_run="not compiled here: the compiler comes with AMD's Ryzen AI and Vitis AI software; "
+        "onnxruntime ran the file on the CPU",
     ),
     Profile(
         "qualcomm",
@@ -118,6 +178,12 @@ PROFILES = (
         missing="slide-deploy writes no programs for Ethos-U yet",
     ),
 )
+
+
+def takes_samples(name: str) -> bool:
+    """Whether the vendor's tools of this profile take the samples of a calibration set."""
+    tools = profile_named(name).tools if name else None
+    return tools is not None and bool(tools.with_samples)
 
 
 def profile_named(name: str) -> Profile:

@@ -20,7 +20,7 @@ from slide_deploy.types import Fidelity, silent
 if TYPE_CHECKING:
     from slide_deploy.loading.loader import Model
 
-__all__ = ["evaluate"]
+__all__ = ["best_of_model", "evaluate"]
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -44,7 +44,7 @@ def evaluate(
     """
     given = [artifacts] if isinstance(artifacts, (str, Path)) else artifacts
     paths = [Path(path) for path in given]
-    reference = None if model is None else _best_of_model(model, data, progress)
+    reference = None if model is None else best_of_model(model, data, progress)
     found = [accuracy_on(path, data, reference, progress) for path in paths]
     timed = [p for p, own in zip(paths, found, strict=True) if own.fidelity is Fidelity.NATIVE]
     timings = bench(timed, threads=threads, rounds=5, progress=progress).timings if timed else ()
@@ -65,8 +65,9 @@ def evaluate(
     )
 
 
-def _best_of_model(model: Model, data: Dataset, progress: Callable[[str], None]) -> np.ndarray:
-    """The best classes of each image by the unfused model in float32, (N, 5)."""
+def best_of_model(model: Model, data: Dataset, progress: Callable[[str], None]) -> np.ndarray:
+    """The best classes of each image by the unfused model in float32, (N, 5); UsageError for a
+    model that is no classifier of images."""
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UsageError(
             f"{model.name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs",

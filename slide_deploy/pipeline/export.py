@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +15,7 @@ from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact, Manifest
 from slide_deploy.artifacts.options import options_by_target
 from slide_deploy.artifacts.prepare import (
-    PreparedModel,
+    Prepare,
     contents_of,
     preparer,
     recipe_of,
@@ -26,12 +26,14 @@ from slide_deploy.artifacts.write import (
     require,
     save_manifest,
     superseded_golden,
+    with_next_step,
     write_artifact,
 )
 from slide_deploy.errors import ConversionError, MissingLibrary, SlideDeployError
 from slide_deploy.loading.loader import Model
 from slide_deploy.parity.fresh_probes import new_seed
-from slide_deploy.pipeline.quantize import Quantizer
+from slide_deploy.pipeline.labelled import Labelled, labelled_images, with_accuracy
+from slide_deploy.pipeline.quantize import Quantizer, program_folder
 from slide_deploy.pipeline.reference import Images, calibration_set, reference_of
 from slide_deploy.quantization.calibration import CalibrationSet
 from slide_deploy.quantization.catalog import scheme_named
@@ -43,7 +45,7 @@ from slide_deploy.utils.cores import sharing_cores
 from slide_deploy.utils.staging import staged_folder
 from slide_deploy.verification.background import background
 from slide_deploy.verification.baseline import regressions
-from slide_deploy.verification.check import check_artifact
+from slide_deploy.verification.check import Program, check_artifact
 from slide_deploy.verification.judge import Progress, Reference, VerificationPolicy
 from slide_deploy.verification.outcome import report_of
 from slide_deploy.verification.record import Check, Report
@@ -74,10 +76,11 @@ def export(
         require(target)
     calibration = calibration_set(model, options.calibration)
     size_of = size_of_model(model)
-    prepare = preparer(model, options, size_of)
+    prepare = preparer(model, options, size_of, calibration)
+    labelled = labelled_images(model, options, progress)
     reference = reference_of(model, progress, size_of=size_of, calibration=calibration)
     with staged_folder(output, superseded_golden) as scratch, _temporary_folder() as programs:
-        about = (model, prepare, scratch, programs, calibration, reference, progress)
+        about = (model, prepare, scratch, programs, calibration, labelled, reference, progress)
         write = partial(_write, *about)
         artifacts = []
         for target, own in wanted.items():
@@ -111,7 +114,9 @@ def export_and_verify(
     wanted = options_by_target(registry.resolve_targets(targets), options)
     options = next(iter(wanted.values()))  # the common options are the same for all targets
     calibration, size_of = calibration_set(model, options.calibration), size_of_model(model)
-    prepare, seed = preparer(model, options, size_of), new_seed() if seed is None else seed
+    prepare = preparer(model, options, size_of, calibration)
+    seed = new_seed() if seed is None else seed
+    labelled = labelled_images(model, options, progress)
     artifacts: list[Artifact] = []
     checks: list[Check | Future[Check]] = []
     with staged_folder(output, superseded_golden) as scratch, _temporary_folder() as programs:
@@ -126,7 +131,8 @@ def export_and_verify(
                 seed=seed,
                 equals=equals,
             )
-            write = partial(_write, model, prepare, scratch, programs, calibration, reference, step)
+            about = (model, prepare, scratch, programs, calibration, labelled, reference, step)
+            write = partial(_write, *about)
             submit(reference.expect, axes, precision)
             submit(reference.fresh, axes, precision)
             for target, own in wanted.items():
@@ -138,8 +144,8 @@ def export_and_verify(
                     continue
                 artifacts.append(record)
                 program = partial(_program, scratch, programs, record)
-                check = partial(check_artifact, program=program)
-                checks.append(submit(check, scratch / record.path, reference, record, policy, step))
+                check = partial(_checked, scratch / record.path, reference, record, policy)
+                checks.append(submit(check, step, labelled, own.max_drop, program))
         new = _record(model, reference, tuple(artifacts), scratch, output) if artifacts else None
         done = tuple(check if isinstance(check, Check) else check.result() for check in checks)
         report = report_of(reference, done, command)
@@ -150,10 +156,11 @@ def export_and_verify(
 
 def _write(
     model: Model,
-    prepare: Callable[[str], PreparedModel],
+    prepare: Prepare,
     scratch: Path,
     programs: Path,
     calibration: CalibrationSet | None,
+    labelled: Labelled | None,
     reference: Reference,
     progress: Progress,
     target: str,
@@ -162,25 +169,48 @@ def _write(
     """Write an artifact to `scratch`; one of a reduced precision is made from, or compared with, a
     float one in `programs`."""
     require(target)
-    prepared, scheme = prepare(target), scheme_named(options.precision)
-    capture, about = prepared.capture, (target, model.name, prepared.capture)
-    if has_program(scheme, registry.runtime(target)):
-        precision = program_precision(scheme, registry.exporter(target))
-        plain = replace(options, precision=precision, calibration=None, min_snr=None)
-        program = write_artifact(*about, programs, plain)
-    if calibration is None:
-        record = write_artifact(*about, scratch, options)
+    scheme = scheme_named(options.precision)
+    if calibration is not None and scheme.quantized:
+        about = (model, prepare, calibration, programs, reference, labelled, progress)
+        record, prepared = Quantizer(*about).write(target, scratch, options)
     else:
-        quantizer = Quantizer(model, calibration, programs, reference, progress)
-        record = quantizer.write(program, capture, scratch, options)
-    return replace(record, lowering=prepared.lowering, **contents_of(model))
+        prepared = prepare(target)
+        about_file = (target, model.name, prepared.capture)
+        record = write_artifact(*about_file, scratch, options)
+        if has_program(scheme, registry.runtime(target)):
+            precision = program_precision(scheme, registry.exporter(target))
+            folder = program_folder(programs, 0.0)
+            folder.mkdir(exist_ok=True)
+            write_artifact(*about_file, folder, replace(options, precision=precision))
+    record = replace(record, lowering=prepared.lowering, **contents_of(model))
+    return with_next_step(record, model.name, options.profile, calibration, scratch)
+
+
+def _checked(
+    path: Path,
+    reference: Reference,
+    record: Artifact,
+    policy: VerificationPolicy,
+    progress: Progress,
+    labelled: Labelled | None,
+    max_drop: float | None,
+    program: Program,
+) -> Check:
+    check = check_artifact(path, reference, record, policy, progress, program=program)
+    return with_accuracy(check, path, labelled, max_drop, progress) if labelled else check
 
 
 def _program(
-    scratch: Path, programs: Path, record: Artifact, axes: DynamicAxes, precision: str
+    scratch: Path,
+    programs: Path,
+    record: Artifact,
+    axes: DynamicAxes,
+    smooth: float,
+    precision: str,
 ) -> Path:
     """The artifact of the same model at a precision: this one, or the float one."""
-    return (scratch if precision == record.precision else programs) / record.path
+    own = scratch if precision == record.precision else program_folder(programs, smooth)
+    return own / record.path
 
 
 @contextmanager

@@ -1,27 +1,40 @@
-"""Quantizes artifacts, with as few parts in float as a given accuracy needs."""
+"""Quantizes artifacts, with the settings and the parts in float that a given accuracy needs."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 from slide_deploy import registry
 from slide_deploy.artifacts.manifest import Artifact
+from slide_deploy.artifacts.prepare import Prepare, PreparedModel
 from slide_deploy.artifacts.search_cache import load_search, save_search, search_file
-from slide_deploy.artifacts.write import quantize_artifact
-from slide_deploy.capture import Capture
+from slide_deploy.artifacts.write import quantize_artifact, write_artifact
 from slide_deploy.loading.loader import Model
 from slide_deploy.parity.cost import precision_costs
 from slide_deploy.parity.logarithms import with_logarithms
+from slide_deploy.pipeline.labelled import Labelled
 from slide_deploy.quantization.calibration import CalibrationSet
-from slide_deploy.quantization.search import parts_of, search
+from slide_deploy.quantization.catalog import scheme_named
+from slide_deploy.quantization.program import SMOOTH, program_precision
+from slide_deploy.quantization.search import Goal, Trial, parts_of, search
 from slide_deploy.types import Options
 from slide_deploy.verification.judge import Progress, Reference
 from slide_deploy.verification.runner import read_artifact
 
-__all__ = ["Quantizer"]
+__all__ = ["Quantizer", "program_folder"]
+
+# Of SmoothQuant: Xiao et al. take 0.5 for most models, NNCF 0.95 for products and 0.15 for
+# convolutions of transformers.
+STRENGTHS = ("0.15", "0.5", "0.95")
+
+
+def program_folder(programs: Path, smooth: float) -> Path:
+    """The folder of the float artifacts with SmoothQuant of this strength."""
+    return programs / f"{SMOOTH}-{smooth:g}"
 
 
 @dataclass(frozen=True)
@@ -30,56 +43,114 @@ class Quantizer:
     that they are made from."""
 
     model: Model
+    prepare: Prepare
     calibration: CalibrationSet
     programs: Path
     reference: Reference
+    labelled: Labelled | None
     progress: Progress
 
-    def write(
-        self, program: Artifact, capture: Capture, folder: Path, options: Options
-    ) -> Artifact:
-        """Quantize the float artifact `program` into `folder`; returns its manifest entry.
+    def write(self, target: str, folder: Path, options: Options) -> tuple[Artifact, PreparedModel]:
+        """Write the quantized artifact into `folder`; returns its manifest entry, and the model
+        that it was made from.
 
-        With `options.min_snr`, parts stay in float as a search finds, which is part of the entry.
+        Where `options` ask for an accuracy, the settings and the parts that stay in float are found
+        by a search, which is part of the entry.
         """
-        products = registry.exporter(program.target).products
-        if options.min_snr is None or products is None:
-            return self._quantize(program, capture, folder, options, ())
-        blocks = self.model.block_names(self.model.module)
-        parts = parts_of(products(self.programs / program.path), blocks)
+        choices, options = _choices(target, options), _with_settings(options, {})
+        programs = cache(partial(self._program, target, options))
 
-        def quantize(kept: Sequence[str], into: Path) -> Artifact:
-            names = [name for part in kept for name in parts[part]]
-            return self._quantize(program, capture, into, options, names)
+        def quantize(own: Options, names: frozenset[str], into: Path) -> Artifact:
+            program, prepared = programs(own.smooth)
+            made_from = program_folder(self.programs, own.smooth or 0.0)
+            about = (self.calibration, made_from, into, own, names)
+            return quantize_artifact(program, prepared.capture, *about)
 
-        def measure(kept: tuple[str, ...]) -> float:
-            shown = f"{len(kept)} parts" if len(kept) > 1 else kept[0] if kept else "no part"
-            self.progress(f"searching for {options.min_snr:g} dB: {shown} in float")
+        program, prepared = programs(options.smooth)
+        if not options.searches:
+            return quantize(options, frozenset(), folder), prepared
+        parts = self._parts(program, program_folder(self.programs, options.smooth or 0.0))
+
+        def settled(settings: Mapping[str, str], kept: Sequence[str], into: Path) -> Artifact:
+            names = frozenset(name for part in kept for name in parts[part])
+            return quantize(_with_settings(options, settings), names, into)
+
+        def measure(trial: Trial) -> Trial:
+            self.progress(f"searching for {_goal_text(options)}: {_trial_text(trial)}")
             with tempfile.TemporaryDirectory(prefix="slide-deploy-") as scratch:
-                made = Path(scratch, quantize(kept, Path(scratch)).path)
-                return self._snr(program.target, made, options)
+                made = settled(trial.settings, trial.kept, Path(scratch))
+                return self._measured(trial, target, Path(scratch, made.path), options)
 
-        cached = search_file(program, self.calibration, list(parts), options)
+        data = self.labelled.data.sha256 if self.labelled else ""
+        cached = search_file(program, self.calibration, list(parts), choices, options, data)
         found = load_search(cached)
         if found is None:
-            found = search(list(parts), measure, options.min_snr)
+            found = search(list(parts), choices, measure, self._goal(options))
             save_search(cached, found)
-        return replace(quantize(found.kept, folder), search=found)
+        record = replace(settled(found.settings, found.kept, folder), search=found)
+        return record, programs(_with_settings(options, found.settings).smooth)[1]
 
-    def _quantize(
-        self,
-        program: Artifact,
-        capture: Capture,
-        folder: Path,
-        options: Options,
-        kept: Sequence[str],
-    ) -> Artifact:
-        about = (self.calibration, self.programs, folder, options, frozenset(kept))
-        return quantize_artifact(program, capture, *about)
+    def _program(
+        self, target: str, options: Options, smooth: float | None
+    ) -> tuple[Artifact, PreparedModel]:
+        """The float artifact that is quantized."""
+        strength = smooth or 0.0
+        prepared, folder = self.prepare(target, strength), program_folder(self.programs, strength)
+        folder.mkdir(exist_ok=True)
+        precision = program_precision(scheme_named(options.precision), registry.exporter(target))
+        plain = replace(
+            options, precision=precision, calibration=None, min_snr=None, max_drop=None, smooth=None
+        )
+        return write_artifact(target, self.model.name, prepared.capture, folder, plain), prepared
 
-    def _snr(self, target: str, path: Path, options: Options) -> float:
-        """The signal-to-noise ratio of the worst output on the calibration set, in dB."""
+    def _parts(self, program: Artifact, folder: Path) -> dict[str, tuple[str, ...]]:
+        """The products of each part that can stay in float; none where a target has no such."""
+        products = registry.exporter(program.target).products
+        if products is None:
+            return {}
+        blocks = self.model.block_names(self.model.module)
+        return parts_of(products(folder / program.path), blocks)
+
+    def _goal(self, options: Options) -> Goal:
+        if options.max_drop is None or self.labelled is None:
+            return Goal(options.min_snr)
+        return Goal(options.min_snr, self.labelled.top1 - options.max_drop)
+
+    def _measured(self, trial: Trial, target: str, path: Path, options: Options) -> Trial:
+        """The trial with the signal-to-noise ratio of the worst output on the calibration set, and
+        the accuracy where it counts."""
         expected = self.reference.expect(options.dynamic_axes, options.precision)
         made = read_artifact(target, path, {e.probe: dict(e.inputs) for e in expected}).outputs
         outputs = with_logarithms(made, expected)
-        return min(float(cost.snr_db) for cost in precision_costs(expected, outputs, ()))
+        ratio = min(float(cost.snr_db) for cost in precision_costs(expected, outputs, ()))
+        counts = self.labelled is not None and options.max_drop is not None
+        top1 = self.labelled.top1_of(path) if counts and self.labelled else None
+        return replace(trial, snr_db=ratio, top1=top1)
+
+
+def _choices(target: str, options: Options) -> dict[str, tuple[str, ...]]:
+    """The settings that the user left open, and the values of each beside the usual one."""
+    if not scheme_named(options.precision).needs_calibration:
+        return {}
+    smooth = {SMOOTH: STRENGTHS} if options.smooth is None else {}
+    own = {o.name: o.alternatives for o in registry.exporter(target).options if o.alternatives}
+    return smooth | {n: values for n, values in own.items() if n not in options.of_targets}
+
+
+def _with_settings(options: Options, settings: Mapping[str, str]) -> Options:
+    """The options with what a search chose."""
+    own = {name: value for name, value in settings.items() if name != SMOOTH}
+    smooth = float(settings.get(SMOOTH, options.smooth or 0.0))
+    options = replace(options, smooth=smooth)
+    return options.with_target_options({**options.of_targets, **own})
+
+
+def _goal_text(options: Options) -> str:
+    ratio = None if options.min_snr is None else f"{options.min_snr:g} dB"
+    drop = None if options.max_drop is None else f"at most {options.max_drop:g} points less"
+    return " and ".join(filter(None, (ratio, drop)))
+
+
+def _trial_text(trial: Trial) -> str:
+    kept = f"{len(trial.kept)} parts" if len(trial.kept) > 1 else "".join(trial.kept) or "no part"
+    return ", ".join([f"{kept} in float", *(f"{n} {v}" for n, v in trial.settings.items())])

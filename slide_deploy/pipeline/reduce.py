@@ -74,8 +74,8 @@ def reduce(artifact: Path, model: Model, output: Path, *, progress: Progress = s
     runs = [dict(e.inputs) for e in expected if source(e.probe) == e.probe][:RUNS]
     with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
         progress(f"exporting {artifact.name} again")
-        about_program = (listed.record, None, Path(folder), axes, Precision.FLOAT32)
-        program = float_artifact(model, artifact, *about_program)
+        about_program = (listed.record, None, Path(folder), axes, 0.0, Precision.FLOAT32)
+        program = float_artifact(model, None, artifact, *about_program)
         progress(f"reducing {artifact.name}")
         with staged_folder(output) as scratch:
             path = scratch / artifact.name

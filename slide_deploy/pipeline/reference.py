@@ -75,6 +75,7 @@ def reference_of(
     on_probes = running(lambda axes: recorded_probes(model, axes, own, size_of))
     draw = running(lambda axes: drawn_probes(model, axes, seed or 0, size_of))
     on_samples = cache(partial(_on_samples, model, progress, calibration))
+    held_out = cache(partial(_held_out, model, progress, own))
 
     def expect(axes: DynamicAxes, precision: str) -> tuple[Expectation, ...]:
         if scheme_named(precision).quantized:
@@ -106,6 +107,7 @@ def reference_of(
         labels=model.labels or (),
         seed=seed,
         calibration_sha256=calibration.sha256 if calibration else "",
+        held_out=lambda axes: held_out(axes.batch),
     )
 
 
@@ -175,13 +177,31 @@ def _on_samples(
             f"verifying a {precision} artifact needs its calibration set",
             "pass the same --calibration as for its export",
         )
+    return _sampled(model, progress, calibration.runs(batch), "calibration set")
+
+
+def _held_out(
+    model: Model, progress: Progress, images: Sequence[np.ndarray], batch: int | str
+) -> tuple[Expectation, ...]:
+    """What the model makes of the user's own images."""
+    if not images:
+        return ()
+    arrays = {model.artifact_inputs[0].name: np.stack(images)}
+    runs = CalibrationSet(arrays, "", "--images", synthetic=False).runs(batch)
+    return _sampled(model, progress, runs, "images of --images")
+
+
+def _sampled(
+    model: Model, progress: Progress, runs: Sequence[Mapping[str, np.ndarray]], name_of_set: str
+) -> tuple[Expectation, ...]:
     found = sample_expectations(
         model.module,
         model.outputs,
-        calibration.runs(batch),
+        runs,
+        name_of_set=name_of_set,
         prepare=partial(prepare, model.preprocessing),
         conclude=partial(conclude, model.conclusion),
-        on_sample=lambda name: progress(f"running the reference: {name}"),
+        on_sample=lambda name: progress(f"running the reference: {name} of the {name_of_set}"),
     )
     return with_names(found, logarithms(model.conclusion))
 

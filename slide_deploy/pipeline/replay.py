@@ -11,6 +11,7 @@ from typing import Any
 from slide_deploy.artifacts.manifest import FILE_NAME, Artifact, Manifest, find_manifest
 from slide_deploy.artifacts.prepare import contents_of
 from slide_deploy.errors import ArtifactError, UsageError
+from slide_deploy.evaluation.dataset import DIGITS
 from slide_deploy.loading.loader import Model
 from slide_deploy.packaging.pictures import for_pictures
 from slide_deploy.pipeline.groups import Group, joined
@@ -87,12 +88,15 @@ def groups_of(
         contents = {name: getattr(artifact, name) for name in contents_of(model)}
         made = (artifact.recipe.loading, *contents.values())
         model = models[made] = models.get(made) or _packaged(model, contents)
-        options = _options(artifact, _samples(recorded, artifact, model, calibration))
+        samples = _samples(recorded, artifact, model, calibration)
+        options = _options(artifact, samples, _data(recorded, artifact))
         groups.append(Group(model, (artifact.target,), options))
     return joined(groups)
 
 
-def _options(artifact: Artifact, calibration: Path | str | None) -> Options:
+def _options(
+    artifact: Artifact, calibration: Path | str | None, data: Path | str | None
+) -> Options:
     recipe = artifact.recipe
     assert recipe is not None
     common = Options(
@@ -103,9 +107,27 @@ def _options(artifact: Artifact, calibration: Path | str | None) -> Options:
         lowering=recipe.lowering,
         calibration=calibration,
         min_snr=recipe.min_snr,
+        smooth=recipe.smooth,
+        data=data,
+        max_drop=recipe.max_drop,
         lowered={artifact.target: artifact.lowering},
+        profile=artifact.next_step.profile if artifact.next_step else "",
     )
     return common.with_target_options(recipe.options)
+
+
+def _data(recorded: Recorded, artifact: Artifact) -> Path | str | None:
+    """The labelled images of an artifact; UsageError where they are not there."""
+    named = artifact.recipe.data if artifact.recipe else ""
+    if named in ("", DIGITS):
+        return named or None
+    if (path := recorded.find(Path(named).name)) is None:
+        raise UsageError(
+            f"the labelled images {named} of {artifact.path} are not in the manifest's folder, "
+            "beside it or in the working folder",
+            "copy them there, or export again without --from",
+        )
+    return path
 
 
 def _checkpoint(recorded: Recorded, given: Path | None) -> Path:
@@ -157,10 +179,12 @@ def _packaged(model: Model, contents: Mapping[str, Any]) -> Model:
 def _samples(
     recorded: Recorded, artifact: Artifact, model: Model, given: Path | str | None
 ) -> Path | str | None:
-    """The calibration set of a quantized artifact; UsageError where it is another one."""
-    if not artifact.calibration_sha256:
+    """The calibration set of a quantized artifact, or of one that a vendor's tools quantize;
+    UsageError where it is another one."""
+    about = artifact if artifact.calibration_sha256 else artifact.next_step
+    if about is None or not about.calibration_sha256:
         return None
-    name = Path(artifact.calibration).name
+    name = Path(about.calibration).name
     path = given or (SYNTHETIC if name == SYNTHETIC else recorded.find(name))
     if path is None:
         raise UsageError(
@@ -169,7 +193,7 @@ def _samples(
             "pass --calibration with its place",
         )
     samples = calibration_set(model, path)
-    if samples is None or samples.sha256 != artifact.calibration_sha256:
+    if samples is None or samples.sha256 != about.calibration_sha256:
         raise UsageError(
             f"calibration set {path} is not that of {artifact.path}: its samples have another "
             "SHA-256",

@@ -20,7 +20,7 @@ from slide_deploy.packaging.classifier import Conclusion
 from slide_deploy.packaging.preprocessing import Preprocessing
 from slide_deploy.parity.fresh_probes import new_seed
 from slide_deploy.pipeline.reference import Images, calibration_set, reference_of
-from slide_deploy.quantization.calibration import SYNTHETIC
+from slide_deploy.quantization.calibration import SYNTHETIC, CalibrationSet
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import DynamicAxes, Options, silent
 from slide_deploy.verification.check import check_artifact
@@ -61,12 +61,12 @@ def verify(
     @cache
     def model_for(
         way: Preprocessing | None, labels: tuple[str, ...], conclusion: Conclusion
-    ) -> tuple[Model, Reference]:
+    ) -> tuple[Model, Reference, CalibrationSet | None]:
         # Labels that the model was given stay, to be compared with those of the artifact.
         own = taking(model, way)
         own = replace(own, labels=model.labels or labels or None, conclusion=conclusion)
         samples = calibration_set(own, calibration)
-        return own, reference_of(own, progress, images, samples, seed=seed)
+        return own, reference_of(own, progress, images, samples, seed=seed), samples
 
     checks = []
     with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:
@@ -76,13 +76,13 @@ def verify(
                 contents = (record.preprocessing, record.labels, record.conclusion)
             else:
                 contents = (model.contained_preprocessing, (), model.conclusion)
-            own, reference = model_for(*contents)
+            own, reference, samples = model_for(*contents)
             known: list[str] = []
             if listed.manifest and record:
                 known += record_problems(path, record)
                 known += _source_problems(path, listed.manifest, reference)
             asked = record.precision if record else policy.precision
-            program = partial(float_artifact, own, path, record, asked, Path(folder))
+            program = partial(float_artifact, own, samples, path, record, asked, Path(folder))
             check = check_artifact(path, reference, record, policy, progress, tuple(known), program)
             checks.append(check)
     return report_of(reference, tuple(checks), command, notes)
@@ -103,15 +103,17 @@ def _recorded_calibration(found: Sequence[Listed], policy: VerificationPolicy) -
 
 def float_artifact(
     model: Model,
+    calibration: CalibrationSet | None,
     path: Path,
     record: Artifact | None,
     asked: str | None,
     folder: Path,
     axes: DynamicAxes,
+    smooth: float,
     precision: str,
 ) -> Path:
     """The artifact of the model at this precision, that `path`, of the precision `asked`, is
-    compared with."""
+    compared with; UsageError for SmoothQuant of a strength without a calibration set."""
     target = registry.recognise(path).target
     lowerings = {layer.form for layer in record.lowering} if record else set()
     fixed = isinstance(axes.batch, int)
@@ -122,8 +124,9 @@ def float_artifact(
         dynamic_size=axes.any_size,
         lowering=lowerings.pop() if len(lowerings) == 1 else AUTO,
     )
-    prepare = preparer(model, replace(options, precision=scheme_named(asked or precision).name))
-    capture = prepare(target).capture
+    options_asked = replace(options, precision=scheme_named(asked or precision).name)
+    prepare = preparer(model, options_asked, calibration=calibration)
+    capture = prepare(target, smooth).capture
     own = folder / precision
     own.mkdir(exist_ok=True)
     return own / write_artifact(target, path.name, capture, own, options).path

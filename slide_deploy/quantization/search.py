@@ -1,77 +1,127 @@
-"""Finds the fewest parts of a model that must stay in float for a given accuracy."""
+"""Finds the settings, and the fewest parts of a model in float, that reach a given accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from slide_deploy.utils.records import Figure
 
-__all__ = ["Search", "Trial", "parts_of", "search"]
+__all__ = ["Goal", "Search", "Trial", "parts_of", "search"]
+
+Settings = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Trial:
     """The signal-to-noise ratio of the artifact on the calibration set where the parts `kept` stay
-    in float and all others are quantized."""
+    in float and all others are quantized, with these `settings` beside those of the user; and its
+    top-1 accuracy in percent, where there are labelled images."""
 
     kept: tuple[str, ...]
     snr_db: Figure
+    settings: Settings = field(default_factory=dict)
+    top1: Figure | None = None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What an artifact must have: a signal-to-noise ratio in dB, or a top-1 accuracy in percent."""
+
+    min_snr_db: float | None = None
+    min_top1: float | None = None
+
+    def met_by(self, trial: Trial) -> bool:
+        enough = self.min_snr_db is None or float(trial.snr_db) >= self.min_snr_db
+        right = self.min_top1 is None or float(trial.top1 or 0.0) >= self.min_top1
+        return enough and right
 
 
 @dataclass(frozen=True)
 class Search:
-    """A finished search: `kept` of the `parts` stay in float for `min_snr_db`.
+    """A finished search: `kept` of the `parts` stay in float, and `settings` are used, for
+    `min_snr_db` or `min_top1`.
 
-    The first of the `trials` quantizes every part. If that is not enough, one trial for each part
-    follows, in which it alone stays in float, and then trials of the parts that gain the most.
+    The first of the `trials` quantizes every part. If that is not enough, other settings are tried.
+    If these are not enough, one trial for each part follows, in which it alone stays in float, and
+    then trials of the parts that gain the most.
     """
 
-    min_snr_db: Figure
+    min_snr_db: Figure | None
     parts: tuple[str, ...]
     kept: tuple[str, ...]
     snr_db: Figure
     trials: tuple[Trial, ...]
+    settings: Settings = field(default_factory=dict)
+    min_top1: Figure | None = None
+    top1: Figure | None = None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the goal was reached."""
+        found = Trial(self.kept, self.snr_db, self.settings, self.top1)
+        return Goal(self.min_snr_db, self.min_top1).met_by(found)
 
     @property
     def gains(self) -> dict[str, float]:
         """What each part alone gains in dB if it stays in float; empty if none had to."""
-        plain = float(self.trials[0].snr_db)
-        return {
-            trial.kept[0]: float(trial.snr_db) - plain
-            for trial in self.trials[1 : 1 + len(self.parts)]
-        }
+        own = [trial for trial in self.trials if trial.settings == self.settings]
+        plain = next(float(trial.snr_db) for trial in own if not trial.kept)
+        alone = {trial.kept[0]: float(trial.snr_db) for trial in own if len(trial.kept) == 1}
+        return {part: ratio - plain for part, ratio in alone.items()}
 
 
 def search(
-    parts: Sequence[str], measure: Callable[[tuple[str, ...]], float], min_snr_db: float
+    parts: Sequence[str],
+    choices: Mapping[str, Iterable[str]],
+    measure: Callable[[Trial], Trial],
+    goal: Goal,
 ) -> Search:
-    """Keep the fewest of `parts` in float for which `measure` gives at least `min_snr_db`.
+    """Keep the fewest of `parts` in float for which a trial meets the goal.
 
-    Parts are kept in the order of what each alone gains, and their number is found by bisection:
-    more parts in float are taken to be more accurate. If all of them are not enough, all are kept.
+    `measure` fills in the figures of a trial. `choices` are other values of settings than the
+    usual ones: each setting in turn takes the value with the highest signal-to-noise ratio, until
+    the goal is met. Then parts are kept in the order of what each alone gains, and their number is
+    found by bisection: more parts in float are taken to be more accurate. If all of them are not
+    enough, all are kept.
     """
     trials: list[Trial] = []
 
-    def tried(kept: Sequence[str]) -> float:
-        found = next((t for t in trials if set(t.kept) == set(kept)), None)
+    def tried(settings: Settings, kept: Sequence[str] = ()) -> Trial:
+        same = (t for t in trials if t.settings == settings and set(t.kept) == set(kept))
+        found = next(same, None)
         if found is None:
-            trials.append(found := Trial(tuple(kept), measure(tuple(kept))))
-        return float(found.snr_db)
+            trials.append(found := measure(Trial(tuple(kept), 0.0, settings)))
+        return found
 
-    kept: Sequence[str] = ()
-    if tried(kept) < min_snr_db:
-        gains = {part: tried((part,)) for part in parts}
+    best = tried({})
+    for name, values in choices.items():
+        if goal.met_by(best):
+            break
+        rivals = [best, *(tried({**best.settings, name: value}) for value in values)]
+        best = max(rivals, key=lambda trial: float(trial.snr_db))
+    if not goal.met_by(best):
+        settings = best.settings
+        gains = {part: float(tried(settings, (part,)).snr_db) for part in parts}
         ordered = sorted(parts, key=lambda part: gains[part], reverse=True)
         fewest, most = 1, len(ordered)
         while fewest < most:
             middle = (fewest + most) // 2
-            if tried(ordered[:middle]) >= min_snr_db:
+            if goal.met_by(tried(settings, ordered[:middle])):
                 most = middle
             else:
                 fewest = middle + 1
-        kept = ordered[:most]
-    return Search(min_snr_db, tuple(parts), tuple(kept), tried(kept), tuple(trials))
+        best = tried(settings, ordered[:most])
+    return Search(
+        min_snr_db=goal.min_snr_db,
+        parts=tuple(parts),
+        kept=best.kept,
+        snr_db=best.snr_db,
+        trials=tuple(trials),
+        settings=best.settings,
+        min_top1=goal.min_top1,
+        top1=best.top1,
+    )
 
 
 def parts_of(products: Mapping[str, str], blocks: Sequence[str]) -> dict[str, tuple[str, ...]]:

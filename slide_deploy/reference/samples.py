@@ -18,7 +18,7 @@ __all__ = ["sample_expectations"]
 
 Change = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
-WHY = "what the precision costs on the calibration set"
+WHY = "what the precision costs on the {samples}"
 
 
 def sample_expectations(
@@ -26,6 +26,7 @@ def sample_expectations(
     outputs: tuple[TensorSpec, ...],
     samples: Iterable[Mapping[str, np.ndarray]],
     *,
+    name_of_set: str = "calibration set",
     on_sample: Callable[[str], None] = lambda name: None,
     prepare: Change = lambda inputs: inputs,
     conclude: Change = lambda outputs: outputs,
@@ -47,6 +48,6 @@ def sample_expectations(
             n: Noise(floor=noise_floor(single[n], value), rms=noise_rms(single[n], value))
             for n, value in references.items()
         }
-        return Expectation(name, WHY, inputs, references, noise)
+        return Expectation(name, WHY.format(samples=name_of_set), inputs, references, noise)
 
     return tuple(expected(number, inputs) for number, inputs in enumerate(samples, 1))

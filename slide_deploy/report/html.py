@@ -36,6 +36,7 @@ def render(report: Report, handouts: Sequence[Handout] = ()) -> str:
         finalize=_finalize,
     )
     environment.filters |= {
+        "accuracy": text.accuracy_text,
         "breakable": _breakable,
         "comparison": text.comparison_text,
         "cost": text.cost_text,
@@ -77,7 +78,7 @@ def render(report: Report, handouts: Sequence[Handout] = ()) -> str:
         searches=[
             (item, _search_chart(item))
             for item in items
-            if item.check.search and item.check.search.kept
+            if item.check.search and len(item.check.search.trials) > 1
         ],
         key=lambda style: Markup(marker(style)),
     )
@@ -189,8 +190,11 @@ def _trace_chart(item: _Item) -> Markup:
 
 
 def _search_chart(item: _Item) -> Markup:
-    """What each part gains, the most first, drawn as a ratio of errors on a logarithmic axis."""
+    """What each part gains, the most first, drawn as a ratio of errors on a logarithmic axis; empty
+    where other settings were enough."""
     assert item.check.search is not None
+    if not item.check.search.gains:
+        return Markup()
     gains = dict(sorted(item.check.search.gains.items(), key=lambda gain: -gain[1]))
     chart = dot_plot(
         f"Gain of each part of {item.check.path} if it alone stays in float",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from slide_deploy.report.text import (
+    accuracy_text,
     clean,
     cost_text,
     estimate_lines,
@@ -88,6 +89,7 @@ def _details(check: Check) -> str:
         f"max error {error}, SNR {snr}",
         f"top-1: {'' if check.cost else top1_text(check)}",
         f"cost of {check.precision}: {cost_text(check)}",
+        f"accuracy: {accuracy_text(check)}",
         f"second implementation: {opinion_text(check)}",
         *estimate_lines(check),
         f"sha256 {check.sha256}, {check.size_bytes} bytes",

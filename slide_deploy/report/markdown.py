@@ -11,6 +11,7 @@ from slide_deploy.report.replay import REPLAY_COLUMNS, replay_lines, replay_rows
 from slide_deploy.report.text import (
     FIDELITY_MEANING,
     VERDICT_WORD,
+    accuracy_text,
     clean,
     comparison_text,
     cost_text,
@@ -63,7 +64,12 @@ def render_handouts(report: Report, handouts: Sequence[Handout]) -> str:
         lines += ["", f"## {_text(handout.path)}", "", "| | |", "|---|---|"]
         lines += [_row(_text(term), _text(text)) for term, text in handout.facts]
         for language, code in handout.examples:
-            lines += ["", f"{_text(language)}:", "", *_fenced(code, language.lower())]
+            lines += [
+                "",
+                f"{_text(language)}:",
+                "",
+                *_fenced(code, language.partition(",")[0].lower()),
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -137,6 +143,8 @@ def _details(check: Check) -> Iterator[str]:
         yield f"Cost of {_text(check.precision)}: {_text(cost)}."
     elif top1 := top1_text(check):
         yield f"Top-1: {top1}."
+    if accuracy := accuracy_text(check):
+        yield f"Accuracy: {_text(accuracy)}."
     if found := search_text(check):
         yield f"Search: {_text(found)}."
     for line in estimate_lines(check):

@@ -14,6 +14,7 @@ from slide_deploy.packaging.preprocessing import Preprocessing
 from slide_deploy.report.text import (
     FIDELITY_MEANING,
     VERDICT_WORD,
+    accuracy_text,
     cost_text,
     gate_text,
     size_text,
@@ -56,7 +57,8 @@ def _facts(own: Artifact, check: Check | None) -> Iterator[tuple[str, str]]:
     yield "Format", f"{exporter.title}, {own.precision}, {size_text(own.size_bytes)}"
     yield "Verdict", _verdict(check)
     if check and check.gates:
-        agreement = (f"error {gate_text(check)}", cost_text(check) or top1_text(check))
+        error, cost = f"error {gate_text(check)}", cost_text(check) or top1_text(check)
+        agreement = (error, cost, accuracy_text(check))
         yield "Compared with PyTorch", "; ".join(filter(None, agreement))
     if check and check.fidelity:
         yield "Ran on", f"{check.runtime}; {FIDELITY_MEANING[check.fidelity]}"
@@ -67,6 +69,10 @@ def _facts(own: Artifact, check: Check | None) -> Iterator[tuple[str, str]]:
         yield "Inside", _inside(own.preprocessing)
     for spec in own.outputs:
         yield f"Output {spec.name}", _output(spec, own, exporter.probabilities)
+    if own.next_step:
+        yield "Device", own.next_step.not_compiled
+        if own.next_step.samples:
+            yield "Calibration set", f"{own.next_step.samples}, for the vendor's quantizer"
     if own.labels:
         yield "Labels", _labels(own.labels)
     yield "SHA-256", own.sha256
@@ -142,4 +148,7 @@ def _examples(own: Artifact) -> tuple[tuple[str, str], ...]:
     about = (own.path, own.inputs, own.outputs, own.preprocessing, own.labels)
     examples, classifies = registry.exporter(own.target).examples, _classifies(own)
     chosen = examples_for(examples, own.inputs, classifies=classifies)
-    return tuple((example.language, example_code(example, *about)) for example in chosen)
+    made = tuple((example.language, example_code(example, *about)) for example in chosen)
+    if own.next_step is None:
+        return made
+    return (*made, ("Shell, with the vendor's tools", "\n".join(own.next_step.commands)))

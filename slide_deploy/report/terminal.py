@@ -16,6 +16,7 @@ from slide_deploy.report.fitting import fitted_table
 from slide_deploy.report.replay import replay_table
 from slide_deploy.report.text import (
     VERDICT_WORD,
+    accuracy_text,
     clean,
     cost_text,
     estimate_lines,
@@ -163,6 +164,9 @@ def _footing(report: Report) -> str:
         f"\n{check.target}, cost of {check.precision}: {cost_text(check)}."
         for check in read
         if check.cost
+    )
+    costs += "".join(
+        f"\n{check.target}, accuracy: {found}." for check in read if (found := accuracy_text(check))
     )
     costs += "".join(
         f"\n{check.target}, search: {found}." for check in read if (found := search_text(check))

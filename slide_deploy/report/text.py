@@ -10,14 +10,17 @@ from dataclasses import replace
 from datetime import datetime
 
 from slide_deploy.parity.comparison import Comparison
+from slide_deploy.parity.cost import PrecisionCost
 from slide_deploy.parity.gates import EACH_COMPARISON, MEANING, GateKind, GateResult
 from slide_deploy.parity.probes import is_sample, source
+from slide_deploy.quantization.search import Trial
 from slide_deploy.types import Estimate, Fidelity, Verdict
 from slide_deploy.verification.record import Check, Report
 
 __all__ = [
     "FIDELITY_MEANING",
     "VERDICT_WORD",
+    "accuracy_text",
     "clean",
     "comparison_text",
     "cost_text",
@@ -50,6 +53,9 @@ FIDELITY_MEANING = {
 # Characters that XML 1.0 does not allow, and lone surrogates, which UTF-8 cannot encode.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
+# What stands in place of a figure that there is not.
+NOT_MEASURED = "–"
+
 
 def clean(text: str) -> str:
     """Replace control characters and lone surrogates, which not every format allows, by U+FFFD."""
@@ -59,7 +65,7 @@ def clean(text: str) -> str:
 def number(value: float | None, form: str, unit: str = "") -> str:
     """A number, or a dash for None and NaN."""
     if value is None or math.isnan(value):
-        return "–"
+        return NOT_MEASURED
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     return f"{value:{form}}{unit}"
@@ -113,14 +119,30 @@ def list_probes(names: Iterable[str]) -> str:
 
 
 def cost_text(check: Check) -> str:
-    """What a quantized precision costs; empty for others."""
+    """What a quantized precision costs on the calibration set, and on the images of --images; empty
+    for others."""
+    held_out = f"; on the images of --images {_costs_text(check.held_out)}" * bool(check.held_out)
+    return f"{_costs_text(check.cost)}{held_out}"
+
+
+def accuracy_text(check: Check) -> str:
+    """The top-1 accuracy of the artifact and of its checkpoint; empty where it was not measured."""
+    if (own := check.accuracy) is None:
+        return ""
+    return (
+        f"top-1 {number(own.top1, '.2f', ' %')} of {own.images} images of {own.data}, "
+        f"{number(own.reference_top1, '.2f', ' %')} by the checkpoint"
+    )
+
+
+def _costs_text(costs: Iterable[PrecisionCost]) -> str:
     return "; ".join(
         f"{cost.output} {number(cost.snr_db, '.1f', ' dB')}, cosine {number(cost.cosine, '.5f')}"
         + (
             f", {cost.top1_agreed} of {cost.top1_decided} best classes kept"
             * bool(cost.top1_decided)
         )
-        for cost in check.cost
+        for cost in costs
     )
 
 
@@ -143,18 +165,29 @@ def _on_cpu(estimate: Estimate) -> str:
 
 
 def search_text(check: Check) -> str:
-    """Which parts stay in float, as a search found; empty without one."""
+    """Which settings are used and which parts stay in float, as a search found; empty without
+    one."""
     if (found := check.search) is None:
         return ""
-    plain = number(found.trials[0].snr_db, ".1f", " dB")
-    if not found.kept:
+    plain = _found_text(found.trials[0])
+    if not found.kept and not found.settings:
         return f"every part is quantized, which gives {plain}"
-    enough = "for" if found.snr_db >= found.min_snr_db else "and do not suffice for"
+    chosen = [f"{name} {value}" for name, value in found.settings.items()]
+    kept = f"{len(found.kept)} of {len(found.parts)} parts stay in float"
+    ratio, right = number(found.min_snr_db, "g", " dB"), number(found.min_top1, ".2f", " % top-1")
+    goals = [text for text in (ratio, right) if text != NOT_MEASURED]
+    enough = "for" if found.reached else "and do not suffice for"
+    given = _found_text(Trial(found.kept, found.snr_db, found.settings, found.top1))
+    names = f": {', '.join(found.kept)}" * bool(found.kept)
     return (
-        f"{len(found.kept)} of {len(found.parts)} parts stay in float {enough} "
-        f"{found.min_snr_db:g} dB ({number(found.snr_db, '.1f', ' dB')}; {plain} without): "
-        f"{', '.join(found.kept)}"
+        f"{' and '.join([*chosen, *[kept] * bool(found.kept)])} {enough} {' and '.join(goals)} "
+        f"({given}; {plain} without){names}"
     )
+
+
+def _found_text(trial: Trial) -> str:
+    right = number(trial.top1, ".2f", " % top-1")
+    return number(trial.snr_db, ".1f", " dB") + f", {right}" * (right != NOT_MEASURED)
 
 
 def probes_text(report: Report) -> str:

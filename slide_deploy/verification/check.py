@@ -17,7 +17,7 @@ from slide_deploy.parity.gates import gates_text
 from slide_deploy.parity.logarithms import SMALLEST, never_judged, with_logarithms
 from slide_deploy.protocols import Runtime
 from slide_deploy.quantization.catalog import scheme_named, scheme_of
-from slide_deploy.quantization.program import has_program, program_precision
+from slide_deploy.quantization.program import has_program, program_precision, smooth_in
 from slide_deploy.types import DynamicAxes, Fidelity, Precision, Verdict
 from slide_deploy.utils.files import size_of
 from slide_deploy.utils.hashing import sha256_of
@@ -44,9 +44,10 @@ from slide_deploy.verification.runner import RunResult, read_artifact
 from slide_deploy.verification.second_opinion import has_second_opinion, with_second_opinion
 from slide_deploy.verification.simulation import with_compiled, with_simulation
 
-__all__ = ["check_artifact"]
+__all__ = ["Program", "check_artifact"]
 
-Program = Callable[[DynamicAxes, str], Path]
+# The float artifact of these dynamic axes, with SmoothQuant of this strength, at a precision.
+Program = Callable[[DynamicAxes, float, str], Path]
 
 SYNTHETIC = (
     "its ranges and its cost were measured on synthetic images, and real ones differ: export it "
@@ -104,6 +105,7 @@ def _check(
         axes = _identify(path, runtime, record, reference, precision, progress)
         unrun = replace(unrun, precision=precision)
         ran = _run(path, runtime, reference, axes, precision, progress)
+        smooth = smooth_in(ran.result.metadata) if scheme_named(precision).quantized else 0.0
     except (ArtifactError, UsageError) as error:
         unable = isinstance(error, NotSupported) and not known
         verdict = Verdict.NOT_RUN if unable else Verdict.FAIL
@@ -129,9 +131,11 @@ def _check(
         check = with_causes(check, path, reference, ran.expected, ran.result)
     if scheme_named(precision).quantized:
         check = _with_cost(check, ran, judgement)
+        check = _with_held_out(check, path, reference, axes, policy, progress)
     if has_program(scheme_named(precision), runtime):
         progress(f"verifying {path.name}: comparing it with its float artifact")
-        check = _with_program(check, path, reference, program, axes, ran.expected, progress)
+        made_from = program and partial(program, axes, smooth)
+        check = _with_program(check, path, reference, made_from, ran.expected, progress)
     problems = (*known, *check.problems)
     return replace(check, problems=problems, verdict=Verdict.FAIL if problems else Verdict.PASS)
 
@@ -198,12 +202,33 @@ def _with_cost(check: Check, ran: _Ran, judgement: Judgement) -> Check:
     return replace(check, cost=cost, notes=notes, first_bad_block=None)
 
 
+def _with_held_out(
+    check: Check,
+    path: Path,
+    reference: Reference,
+    axes: DynamicAxes,
+    policy: VerificationPolicy,
+    progress: Progress,
+) -> Check:
+    """The check with the cost of a quantized precision on the user's own images."""
+    expected = reference.held_out(axes)
+    if not expected:
+        return check
+    progress(f"verifying {path.name}: running it on the images of --images")
+    result = read_artifact(check.target, path, {e.probe: dict(e.inputs) for e in expected})
+    result = replace(result, outputs=with_logarithms(result.outputs, expected))
+    judgement = judge(result, expected, reference, axes, check.precision, policy)
+    new = [problem for problem in judgement.problems if problem not in check.problems]
+    problems = (*check.problems, *(f"on the images of --images: {problem}" for problem in new))
+    cost = precision_costs(expected, result.outputs, judgement.comparisons)
+    return replace(check, held_out=cost, problems=problems)
+
+
 def _with_program(
     check: Check,
     path: Path,
     reference: Reference,
-    program: Program | None,
-    axes: DynamicAxes,
+    program: Callable[[str], Path] | None,
     expected: tuple[Expectation, ...],
     progress: Progress,
 ) -> Check:
@@ -213,7 +238,7 @@ def _with_program(
     def check_float(restored: Path) -> Check:
         return check_artifact(restored, reference, None, policy, progress)
 
-    return with_program(check, path, program and partial(program, axes), expected, check_float)
+    return with_program(check, path, program, expected, check_float)
 
 
 def _identify(
@@ -289,4 +314,10 @@ def _judged(
 
 
 def _with_record(check: Check, record: Artifact | None) -> Check:
-    return replace(check, lowering=record.lowering, search=record.search) if record else check
+    if record is None:
+        return check
+    search, problems = record.search, check.problems
+    if search and search.min_snr_db is not None and not search.snr_db >= search.min_snr_db:
+        reached = f"no settings gave the {search.min_snr_db:g} dB asked for: {search.snr_db:.1f} dB"
+        problems = (*problems, reached)
+    return replace(check, lowering=record.lowering, search=search, problems=problems)

@@ -55,7 +55,8 @@ class Reference:
     hash of the calibration set that quantized artifacts are judged on. `mistakes` gives what known
     mistakes in the preprocessing make of the outputs on one input, with their names. `remedy` says
     what keeps the model finite that overflows at a precision on one input. `labels` are the names
-    of the classes, where they are known."""
+    of the classes, where they are known. `held_out` has the expectations for the user's own images,
+    on which a quantized precision is judged as on its calibration set."""
 
     name: str
     source: SourceRecord
@@ -71,6 +72,7 @@ class Reference:
     labels: tuple[str, ...] = ()
     seed: int | None = None
     calibration_sha256: str = ""
+    held_out: Callable[[DynamicAxes], tuple[Expectation, ...]] = lambda axes: ()
 
 
 @dataclass(frozen=True)

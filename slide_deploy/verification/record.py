@@ -18,7 +18,7 @@ from slide_deploy.types import Estimate, Fidelity, LayerLowering, Verdict
 from slide_deploy.utils.records import Count, Figure, OptionalSha256, read_json, write_json
 from slide_deploy.verification.replay import Replay
 
-__all__ = ["FILE_NAME", "Check", "Opinion", "Report", "now", "overall", "read_report"]
+__all__ = ["FILE_NAME", "Accuracy", "Check", "Opinion", "Report", "now", "overall", "read_report"]
 
 FILE_NAME = "report.json"
 SCHEMA_VERSION: Final = 1
@@ -34,6 +34,16 @@ class Opinion:
     noise_ratio: Figure | None = None
     snr_db: Figure | None = None
     problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The top-1 accuracy of an artifact, and of its checkpoint, in percent of labelled images."""
+
+    data: str
+    images: Count
+    top1: Figure
+    reference_top1: Figure
 
 
 @dataclass(frozen=True)
@@ -53,8 +63,10 @@ class Check:
     failed; `first_bad_block` is the first block whose error exceeds the noise. `details` is the
     traceback or standard error of a converter or runner that failed. `notes` say what was not
     judged, and why. `seconds` is how long the verification took. `cost` is what a quantized
-    precision costs at each output, on the calibration set. `search` tells which parts stay in
-    float, where they were searched for. `estimates` are a compiler's for each device.
+    precision costs at each output on the calibration set, `held_out` what it costs on the images
+    of `--images`. `search` tells which parts stay in float, where they were searched for.
+    `accuracy` is measured on the images of `--data`. `estimates` are a
+    compiler's for each device.
     """
 
     target: str
@@ -92,6 +104,8 @@ class Check:
     notes: tuple[str, ...] = ()
     cost: tuple[PrecisionCost, ...] = ()
     search: Search | None = None
+    held_out: tuple[PrecisionCost, ...] = ()
+    accuracy: Accuracy | None = None
     estimates: tuple[Estimate, ...] = ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 import slide_deploy
 from slide_deploy import hexagon, registry
 from slide_deploy.artifacts.options import options_by_target
-from slide_deploy.errors import UsageError
+from slide_deploy.errors import ConversionError, UsageError
 from slide_deploy.exporters._quantize.qnn import parse_socs
-from slide_deploy.hexagon import SOCS
+from slide_deploy.hexagon import SOCS, compile_for
 from slide_deploy.types import Fidelity, Options, Verdict
 from slide_deploy.validators.qnn import _differs
 
@@ -120,6 +121,87 @@ def test_a_damaged_folder_fails(
     assert any(told in problem for problem in report.checks[0].problems), report.checks[0].problems
 
 
+Values = dict[str, np.ndarray]
+
+
+def two_steps(values: Values) -> None:
+    name = largest_weight(values)
+    flat = values[f"{name}_quantized"].reshape(-1)
+    flat[7] = flat[7] + 2 if flat[7] < 128 else flat[7] - 2
+
+
+def scale(values: Values) -> None:
+    values[f"{largest_weight(values)}_scale"] *= np.float32(1.05)
+
+
+def zero_point_of_weights(values: Values) -> None:
+    values[f"{largest_weight(values)}_zero_point"] += 1
+
+
+def zero_point_of_activations(values: Values) -> None:
+    values["logits_zero_point"] += 40  # of 65535
+
+
+def largest_weight(values: Values) -> str:
+    names = [n.removesuffix("_quantized") for n, v in values.items() if v.dtype == np.uint8]
+    return max(
+        (name for name in names if f"{name}_quantized" in values),
+        key=lambda name: values[f"{name}_quantized"].size,
+    )
+
+
+@simulated
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (two_steps, r"has 1 of \d+ weights that are not the nearest integers"),
+        (scale, r"has a scale 1\.0\d times as large as its weights need"),
+        (zero_point_of_weights, "weights that are not the nearest integers"),
+        (zero_point_of_activations, "logits has the range .* off that of the calibration set"),
+    ],
+)
+def test_wrong_numbers_fail_although_the_binary_has_them_too(
+    exported, tmp_path: Path, change: Callable[[Values], None], told: str
+):
+    import onnx
+
+    _, folder, model, calibration = exported
+    broken = tmp_path / FOLDER
+    broken.mkdir()
+    proto = onnx.load(folder / FOLDER / "model.onnx")
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    values = {n: onnx.numpy_helper.to_array(tensor).copy() for n, tensor in tensors.items()}
+    change(values)
+    for name, tensor in tensors.items():
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values[name], name))
+    onnx.save(proto, broken / "model.onnx")
+    compile_for("SM8650", broken / "model.onnx", broken / "SM8650.onnx")
+    assert_refused(broken, model, calibration, told)
+
+
+@simulated
+@pytest.mark.slow
+def test_ranges_of_other_data_fail(exported, tmp_path: Path):
+    *_, model, calibration = exported
+    other = tmp_path / "other.npy"
+    np.save(other, np.load(calibration) * 0.7)
+    options = Options(precision="w8a16", calibration=other)
+    slide_deploy.export(model, "qnn", tmp_path / "out", options)
+    broken = (tmp_path / "out" / FOLDER).rename(tmp_path / FOLDER)  # away from its manifest
+    assert_refused(broken, model, calibration, "off that of the calibration set")
+
+
+def assert_refused(broken: Path, model, calibration: Path, told: str) -> None:
+    """The artifact fails for this reason, and its binaries belong to it."""
+    policy = slide_deploy.VerificationPolicy(precision="w8a16")
+    report = slide_deploy.verify(broken, model, policy=policy, calibration=calibration)
+    assert report.verdict is Verdict.FAIL
+    problems = report.checks[0].problems
+    assert any(re.search(told, problem) for problem in problems), problems
+    assert not any("compiles to" in problem for problem in problems), problems
+
+
 @pytest.mark.parametrize(
     ("have", "again", "more", "differs"),
     [
@@ -144,6 +226,13 @@ def test_socs_are_named():
 def test_floats_are_refused():
     with pytest.raises(UsageError, match="computes with integers"):
         options_by_target(["qnn"], Options())
+
+
+@simulated
+def test_operators_that_stay_on_the_cpu_are_named(tmp_path: Path):
+    options = Options(precision="w8a16", calibration="synthetic", lowering="im2col")
+    with pytest.raises(ConversionError, match=r"leaves operators on the CPU: \S+ \(Gather\), "):
+        slide_deploy.export(slide_deploy.load(DIGITS), "qnn", tmp_path / "out", options)
 
 
 @simulated

@@ -38,7 +38,11 @@ def test_what_a_target_does_not_offer_is_refused(
 @pytest.mark.parametrize(
     ("target", "precision", "words"),
     [
-        ("coreml", "w8", ["Core ML cannot keep parts", "omit --min-snr, or use onnx or openvino"]),
+        (
+            "coreml",
+            "w8",
+            ["Core ML cannot keep parts", "omit --min-snr, or use onnx or openvino"],
+        ),
         ("onnx", "float16", ["precision float16 keeps every part in float", "omit --min-snr"]),
     ],
 )

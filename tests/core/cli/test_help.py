@@ -53,6 +53,7 @@ def test_options_of_export_stand_in_panels(help_of: Callable[[str], str], panel:
                 ("--batch", "1"),
                 ("--opset", "20"),
                 ("--deployment-target", "iOS16"),
+                ("--soc", "SM8650"),
             )
         ),
         ("verify", "--against", "golden vectors beside the artifacts"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slide_deploy.cli.options import chosen_precision, parse_size
+from slide_deploy.cli.options import chosen_precision, parse_size, parse_target_options
 from slide_deploy.errors import UnknownName, UsageError
 
 RunCli = Callable[..., Any]
@@ -62,7 +62,7 @@ def test_what_is_no_size_is_answered_with_the_form(text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("rknn", "use onnx, which that tool reads (rknn-toolkit2 wants opset <= 19)"),
+        ("rknn", "use onnx, which that tool reads (--for rknn writes what rknn-toolkit2 takes)"),
         ("TensorRT", "use onnx, which that tool reads (trtexec reads it on the device)"),
         ("ncnn", "use torchscript, which that tool reads (pnnx converts it)"),
     ],
@@ -84,6 +84,8 @@ def test_a_tool_is_answered_with_the_target_that_it_takes(
         (["verify", "a.onnx", "--against"], "--against"),
         (["inspect", "m.pth", "--weights", "best"], "'ema', 'model'"),
         (["export", "m.pth", "-t", "onnx", "-q", "-v"], "--quiet and --verbose contradict"),
+        (["export", "m.pth", "-t", "onnx", "--soc", "SM8650"], "it is an option of qnn"),
+        (["export", "m.pth", "-t", "qnn", "--soc", "SM1"], "Hexagon's SoC 'SM1' is unknown"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -93,6 +95,12 @@ def test_bad_usage_reads_like_any_other_error(
     result = run_cli(*arguments)
     result.refused(2, message)
     assert len(result.lines) == 2
+
+
+def test_an_option_of_a_target_is_given_once() -> None:
+    assert parse_target_options(["a=1"], soc="SM8650", device=None) == {"a": "1", "soc": "SM8650"}
+    with pytest.raises(UsageError, match="--soc and --option soc= are the same option"):
+        parse_target_options(["soc=SM8750"], soc="SM8650")
 
 
 def test_no_command_shows_the_help_and_exits_2(run_cli: RunCli) -> None:
