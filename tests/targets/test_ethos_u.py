@@ -49,22 +49,27 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory):
-    """The network for two devices: its report, artifact, model and calibration set."""
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sklearn.datasets import load_digits
 
-    folder = tmp_path_factory.mktemp("ethos")
-    model = slide_deploy.wrap(network(), [slide_deploy.TensorSpec("x", (1, 3, 32, 32))])
     images = load_digits().images[:32].repeat(4, axis=1).repeat(4, axis=2) / 16 - 0.5
-    calibration = folder / "digits.npy"
-    np.save(calibration, images[:, None].repeat(3, axis=1).astype(np.float32))
+    path = tmp_path_factory.mktemp("calibration") / "digits.npy"
+    np.save(path, images[:, None].repeat(3, axis=1).astype(np.float32))
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, calibration: Path):
+    """The network for two devices: its report, artifact and model."""
+    folder = tmp_path_factory.mktemp("ethos") / "out"
+    model = slide_deploy.wrap(network(), [slide_deploy.TensorSpec("x", (1, 3, 32, 32))])
     options = Options(
         precision="w8a8",
         calibration=calibration,
         target_options={"device": ",".join(DEVICE_NAMES)},
     )
-    report = slide_deploy.export_and_verify(model, "ethos-u", folder / "out", options)
-    return report, folder / "out" / report.checks[0].path, model, calibration
+    report = slide_deploy.export_and_verify(model, "ethos-u", folder, options)
+    return report, folder / report.checks[0].path, model
 
 
 @simulated
@@ -98,7 +103,7 @@ def test_estimates_name_the_device_and_what_stays_on_the_cpu(exported):
 
 @simulated
 @pytest.mark.slow
-def test_an_operator_that_the_npu_lacks_stays_on_the_cpu(exported, tmp_path: Path):
+def test_an_operator_that_the_npu_lacks_stays_on_the_cpu(calibration, tmp_path: Path):
     import torch
 
     class Sums(torch.nn.Module):
@@ -110,7 +115,7 @@ def test_an_operator_that_the_npu_lacks_stays_on_the_cpu(exported, tmp_path: Pat
             return self.inner.head(torch.cumsum(self.inner.embed(x).mean((2, 3)), 1))
 
     model = slide_deploy.wrap(Sums().eval(), [slide_deploy.TensorSpec("x", (1, 3, 32, 32))])
-    options = Options(precision="w8a8", calibration=exported[3])
+    options = Options(precision="w8a8", calibration=calibration)
     policy = slide_deploy.VerificationPolicy(require_full_npu=True)
     report = slide_deploy.export_and_verify(model, "ethos-u", tmp_path, options, policy=policy)
     (check,) = report.checks
@@ -239,9 +244,9 @@ def test_a_damaged_program_does_not_belong_to_the_others(
     ],
 )
 def test_a_damaged_folder_fails(
-    exported, tmp_path: Path, damage: Callable[[Path], None], told: str
+    exported, calibration, tmp_path: Path, damage: Callable[[Path], None], told: str
 ):
-    _, _, model, calibration = exported
+    model = exported[2]
     broken = damaged(exported, tmp_path, damage)
     policy = slide_deploy.VerificationPolicy(precision="w8a8")
     report = slide_deploy.verify(broken, model, policy=policy, calibration=calibration)
