@@ -35,7 +35,9 @@ demo-npu: setup ## Compile the digits models for NPUs, run them on the vendors' 
 	$(MAKE) demo-ethos-u
 
 demo-ethos-u: $(ETHOS)/.installed ## The part of demo-npu for Arm's Ethos-U.
-	$(ETHOS)/bin/python examples/digits/precision.py --targets ethos-u --device ethos-u55-128,ethos-u85-256 --section "figures of ethos-u" --document docs/npu.md
+	for device in ethos-u85-256 ethos-u55-128; do \
+		$(ETHOS)/bin/python examples/digits/precision.py --targets ethos-u --device $$device --section "figures of $$device" --document docs/npu.md || exit 1; \
+	done
 
 demo-ship: setup ## Make a package of the digits model for each profile, classify PNG files with each.
 	$(BIN)/python examples/digits/ship.py

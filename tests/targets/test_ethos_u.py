@@ -15,7 +15,6 @@ from slide_deploy import registry
 from slide_deploy.artifacts.options import options_by_target
 from slide_deploy.errors import ArtifactError, UsageError
 from slide_deploy.ethos_u import files
-from slide_deploy.ethos_u.devices import DEVICES, least_capable
 from slide_deploy.exporters._quantize.ethos_u import parse_devices
 from slide_deploy.types import Estimate, Fidelity, Options, Verdict
 from slide_deploy.verification.judge import cpu_problems
@@ -23,7 +22,7 @@ from slide_deploy.verification.judge import cpu_problems
 MISSING = registry.missing_packages(registry.runtime("ethos-u").packages)
 simulated = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} is not installed")
 
-DEVICE_NAMES = ("ethos-u55-128", "ethos-u85-256")
+DEVICE_NAMES = ("ethos-u85-128", "ethos-u85-256")
 
 
 # Each check starts processes that load torch and ExecuTorch.
@@ -79,9 +78,9 @@ def test_the_reference_model_computes_exactly_what_the_graph_says(exported):
     assert (check.verdict, check.problems) == (Verdict.PASS, ())
     assert check.fidelity is Fidelity.SIMULATED
     assert check.second_opinion.max_abs_error == 0
-    assert check.device == "simulated ethos-u55-128, ethos-u85-256"
+    assert check.device == "simulated ethos-u85-128, ethos-u85-256"
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("ethos-u55-128.json", "ethos-u55-128.pte", "ethos-u85-256.json", "ethos-u85-256.pte"),
+        *("ethos-u85-128.json", "ethos-u85-128.pte", "ethos-u85-256.json", "ethos-u85-256.pte"),
         *("graph.safetensors", "program-0.tosa"),
     ]
 
@@ -106,23 +105,30 @@ def test_estimates_name_the_device_and_what_stays_on_the_cpu(exported):
 def test_an_operator_that_the_npu_lacks_stays_on_the_cpu(calibration, tmp_path: Path):
     import torch
 
-    class Sums(torch.nn.Module):
+    class Wide(torch.nn.Module):
+        """A convolution with a stride that Ethos-U55 lacks, in the middle."""
+
         def __init__(self) -> None:
             super().__init__()
-            self.inner = network()
+            self.first = torch.nn.Conv2d(3, 8, 3, padding=1)
+            self.wide = torch.nn.Conv2d(8, 8, 7, stride=4, padding=3)
+            self.head = torch.nn.Linear(8, 10)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.inner.head(torch.cumsum(self.inner.embed(x).mean((2, 3)), 1))
+            x = torch.relu(self.wide(torch.relu(self.first(x))))
+            return self.head(x.mean((2, 3)))
 
-    model = slide_deploy.wrap(Sums().eval(), [slide_deploy.TensorSpec("x", (1, 3, 32, 32))])
-    options = Options(precision="w8a8", calibration=calibration)
+    torch.manual_seed(0)
+    model = slide_deploy.wrap(Wide().eval(), [slide_deploy.TensorSpec("x", (1, 3, 32, 32))])
+    own = {"device": "ethos-u55-128"}
+    options = Options(precision="w8a8", calibration=calibration, target_options=own)
     policy = slide_deploy.VerificationPolicy(require_full_npu=True)
     report = slide_deploy.export_and_verify(model, "ethos-u", tmp_path, options, policy=policy)
     (check,) = report.checks
     assert check.problems == (
-        "1 operator stays on the CPU beside ethos-u85-256: model: aten::cumsum",
+        "1 operator stays on the CPU beside ethos-u55-128: wide: aten::convolution",
     )
-    assert check.estimates[0].on_cpu == check.other_precision == ("model: aten::cumsum",)
+    assert check.estimates[0].on_cpu == check.other_precision == ("wide: aten::convolution",)
     assert (tmp_path / check.path / "program-1.tosa").is_file()
 
 
@@ -210,9 +216,9 @@ def damaged(exported, tmp_path: Path, damage: Callable[[Path], None]) -> Path:
         (changed("_weight_ohwi", 64), "ethos-u85-256.pte is not what program-0.tosa compiles to"),
         (changed("_weight_ohwi", 1), "no TOSA program has the integers of"),
         (changed("_multipliers", 64), "ethos-u85-256.pte is not what program-0.tosa compiles to"),
-        (changed("_output_zp", 8), "ethos-u55-128.pte is not what program-0.tosa compiles to"),
+        (changed("_output_zp", 8), "ethos-u85-128.pte is not what program-0.tosa compiles to"),
         (stale, "no TOSA program has the integers of"),
-        (swap, "ethos-u55-128.pte was not compiled for ethos-u55-128"),
+        (swap, "ethos-u85-128.pte was not compiled for ethos-u85-128"),
         (truncate, "ethos-u85-256.pte"),
         (flip, "ethos-u85-256.pte is not what program-0.tosa compiles to"),
         (estimate_less, "ethos-u85-256.json does not have the estimates of Vela"),
@@ -301,19 +307,21 @@ def test_floats_are_refused():
 
 
 def test_devices_are_named():
-    assert parse_devices("Ethos-U85-256, ethos-u55-128,ethos-u85-256") == (
-        "ethos-u85-256,ethos-u55-128"
+    assert parse_devices("Ethos-U85-256, ethos-u85-128,ethos-u85-256") == (
+        "ethos-u85-256,ethos-u85-128"
     )
+    assert parse_devices("ethos-u55-32,ethos-u65-256") == "ethos-u55-32,ethos-u65-256"
     assert parse_devices(parse_devices("ethos-u65-512")) == "ethos-u65-512"
     with pytest.raises(UsageError, match=r"'ethos-u1' is unknown .*ethos-u85-256"):
         parse_devices("ethos-u1")
-    assert least_capable(DEVICES.values()).name.startswith("ethos-u55")
+    with pytest.raises(UsageError, match="ethos-u55-64 and ethos-u85-128 need different programs"):
+        parse_devices("ethos-u55-64,ethos-u65-256,ethos-u85-128")
 
 
 def test_operators_on_the_cpu_fail_where_none_may_be():
-    own = Estimate("ethos-u55-128", "Vela 1", 500, 10, 0.1, 1, 1, 5.0, 3, ("layers.0: aten::any",))
+    own = Estimate("ethos-u85-128", "Vela 1", 500, 10, 0.1, 1, 1, 5.0, 3, ("layers.0: aten::any",))
     assert list(cpu_problems([own])) == [
-        "1 operator stays on the CPU beside ethos-u55-128: layers.0: aten::any"
+        "1 operator stays on the CPU beside ethos-u85-128: layers.0: aten::any"
     ]
 
 
