@@ -42,7 +42,7 @@ INTEGERS = "Ethos-U computes with integers"
 
 CPP = """\
 // With ExecuTorch's runtime and its Ethos-U backend linked, on the device:
-Module module($path "/ethos-u85-256.pte");
+Module module($path "/DEVICE.pte");
 auto result = module.forward(input);  // float32 $shape"""
 
 EXPORTER = Exporter(
@@ -58,7 +58,7 @@ EXPORTER = Exporter(
         Precision.FLOAT32: INTEGERS,
         Precision.FLOAT16: INTEGERS,
         Precision.W8: f"{INTEGERS}, of activations too",
-        Precision.W8A16: "its operators for 16-bit activations do not cover these models",
+        Precision.W8A16: "no model was compiled with activations of 16 bits yet",
     },
     quantize=quantize,
     unsupported=unsupported,

@@ -14,8 +14,9 @@ from slide_deploy.ethos_u import files
 from slide_deploy.ethos_u.compiler import commands_of, compile_spec
 from slide_deploy.ethos_u.devices import Device
 from slide_deploy.ethos_u.files import FOLDER, GRAPH, PACKAGES
-from slide_deploy.ethos_u.graph import load_graph, metadata_of, specs_of
-from slide_deploy.ethos_u.program import Program, read_program, run_program, tosa_operators
+from slide_deploy.ethos_u.graph import DEQUANTIZE, load_graph, metadata_of, specs_of
+from slide_deploy.ethos_u.program import Program, read_program, run_program
+from slide_deploy.ethos_u.tosa import tosa_constants, tosa_operators
 from slide_deploy.protocols import Arrays, Runtime, Session
 from slide_deploy.types import Estimate, Fidelity, TensorSpec
 from slide_deploy.validators._quantized.ethos_u import is_quantized, take_apart
@@ -53,6 +54,8 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         made = run_program(first, tosa, [feeds[spec.name] for spec in inputs])
         return {spec.name: array for spec, array in zip(outputs, made, strict=True)}
 
+    computing = [name for name in operators if not name.startswith("CONST")]
+    estimates = tuple(_estimates(path, devices, len(computing)))
     names = ", ".join(programs)
     found = files.versions()
     return Session(
@@ -67,9 +70,9 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         weight_type="int8",
         compute_type="int8",
         device=f"simulated {names}",
-        other_precision=_on_cpu_kernels(first),
+        other_precision=estimates[0].on_cpu,
         metadata=metadata_of(path / GRAPH),
-        estimates=tuple(_estimates(path, devices, len(operators))),
+        estimates=estimates,
     )
 
 
@@ -79,16 +82,31 @@ def open_second(path: Path) -> Session:
 
 
 def compiled_problems(path: Path) -> Iterator[str]:
-    """See `Runtime.compiled_problems`: the commands in the program of each device must be what
-    Vela makes again of the TOSA programs, with the same estimates; around them, the programs of
-    all devices must be the same."""
+    """See `Runtime.compiled_problems`: the TOSA programs must have the integers of the graph. The
+    commands in the program of each device must be what Vela makes again of them, with the same
+    estimates; around them, the programs of all devices must be the same."""
     devices = files.compiled_devices(path)
     programs = {device: read_program(path / f"{device.name}.pte") for device in devices}
     for device, program in programs.items():
         tosa = files.tosa_programs(path, len(program.delegates))
+        if device is devices[0] and not _on_cpu_kernels(program):
+            yield from _other_integers(load_graph(path / GRAPH), tosa)
         yield from _compiled_problems(path, device, program, tosa)
         if program.around != programs[devices[0]].around:
             yield f"{device.name}.pte is another program than {devices[0].name}.pte"
+
+
+def _other_integers(graph: GraphModule, tosa: Sequence[bytes]) -> Iterator[str]:
+    """The weights of the graph that no TOSA program has, in any layout."""
+    have = {_key(own) for program in tosa for own in tosa_constants(program)}
+    readers = [n for n in graph.graph.nodes if str(n.target).startswith(DEQUANTIZE)]
+    for source in dict.fromkeys(reader.args[0] for reader in readers):
+        if source.op == "get_attr" and _key(source.meta["value"].numpy()) not in have:
+            yield f"no TOSA program has the integers of {source.name}"
+
+
+def _key(integers: np.ndarray) -> tuple[str, bytes]:
+    return integers.dtype.name, np.sort(integers.ravel()).tobytes()
 
 
 def _compiled_problems(

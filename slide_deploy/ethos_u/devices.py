@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["DEVICES", "Device", "least_capable"]
+__all__ = ["DEVICES", "Device"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,11 @@ class Device:
     macs: int
     system: str
     memory: str
+
+    @property
+    def family(self) -> str:
+        """Devices of one family have the same operators; U65 has those of U55, U85 has more."""
+        return "u85" if "u85" in self.name else "u55"
 
 
 def _devices() -> Iterator[Device]:
@@ -30,8 +35,3 @@ def _devices() -> Iterator[Device]:
 
 # Vela's `--accelerator-config`.
 DEVICES = {device.name: device for device in _devices()}
-
-
-def least_capable(devices: Iterable[Device]) -> Device:
-    """The device whose TOSA programs all of them run: U85 has every operator of the others."""
-    return min(devices, key=lambda device: device.name)

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slide_deploy.errors import ArtifactError
+from slide_deploy.ethos_u.tosa import input_count, run_tosa
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Delegate", "Program", "read_program", "run_program", "run_tosa", "tosa_operators"]
+__all__ = ["Delegate", "Program", "read_program", "run_program"]
+
+
+# What ExecuTorch makes of a view: it moves nothing.
+VIEW = "executorch_prim::et_view"
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ def read_program(path: Path) -> Program:
     calls = [step.instr_args for chain in plan.chains for step in chain.instructions]
     operators = [plan.operators[c.op_index] for c in calls if isinstance(c, KernelCall)]
     constants = tuple(bytes(buffer.storage) for buffer in program.constant_buffer)
-    return Program(delegates, tuple(operator.name for operator in operators), plan, constants)
+    kernels = tuple(operator.name for operator in operators if operator.name != VIEW)
+    return Program(delegates, kernels, plan, constants)
 
 
 def run_program(
@@ -92,37 +98,6 @@ def run_program(
                 f"the program has an instruction {type(call).__name__}", "export it again"
             )
     return [values[index].numpy() for index in plan.outputs]
-
-
-def run_tosa(program: bytes, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The outputs of a TOSA program; ArtifactError where the reference model refuses it."""
-    import tosa_reference_model as model
-
-    outputs, status = model.run(program, list(inputs))
-    if status != model.GraphStatus.TOSA_VALID:
-        raise ArtifactError(f"the TOSA reference model says {status}", "export it again")
-    return list(outputs)
-
-
-def tosa_operators(program: bytes) -> list[str]:
-    """The names of a TOSA program's operators; ArtifactError where it is no such program."""
-    from tosa.Op import Op
-    from tosa.TosaGraph import TosaGraph
-
-    names = {value: name for name, value in vars(Op).items() if isinstance(value, int)}
-    try:
-        graph = TosaGraph.GetRootAs(program, 0)
-        regions = [graph.Regions(n) for n in range(graph.RegionsLength())]
-        blocks = [region.Blocks(n) for region in regions for n in range(region.BlocksLength())]
-        return [
-            names[block.Operators(n).Op()]
-            for block in blocks
-            for n in range(block.OperatorsLength())
-        ]
-    except Exception as error:  # flatbuffers and struct raise many kinds
-        raise ArtifactError(
-            f"a TOSA program cannot be read: {type(error).__name__}", "export it again"
-        ) from error
 
 
 def _values(program: Program) -> list[Any]:
@@ -173,6 +148,9 @@ def _run_kernel(name: str, overload: str, places: Sequence[int], values: list[An
     from executorch.exir import schema
 
     namespace, _, packet = name.partition("::")
+    if name == VIEW:
+        values[places[-1]] = values[places[0]].reshape(values[places[-1]].shape)
+        return
     wanted = "default" if overload == "out" else overload.removesuffix("_out")
     operator = getattr(getattr(getattr(torch.ops, namespace), packet), wanted)
     given: list[Any] = []
@@ -191,10 +169,8 @@ def _run_kernel(name: str, overload: str, places: Sequence[int], values: list[An
 def _run_delegate(tosa: bytes, places: Sequence[int], values: list[Any]) -> None:
     """Inputs come first, then outputs."""
     import torch
-    from tosa.TosaGraph import TosaGraph
 
-    block = TosaGraph.GetRootAs(tosa, 0).Regions(0).Blocks(0)
-    count = block.InputsLength()
+    count = input_count(tosa)
     taken, given = places[:count], places[count:]
     outputs = run_tosa(tosa, [values[index].numpy() for index in taken])
     for index, array in zip(given, outputs, strict=True):

@@ -20,11 +20,6 @@ from slide_deploy.verification.second_opinion import disputed
 
 __all__ = ["with_compiled", "with_simulation"]
 
-# What the simulator may differ from the CPU, as a multiple of what the precision itself costs. It
-# rounds after each operator, to 8 or 16 bits, where the CPU computes some in float32: on the
-# digits models at most 1.2 times the cost.
-LIMIT = 2.0
-
 Outputs = Mapping[str, Mapping[str, np.ndarray]]
 
 
@@ -48,7 +43,7 @@ def with_simulation(
     except SlideDeployError as error:
         opinion = Opinion(runtime.second_opinion, Verdict.FAIL, problems=(str(error),))
     else:
-        limit = 0.0 if runtime.exact_simulation else LIMIT
+        limit = runtime.simulation_limit
         opinion = _opinion(second.runtime, expected, outputs, second.outputs, limit)
     return disputed(check, opinion)
 
@@ -58,20 +53,15 @@ def _opinion(
     expected: Sequence[Expectation],
     simulated: Outputs,
     on_cpu: Outputs,
-    limit: float = LIMIT,
+    limit: float,
 ) -> Opinion:
     errors, ratios, problems = [], [], []
     for name, (own, other, exact) in _whole(expected, simulated, on_cpu):
         ratio, cost = snr_db(own, other), snr_db(other, exact)
-        least = cost - 20 * np.log10(limit) if limit else np.inf
+        least = cost - 20 * np.log10(limit)
         errors.append(max_abs_error(own, other))
         ratios.append(ratio)
-        if not limit and errors[-1]:
-            problems.append(
-                f"the simulator's {name} differs from it by up to {errors[-1]:.2g}; both must be "
-                "equal"
-            )
-        elif not ratio >= least:
+        if not ratio >= least:
             problems.append(
                 f"the simulator's {name} has {ratio:.0f} dB against it; at least {least:.0f} dB "
                 f"are expected, because the precision alone leaves {cost:.0f} dB"

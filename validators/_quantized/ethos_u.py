@@ -11,7 +11,7 @@ import numpy as np
 
 from slide_deploy.errors import ArtifactError
 from slide_deploy.ethos_u.compiler import compile_spec
-from slide_deploy.ethos_u.devices import Device, least_capable
+from slide_deploy.ethos_u.devices import Device
 from slide_deploy.ethos_u.files import GRAPH, compiled_devices
 from slide_deploy.ethos_u.graph import (
     DEQUANTIZE,
@@ -60,7 +60,7 @@ def take_apart(
     otherwise than it quantizes.
     """
     graph = load_graph(path / GRAPH)
-    simpler = _simplified(load_graph(program / GRAPH), least_capable(compiled_devices(path)))
+    simpler = _simplified(load_graph(program / GRAPH), compiled_devices(path)[0])
     readers = [n for n in graph.graph.nodes if str(n.target).startswith(DEQUANTIZE)]
     weights = {node: _original(node, simpler) for node in readers if node.args[0].op == "get_attr"}
     for node in readers:
