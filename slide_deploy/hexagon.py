@@ -76,8 +76,9 @@ def compile_for(soc: str, model: Path, context: Path) -> None:
         check=False,
     )
     if done.returncode == ON_CPU:
+        told = done.stdout.strip().splitlines()[-1]  # the library prints to the same stream
         raise ConversionError(
-            f"Hexagon's compiler for {soc} leaves operators on the CPU: {done.stdout.strip()}",
+            f"Hexagon's compiler for {soc} leaves operators on the CPU: {told}",
             "try another --lowering",
             done.stderr,
         )

@@ -22,6 +22,8 @@ __all__ = ["RUNTIME"]
 
 CONTEXT = "EPContext"
 
+SIGNED = "int16"  # of the second factors of products, with ranges of their own
+
 # The simulator rounds after each operator, to 8 or 16 bits, where the CPU computes some in float32:
 # on the digits models at most 1.2 times the cost.
 SIMULATION_LIMIT = 2.0
@@ -106,7 +108,7 @@ def take_apart(
     path: Path, program: Path, restored: Path, runs: Iterable[Arrays]
 ) -> Iterator[QuantizedTensor]:
     """See `Runtime.take_apart`. What a Softmax or Sigmoid gives has the range of the function, and
-    what is a part of another value has that value's range."""
+    what is a part of another value has that value's range, unless it is converted to SIGNED."""
     restored.mkdir()
     tensors = list(qdq.take_apart(path / MODEL, program / MODEL, restored / MODEL, runs))
     observed = {t.name: t.observed for t in tensors if t.observed}
@@ -115,7 +117,9 @@ def take_apart(
             observed[name] = (0.0, 1.0)
         elif source in observed:
             observed[name] = observed[source]
-    yield from (replace(t, observed=observed[t.name]) if t.observed else t for t in tensors)
+    for tensor in tensors:
+        takes_range = tensor.observed and tensor.kind != SIGNED
+        yield replace(tensor, observed=observed[tensor.name]) if takes_range else tensor
 
 
 def compiled_problems(path: Path) -> Iterator[str]:

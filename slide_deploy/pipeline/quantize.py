@@ -69,11 +69,15 @@ class Quantizer:
         program, prepared = programs(options.smooth)
         if not options.searches:
             return quantize(options, frozenset(), folder), prepared
-        parts = self._parts(program, program_folder(self.programs, options.smooth or 0.0))
+
+        @cache
+        def parts(smooth: float | None) -> dict[str, tuple[str, ...]]:
+            return self._parts(programs(smooth)[0], program_folder(self.programs, smooth or 0.0))
 
         def settled(settings: Mapping[str, str], kept: Sequence[str], into: Path) -> Artifact:
-            names = frozenset(name for part in kept for name in parts[part])
-            return quantize(_with_settings(options, settings), names, into)
+            own = _with_settings(options, settings)
+            names = frozenset(name for part in kept for name in parts(own.smooth)[part])
+            return quantize(own, names, into)
 
         def measure(trial: Trial) -> Trial:
             self.progress(f"searching for {_goal_text(options)}: {_trial_text(trial)}")
@@ -82,10 +86,11 @@ class Quantizer:
                 return self._measured(trial, target, Path(scratch, made.path), options)
 
         data = self.labelled.data.sha256 if self.labelled else ""
-        cached = search_file(program, self.calibration, list(parts), choices, options, data)
+        known = list(parts(options.smooth))
+        cached = search_file(program, self.calibration, known, choices, options, data)
         found = load_search(cached)
         if found is None:
-            found = search(list(parts), choices, measure, self._goal(options))
+            found = search(known, choices, measure, self._goal(options))
             save_search(cached, found)
         record = replace(settled(found.settings, found.kept, folder), search=found)
         return record, programs(_with_settings(options, found.settings).smooth)[1]
@@ -123,9 +128,9 @@ class Quantizer:
         made = read_artifact(target, path, {e.probe: dict(e.inputs) for e in expected}).outputs
         outputs = with_logarithms(made, expected)
         ratio = min(float(cost.snr_db) for cost in precision_costs(expected, outputs, ()))
-        counts = self.labelled is not None and options.max_drop is not None
-        top1 = self.labelled.top1_of(path) if counts and self.labelled else None
-        return replace(trial, snr_db=ratio, top1=top1)
+        if self.labelled is None or options.max_drop is None:
+            return replace(trial, snr_db=ratio)
+        return replace(trial, snr_db=ratio, top1=self.labelled.top1_of(path))
 
 
 def _choices(target: str, options: Options) -> dict[str, tuple[str, ...]]:

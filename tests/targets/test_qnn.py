@@ -57,6 +57,21 @@ def test_the_simulator_runs_what_the_integers_mean(exported):
     ]
 
 
+@simulated
+def test_the_second_factor_of_a_product_of_activations_is_signed(exported):
+    import onnx
+
+    _, folder, *_ = exported
+    graph = onnx.load(folder / FOLDER / "model.onnx").graph
+    writers = {name: node for node in graph.node for name in node.output}
+    points = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    factors = [[writers[name] for name in n.input] for n in graph.node if n.op_type == "MatMul"]
+    pairs = [both for both in factors if not any(own.input[0] in points for own in both)]
+    found = [[points[own.input[2]] for own in both] for both in pairs]
+    assert found
+    assert all(a.dtype == np.uint16 and b.dtype == np.int16 and b == 0 for a, b in found)
+
+
 def swap(folder: Path) -> None:
     first, second, aside = folder / "SM8650.onnx", folder / "SM8750.onnx", folder / "aside"
     first.rename(aside)
