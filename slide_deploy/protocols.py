@@ -242,8 +242,6 @@ class Runtime:
     `widen` gives the constants of a float16 artifact beside those of the float32 artifact of the
     same model, and writes to the third path the float16 artifact with the latter's constants and
     float32 arithmetic; DifferentProgram where the two have other operations.
-    `simulation_limit` is what a simulator may differ from `open_second`, as a multiple of what the
-    precision itself costs.
     `compiled_problems` compiles again what a compiler made from other files of the artifact, and
     says what differs.
     `reduce` finds the smallest piece of an artifact that differs from the same piece of a clean
@@ -264,6 +262,5 @@ class Runtime:
     take_apart: TakeApart | None = None
     ranges: MeasureRanges | None = None
     widen: Widen | None = None
-    simulation_limit: float = 1.0
     compiled_problems: Callable[[Path], Iterable[str]] | None = None
     reduce: Reduce | None = None

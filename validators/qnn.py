@@ -24,10 +24,6 @@ CONTEXT = "EPContext"
 
 SIGNED = "int16"  # of the second factors of products, with ranges of their own
 
-# The simulator rounds after each operator, to 8 or 16 bits, where the CPU computes some in float32:
-# on the digits models at most 1.2 times the cost.
-SIMULATION_LIMIT = 2.0
-
 BLOCK = 16  # bytes that are compared as one, because some of varying bytes may be equal
 
 
@@ -234,6 +230,5 @@ RUNTIME = Runtime(
     second_opinion="onnxruntime on the CPU",
     open_second=open_second,
     take_apart=take_apart,
-    simulation_limit=SIMULATION_LIMIT,
     compiled_problems=compiled_problems,
 )
