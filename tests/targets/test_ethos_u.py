@@ -97,7 +97,7 @@ def test_estimates_name_the_device_and_what_stays_on_the_cpu(exported):
         assert own.sram_bytes > 3 * 32 * 32
         assert own.on_cpu == ()
     small, large = check.estimates
-    assert large.cycles < small.cycles
+    assert large.cycles <= small.cycles
 
 
 @simulated
