@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from slide_deploy.types import Estimate, Fidelity, Options, Precision, TensorSpec
+from slide_deploy.types import Fidelity, Options, Precision, TensorSpec
+from slide_deploy.utils.records import Figure
 
 if TYPE_CHECKING:
     from slide_deploy.capture import Capture
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Arrays",
     "Calibration",
+    "Estimate",
     "Example",
     "Exporter",
     "Open",
@@ -164,6 +166,27 @@ class Exporter:
     picture: str = ""
     probabilities: str = ""
     examples: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a compiler, `tool`, estimates for one device; nothing of it was measured.
+
+    `cycles` take `milliseconds` at the clock. `sram_bytes` and `other_bytes` (flash, DRAM) are
+    memory, `mac_utilisation` is the share in percent of the multiply-adds that the cycles could do.
+    `on_npu` counts operators on the NPU, `on_cpu` names those on the CPU, each with its block.
+    """
+
+    device: str
+    tool: str
+    clock_mhz: Figure
+    cycles: int
+    milliseconds: Figure
+    sram_bytes: int
+    other_bytes: int
+    mac_utilisation: Figure
+    on_npu: int
+    on_cpu: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

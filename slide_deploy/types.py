@@ -14,7 +14,6 @@ __all__ = [
     "HEIGHT",
     "WIDTH",
     "DynamicAxes",
-    "Estimate",
     "Fidelity",
     "LayerLowering",
     "Loading",
@@ -123,27 +122,6 @@ class LayerLowering:
     layer: str
     form: str
     why: str
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a compiler, `tool`, estimates for one device; nothing of it was measured.
-
-    `cycles` take `milliseconds` at the clock. `sram_bytes` and `other_bytes` (flash, DRAM) are
-    memory, `mac_utilisation` is the share in percent of the multiply-adds that the cycles could do.
-    `on_npu` counts operators on the NPU, `on_cpu` names those on the CPU, each with its block.
-    """
-
-    device: str
-    tool: str
-    clock_mhz: float
-    cycles: int
-    milliseconds: float
-    sram_bytes: int
-    other_bytes: int
-    mac_utilisation: float
-    on_npu: int
-    on_cpu: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from slide_deploy.ethos_u.files import FOLDER, GRAPH, PACKAGES
 from slide_deploy.ethos_u.graph import DEQUANTIZE, load_graph, metadata_of, specs_of
 from slide_deploy.ethos_u.program import Program, read_program, run_program
 from slide_deploy.ethos_u.tosa import tosa_constants, tosa_operators
-from slide_deploy.protocols import Arrays, Runtime, Session
-from slide_deploy.types import Estimate, Fidelity, TensorSpec
+from slide_deploy.protocols import Arrays, Estimate, Runtime, Session
+from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.validators._quantized.ethos_u import is_quantized, take_apart
 
 if TYPE_CHECKING:

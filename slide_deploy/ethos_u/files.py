@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slide_deploy.errors import ArtifactError
 from slide_deploy.ethos_u.devices import DEVICES, Device
-from slide_deploy.types import Estimate
+from slide_deploy.protocols import Estimate
 
 __all__ = [
     "FOLDER",

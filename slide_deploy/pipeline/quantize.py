@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -20,7 +20,7 @@ from slide_deploy.pipeline.labelled import Labelled
 from slide_deploy.quantization.calibration import CalibrationSet
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.quantization.program import SMOOTH, program_precision
-from slide_deploy.quantization.search import Goal, Trial, parts_of, search
+from slide_deploy.quantization.search import Goal, Search, Trial, parts_of, search
 from slide_deploy.types import Options
 from slide_deploy.verification.judge import Progress, Reference
 from slide_deploy.verification.runner import read_artifact
@@ -79,11 +79,17 @@ class Quantizer:
             names = frozenset(name for part in kept for name in parts(own.smooth)[part])
             return quantize(own, names, into)
 
+        tried = self.programs / "trial"
+        latest: dict[tuple[object, ...], Artifact] = {}
+
         def measure(trial: Trial) -> Trial:
             self.progress(f"searching for {_goal_text(options)}: {_trial_text(trial)}")
-            with tempfile.TemporaryDirectory(prefix="slide-deploy-") as scratch:
-                made = settled(trial.settings, trial.kept, Path(scratch))
-                return self._measured(trial, target, Path(scratch, made.path), options)
+            shutil.rmtree(tried, ignore_errors=True)
+            tried.mkdir()
+            latest.clear()
+            made = settled(trial.settings, trial.kept, tried)
+            latest[_key(trial)] = made
+            return self._measured(trial, target, tried / made.path, options)
 
         data = self.labelled.data.sha256 if self.labelled else ""
         known = list(parts(options.smooth))
@@ -92,8 +98,12 @@ class Quantizer:
         if found is None:
             found = search(known, choices, measure, self._goal(options))
             save_search(cached, found)
-        record = replace(settled(found.settings, found.kept, folder), search=found)
-        return record, programs(_with_settings(options, found.settings).smooth)[1]
+        if record := latest.get(_key(found)):
+            shutil.move(tried / record.path, folder / record.path)
+        else:
+            record = settled(found.settings, found.kept, folder)
+        prepared = programs(_with_settings(options, found.settings).smooth)[1]
+        return replace(record, search=found), prepared
 
     def _program(
         self, target: str, options: Options, smooth: float | None
@@ -148,6 +158,10 @@ def _with_settings(options: Options, settings: Mapping[str, str]) -> Options:
     smooth = float(settings.get(SMOOTH, options.smooth or 0.0))
     options = replace(options, smooth=smooth)
     return options.with_target_options({**options.of_targets, **own})
+
+
+def _key(found: Trial | Search) -> tuple[object, ...]:
+    return (found.kept, tuple(found.settings.items()))
 
 
 def _goal_text(options: Options) -> str:

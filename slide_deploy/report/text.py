@@ -13,8 +13,9 @@ from slide_deploy.parity.comparison import Comparison
 from slide_deploy.parity.cost import PrecisionCost
 from slide_deploy.parity.gates import EACH_COMPARISON, MEANING, GateKind, GateResult
 from slide_deploy.parity.probes import is_sample, source
+from slide_deploy.protocols import Estimate
 from slide_deploy.quantization.search import Trial
-from slide_deploy.types import Estimate, Fidelity, Verdict
+from slide_deploy.types import Fidelity, Verdict
 from slide_deploy.verification.record import Check, Report
 
 __all__ = [

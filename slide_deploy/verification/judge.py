@@ -24,8 +24,9 @@ from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.gates import Gate, GateKind, GateResult
 from slide_deploy.parity.probes import PIXELS
 from slide_deploy.parity.systematic import systematic_ratios
+from slide_deploy.protocols import Estimate
 from slide_deploy.quantization.catalog import scheme_named
-from slide_deploy.types import DynamicAxes, Estimate, TensorSpec
+from slide_deploy.types import DynamicAxes, TensorSpec
 from slide_deploy.verification.interface import interface_problems
 from slide_deploy.verification.runner import RunResult
 

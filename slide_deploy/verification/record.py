@@ -13,8 +13,9 @@ from slide_deploy.parity.block_trace import BlockError
 from slide_deploy.parity.comparison import Comparison
 from slide_deploy.parity.cost import PrecisionCost
 from slide_deploy.parity.gates import GateResult
+from slide_deploy.protocols import Estimate
 from slide_deploy.quantization.search import Search
-from slide_deploy.types import Estimate, Fidelity, LayerLowering, Verdict
+from slide_deploy.types import Fidelity, LayerLowering, Verdict
 from slide_deploy.utils.records import Count, Figure, OptionalSha256, read_json, write_json
 from slide_deploy.verification.replay import Replay
 

@@ -25,8 +25,8 @@ from slide_deploy.errors import (
     UsageError,
 )
 from slide_deploy.parity.block_trace import BlockError, BlockReference
-from slide_deploy.protocols import Piece, QuantizedTensor, RoundedTensor
-from slide_deploy.types import Estimate, Fidelity, TensorSpec
+from slide_deploy.protocols import Estimate, Piece, QuantizedTensor, RoundedTensor
+from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.verification.runner_worker import SEPARATOR, no_room
 
 __all__ = [

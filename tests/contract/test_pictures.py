@@ -101,6 +101,7 @@ def test_a_mistake_in_the_preprocessing_is_noticed_and_named(model, tmp_path, mo
     assert said == ([f"its outputs are as if {named}"] if named else [])
 
 
+@pytest.mark.slow
 def test_float16_and_a_free_batch(model, tmp_path):
     options = Options(precision="float16", dynamic=True)
     report = slide_deploy.export_and_verify(model, ("onnx", "torchscript"), tmp_path, options)

@@ -142,7 +142,7 @@ def test_float16_may_have_a_free_batch(exported, target):
     assert report.verdict is Verdict.PASS, report.checks
 
 
-@pytest.mark.parametrize("target", TWO)
+@pytest.mark.parametrize("target", DAILY)
 def test_float16_is_judged_by_its_noise_power(exported, target):
     report, _ = exported("micro_official", target, Options(precision=Precision.FLOAT16))
     (check,) = report.checks

@@ -16,7 +16,8 @@ from slide_deploy.artifacts.options import options_by_target
 from slide_deploy.errors import ArtifactError, UsageError
 from slide_deploy.ethos_u import files
 from slide_deploy.exporters._quantize.ethos_u import parse_devices
-from slide_deploy.types import Estimate, Fidelity, Options, Verdict
+from slide_deploy.protocols import Estimate
+from slide_deploy.types import Fidelity, Options, Verdict
 from slide_deploy.verification.judge import cpu_problems
 
 MISSING = registry.missing_packages(registry.runtime("ethos-u").packages)

@@ -137,6 +137,7 @@ def test_a_vendor_gets_the_samples_and_the_reader_the_commands(
     assert step.samples in step.commands[0 if name == "vitis" else 1]
 
 
+@pytest.mark.slow
 def test_without_samples_a_vendor_compiles_what_there_is(run_cli, tmp_path: Path) -> None:
     done = run_cli("export", DIGITS, "--for", "rknn", "-o", tmp_path / "out")
     assert done.code == 0, done.err
@@ -150,6 +151,7 @@ def test_a_calibration_set_of_no_use_is_still_refused(run_cli, calibration: Path
         done.refused(2, "needs no calibration set")
 
 
+@pytest.mark.slow
 def test_the_same_files_for_a_vendor_are_made_again(
     run_cli, calibration: Path, tmp_path: Path
 ) -> None:

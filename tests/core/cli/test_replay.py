@@ -137,6 +137,7 @@ def test_a_manifest_runs_no_code_by_itself(run_cli, earlier: Path) -> None:
     refusal(run_cli, earlier).refused(2, "evil.module:run", "if you trust it")
 
 
+@pytest.mark.slow
 def test_a_package_with_pictures_labels_and_calibration(
     run_cli, in_tmp: Path, tiny_file: Callable[..., Path]
 ) -> None:
