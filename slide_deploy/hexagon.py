@@ -9,7 +9,6 @@ binary is the same each time only where it is the first that a process compiles.
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slide_deploy.errors import ConversionError
+from slide_deploy.utils.machine import refused_by_linux_wheels
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -101,12 +101,7 @@ def open_context(context: Path) -> InferenceSession:
 
 def unsupported() -> str:
     """Why the package cannot be installed on this machine; empty if it can."""
-    machine, (libc, found) = platform.machine(), platform.libc_ver()
-    if sys.platform != "linux" or machine not in ("x86_64", "AMD64"):
-        return f"it needs Linux on x86-64; this is {sys.platform} on {machine}"
-    if libc == "glibc" and tuple(map(int, found.split(".")[:2])) < OLDEST_GLIBC:
-        return f"it needs glibc {'.'.join(map(str, OLDEST_GLIBC))} or newer; this is {found}"
-    return ""
+    return refused_by_linux_wheels(OLDEST_GLIBC)
 
 
 def version() -> str:

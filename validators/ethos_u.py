@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,7 @@ def open_session(path: Path, *, threads: int = 1) -> Session:
         return {spec.name: array for spec, array in zip(outputs, made, strict=True)}
 
     computing = [name for name in operators if not name.startswith("CONST")]
-    estimates = tuple(_estimates(path, devices, len(computing)))
+    estimates = tuple(_estimates(path, devices, programs, len(computing)))
     names = ", ".join(programs)
     found = files.versions()
     return Session(
@@ -184,10 +184,12 @@ def _on_cpu_kernels(program: Program) -> tuple[str, ...]:
     return tuple(name for name in program.kernels if not name.startswith(CONVERTING))
 
 
-def _estimates(path: Path, devices: Sequence[Device], operators: int) -> Iterator[Estimate]:
+def _estimates(
+    path: Path, devices: Sequence[Device], programs: Mapping[str, Program], operators: int
+) -> Iterator[Estimate]:
     for device in devices:
         summary = files.load_summary(path / f"{device.name}.json")
-        kernels = _on_cpu_kernels(read_program(path / f"{device.name}.pte"))
+        kernels = _on_cpu_kernels(programs[device.name])
         if sorted(kernels) != sorted(own.rpartition(": ")[2] for own in summary.on_cpu):
             raise ArtifactError(
                 f"{device.name}.json names other operators on the CPU than {device.name}.pte has",

@@ -6,7 +6,12 @@ from typing import Annotated
 
 from slide_deploy.cli.options import numerics
 
-__all__ = ["Data", "MaxDrop", "MinSnr", "Smooth"]
+__all__ = ["LABELLED", "Data", "MaxDrop", "MinSnr", "Smooth"]
+
+LABELLED = (
+    "a folder of images per class, a CSV file of path,label, an .npz file of images and labels, or "
+    "the word digits (of examples/digits)"
+)
 
 MinSnr = Annotated[
     float | None,
@@ -33,8 +38,7 @@ Data = Annotated[
     numerics(
         "--data",
         metavar="FOLDER|FILE",
-        help="Labelled images, on which the accuracy is measured: a folder of images per class, a "
-        "CSV file of path,label, or an .npz file of images and labels.",
+        help=f"Labelled images, on which the accuracy is measured: {LABELLED}.",
     ),
 ]
 MaxDrop = Annotated[

@@ -9,6 +9,7 @@ import typer
 
 import slide_deploy
 from slide_deploy.cli import options as cli
+from slide_deploy.cli.accuracy import LABELLED
 from slide_deploy.cli.model import load_model
 from slide_deploy.cli.packaging import PicturePreprocess
 from slide_deploy.errors import UsageError
@@ -23,8 +24,7 @@ Data = Annotated[
     str,
     typer.Option(
         metavar="FOLDER|FILE",
-        help="Labelled images: a folder of images per class, a CSV file of path,label, an .npz "
-        "file of images and labels, or the word digits (of examples/digits).",
+        help=f"Labelled images: {LABELLED}.",
     ),
 ]
 Against = Annotated[Path | None, typer.Option(help="Checkpoint to compare with.")]

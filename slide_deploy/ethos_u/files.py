@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 from slide_deploy.errors import ArtifactError
 from slide_deploy.ethos_u.devices import DEVICES, Device
 from slide_deploy.protocols import Estimate
+from slide_deploy.utils.machine import refused_by_linux_wheels
 
 __all__ = [
     "FOLDER",
@@ -115,12 +114,7 @@ def tosa_programs(path: Path, count: int) -> Sequence[bytes]:
 
 def unsupported() -> str:
     """Why the packages cannot be installed on this machine; empty if they can."""
-    machine, (libc, found) = platform.machine(), platform.libc_ver()
-    if sys.platform != "linux" or machine not in ("x86_64", "AMD64"):
-        return f"it needs Linux on x86-64; this is {sys.platform} on {machine}"
-    if libc == "glibc" and tuple(map(int, found.split(".")[:2])) < OLDEST_GLIBC:
-        return f"it needs glibc {'.'.join(map(str, OLDEST_GLIBC))} or newer; this is {found}"
-    return ""
+    return refused_by_linux_wheels(OLDEST_GLIBC)
 
 
 def versions() -> dict[str, str]:

@@ -45,7 +45,7 @@ def smoothed(module: nn.Module, runs: Sequence[Sequence[Tensor]], alpha: float) 
         weights = [copied.get_parameter(f"{own}.weight").transpose(1, -1) for own in readers]
         parameters = list(copied.get_submodule(name).parameters())
         factors = _factors(largest[name], _largest_weights(weights), alpha)
-        factors = _exact(factors.to(weights[0].dtype), parameters, weights)
+        factors = _reversible(factors.to(weights[0].dtype), parameters, weights)
         for parameter in parameters:
             parameter.div_(factors)
         for weight in weights:
@@ -172,7 +172,7 @@ def _factors(activations: Tensor, weights: Tensor, alpha: float) -> Tensor:
     return torch.exp2(torch.where(exponents.isfinite(), exponents, 0.0))
 
 
-def _exact(factors: Tensor, divided: Iterable[Tensor], multiplied: Iterable[Tensor]) -> Tensor:
+def _reversible(factors: Tensor, divided: Iterable[Tensor], multiplied: Iterable[Tensor]) -> Tensor:
     """The factors, and 1 for the channels that have values beyond the range of the type with it."""
     kept = [(own / factors * factors == own).reshape(-1, len(factors)).all(0) for own in divided]
     kept += [(own * factors / factors == own).flatten(0, -2).all(0) for own in multiplied]

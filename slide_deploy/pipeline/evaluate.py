@@ -20,7 +20,7 @@ from slide_deploy.types import Fidelity, silent
 if TYPE_CHECKING:
     from slide_deploy.loading.loader import Model
 
-__all__ = ["best_of_model", "evaluate"]
+__all__ = ["accuracy_of_model", "best_of_model", "evaluate"]
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -54,7 +54,7 @@ def evaluate(
     ]
     checkpoint = None
     if model is not None and reference is not None:
-        checkpoint = _of_model(model, reference, data)
+        checkpoint = accuracy_of_model(model, reference, data)
     return Evaluation(
         data=data.name,
         images=data.count,
@@ -90,7 +90,8 @@ def best_of_model(model: Model, data: Dataset, progress: Callable[[str], None]) 
     return np.concatenate(found)
 
 
-def _of_model(model: Model, best: np.ndarray, data: Dataset) -> Accuracy:
+def accuracy_of_model(model: Model, best: np.ndarray, data: Dataset) -> Accuracy:
+    """The accuracy of the checkpoint, from its best classes of each image, (N, 5)."""
     return accuracy_of(
         best,
         data,

@@ -171,7 +171,8 @@ def _write(
     require(target)
     scheme = scheme_named(options.precision)
     if calibration is not None and scheme.quantized:
-        about = (model, prepare, calibration, programs, reference, labelled, progress)
+        counting = labelled if options.max_drop is not None else None
+        about = (model, prepare, calibration, programs, reference, counting, progress)
         record, prepared = Quantizer(*about).write(target, scratch, options)
     else:
         prepared = prepare(target)

@@ -8,10 +8,10 @@ from pathlib import Path
 from slide_deploy.evaluation.accuracy import accuracy_on
 from slide_deploy.evaluation.dataset import Dataset, read_dataset
 from slide_deploy.loading.loader import Model
-from slide_deploy.pipeline.evaluate import best_of_model
+from slide_deploy.pipeline.evaluate import accuracy_of_model, best_of_model
 from slide_deploy.types import Options, Verdict
 from slide_deploy.verification.judge import Progress
-from slide_deploy.verification.record import Accuracy, Check
+from slide_deploy.verification.record import Check, LabelledAccuracy
 
 __all__ = ["Labelled", "labelled_images", "with_accuracy"]
 
@@ -36,7 +36,7 @@ def labelled_images(model: Model, options: Options, progress: Progress) -> Label
     spec = model.artifact_inputs[0]
     data = read_dataset(options.data, spec, model.preprocessing, model.labels)
     best = best_of_model(model, data, progress)
-    return Labelled(data, float(100 * (best[:, 0] == data.labels).mean()))
+    return Labelled(data, accuracy_of_model(model, best, data).top1)
 
 
 def with_accuracy(
@@ -48,7 +48,7 @@ def with_accuracy(
         return check
     progress(f"verifying {artifact.name}: classifying {labelled.data.name}")
     data, top1 = labelled.data, labelled.top1_of(artifact)
-    accuracy = Accuracy(data.name, data.count, top1, labelled.top1)
+    accuracy = LabelledAccuracy(data.name, data.count, top1, labelled.top1)
     check, drop = replace(check, accuracy=accuracy), labelled.top1 - top1
     if max_drop is None or drop <= max_drop:
         return check

@@ -15,7 +15,6 @@ from slide_deploy.artifacts.search_cache import load_search, save_search, search
 from slide_deploy.artifacts.write import quantize_artifact, write_artifact
 from slide_deploy.loading.loader import Model
 from slide_deploy.parity.cost import precision_costs
-from slide_deploy.parity.logarithms import with_logarithms
 from slide_deploy.pipeline.labelled import Labelled
 from slide_deploy.quantization.calibration import CalibrationSet
 from slide_deploy.quantization.catalog import scheme_named
@@ -23,7 +22,7 @@ from slide_deploy.quantization.program import SMOOTH, program_precision
 from slide_deploy.quantization.search import Goal, Search, Trial, parts_of, search
 from slide_deploy.types import Options
 from slide_deploy.verification.judge import Progress, Reference
-from slide_deploy.verification.runner import read_artifact
+from slide_deploy.verification.runner import run_expected
 
 __all__ = ["Quantizer", "program_folder"]
 
@@ -40,7 +39,7 @@ def program_folder(programs: Path, smooth: float) -> Path:
 @dataclass(frozen=True)
 class Quantizer:
     """What the artifacts of a model are quantized with; `programs` is the folder of the float ones
-    that they are made from."""
+    that they are made from. `labelled` are the images on which accuracy counts in a search."""
 
     model: Model
     prepare: Prepare
@@ -135,12 +134,10 @@ class Quantizer:
         """The trial with the signal-to-noise ratio of the worst output on the calibration set, and
         the accuracy where it counts."""
         expected = self.reference.expect(options.dynamic_axes, options.precision)
-        made = read_artifact(target, path, {e.probe: dict(e.inputs) for e in expected}).outputs
-        outputs = with_logarithms(made, expected)
+        outputs = run_expected(target, path, expected).outputs
         ratio = min(float(cost.snr_db) for cost in precision_costs(expected, outputs, ()))
-        if self.labelled is None or options.max_drop is None:
-            return replace(trial, snr_db=ratio)
-        return replace(trial, snr_db=ratio, top1=self.labelled.top1_of(path))
+        top1 = self.labelled.top1_of(path) if self.labelled else None
+        return replace(trial, snr_db=ratio, top1=top1)
 
 
 def _choices(target: str, options: Options) -> dict[str, tuple[str, ...]]:

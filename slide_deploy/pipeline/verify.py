@@ -112,8 +112,8 @@ def float_artifact(
     smooth: float,
     precision: str,
 ) -> Path:
-    """The artifact of the model at this precision, that `path`, of the precision `asked`, is
-    compared with; UsageError for SmoothQuant of a strength without a calibration set."""
+    """The artifact of the model at this precision, with SmoothQuant of this strength, that `path`,
+    of the precision `asked`, is compared with."""
     target = registry.recognise(path).target
     lowerings = {layer.form for layer in record.lowering} if record else set()
     fixed = isinstance(axes.batch, int)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["available_cores", "load_average", "processor_name"]
+__all__ = ["available_cores", "load_average", "processor_name", "refused_by_linux_wheels"]
 
 
 def processor_name() -> str:
@@ -23,6 +23,17 @@ def processor_name() -> str:
     except (OSError, StopIteration, subprocess.SubprocessError):
         model = platform.processor()
     return f"{platform.machine()} {model}".strip()
+
+
+def refused_by_linux_wheels(oldest_glibc: tuple[int, int]) -> str:
+    """Why this machine cannot install wheels for Linux on x86-64 with a glibc that is not older;
+    empty if it can."""
+    machine, (libc, found) = platform.machine(), platform.libc_ver()
+    if sys.platform != "linux" or machine not in ("x86_64", "AMD64"):
+        return f"it needs Linux on x86-64; this is {sys.platform} on {machine}"
+    if libc == "glibc" and tuple(map(int, found.split(".")[:2])) < oldest_glibc:
+        return f"it needs glibc {'.'.join(map(str, oldest_glibc))} or newer; this is {found}"
+    return ""
 
 
 def available_cores() -> int:

@@ -14,7 +14,7 @@ from slide_deploy.errors import ArtifactError, MissingLibrary, NotSupported, Usa
 from slide_deploy.parity.cost import precision_costs
 from slide_deploy.parity.expectation import Expectation, with_operator_errors
 from slide_deploy.parity.gates import gates_text
-from slide_deploy.parity.logarithms import SMALLEST, never_judged, with_logarithms
+from slide_deploy.parity.logarithms import SMALLEST, never_judged
 from slide_deploy.protocols import Runtime
 from slide_deploy.quantization.catalog import scheme_named, scheme_of
 from slide_deploy.quantization.program import has_program, program_precision, smooth_in
@@ -40,7 +40,7 @@ from slide_deploy.verification.judge import (
 from slide_deploy.verification.not_a_number import nan_problems
 from slide_deploy.verification.program import with_program
 from slide_deploy.verification.record import Check
-from slide_deploy.verification.runner import RunResult, read_artifact
+from slide_deploy.verification.runner import RunResult, read_artifact, run_expected
 from slide_deploy.verification.second_opinion import has_second_opinion, with_second_opinion
 from slide_deploy.verification.simulation import with_compiled, with_simulation
 
@@ -179,10 +179,8 @@ def _run(
     judges_nan = runtime.loses_nan is not None and not scheme_named(precision).quantized
     nan = reference.nan(axes) if judges_nan else None
     asked = (*recorded, *fresh, nan) if nan else (*recorded, *fresh)
-    feeds = {expectation.probe: dict(expectation.inputs) for expectation in asked}
     progress(f"verifying {path.name}: running it")
-    result = read_artifact(runtime.target, path, feeds)
-    result = replace(result, outputs=with_logarithms(result.outputs, asked))
+    result = run_expected(runtime.target, path, asked)
     return _Ran(recorded, (*recorded, *fresh), nan, result)
 
 
@@ -215,8 +213,7 @@ def _with_held_out(
     if not expected:
         return check
     progress(f"verifying {path.name}: running it on the images of --images")
-    result = read_artifact(check.target, path, {e.probe: dict(e.inputs) for e in expected})
-    result = replace(result, outputs=with_logarithms(result.outputs, expected))
+    result = run_expected(check.target, path, expected)
     judgement = judge(result, expected, reference, axes, check.precision, policy)
     new = [problem for problem in judgement.problems if problem not in check.problems]
     problems = (*check.problems, *(f"on the images of --images: {problem}" for problem in new))

@@ -19,7 +19,16 @@ from slide_deploy.types import Fidelity, LayerLowering, Verdict
 from slide_deploy.utils.records import Count, Figure, OptionalSha256, read_json, write_json
 from slide_deploy.verification.replay import Replay
 
-__all__ = ["FILE_NAME", "Accuracy", "Check", "Opinion", "Report", "now", "overall", "read_report"]
+__all__ = [
+    "FILE_NAME",
+    "Check",
+    "LabelledAccuracy",
+    "Opinion",
+    "Report",
+    "now",
+    "overall",
+    "read_report",
+]
 
 FILE_NAME = "report.json"
 SCHEMA_VERSION: Final = 1
@@ -38,7 +47,7 @@ class Opinion:
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class LabelledAccuracy:
     """The top-1 accuracy of an artifact, and of its checkpoint, in percent of labelled images."""
 
     data: str
@@ -66,8 +75,7 @@ class Check:
     judged, and why. `seconds` is how long the verification took. `cost` is what a quantized
     precision costs at each output on the calibration set, `held_out` what it costs on the images
     of `--images`. `search` tells which parts stay in float, where they were searched for.
-    `accuracy` is measured on the images of `--data`. `estimates` are a
-    compiler's for each device.
+    `accuracy` is measured on the images of `--data`. `estimates` are a compiler's for each device.
     """
 
     target: str
@@ -106,7 +114,7 @@ class Check:
     cost: tuple[PrecisionCost, ...] = ()
     search: Search | None = None
     held_out: tuple[PrecisionCost, ...] = ()
-    accuracy: Accuracy | None = None
+    accuracy: LabelledAccuracy | None = None
     estimates: tuple[Estimate, ...] = ()
 
 

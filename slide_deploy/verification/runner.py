@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from slide_deploy.errors import (
     UsageError,
 )
 from slide_deploy.parity.block_trace import BlockError, BlockReference
+from slide_deploy.parity.expectation import Expectation
+from slide_deploy.parity.logarithms import with_logarithms
 from slide_deploy.protocols import Estimate, Piece, QuantizedTensor, RoundedTensor
 from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.verification.runner_worker import SEPARATOR, no_room
@@ -35,6 +37,7 @@ __all__ = [
     "read_artifact",
     "reduce_artifact",
     "run_artifact",
+    "run_expected",
     "stop_runners",
     "take_apart",
     "trace_artifact",
@@ -125,6 +128,16 @@ def read_artifact(
             Estimate(**{**entry, "on_cpu": tuple(entry["on_cpu"])}) for entry in about["estimates"]
         ),
     )
+
+
+def run_expected(
+    target: str, artifact: Path, expected: Sequence[Expectation], *, second: bool = False
+) -> RunResult:
+    """The run of an artifact on the inputs of these expectations, as `read_artifact`, with its
+    outputs as they are compared."""
+    feeds = {expectation.probe: dict(expectation.inputs) for expectation in expected}
+    result = read_artifact(target, artifact, feeds, second=second)
+    return replace(result, outputs=with_logarithms(result.outputs, expected))
 
 
 def trace_artifact(

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from slide_deploy.errors import ArtifactError
 from slide_deploy.parity.expectation import Expectation
-from slide_deploy.parity.logarithms import with_logarithms
 from slide_deploy.protocols import Runtime
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.types import Fidelity, Verdict
 from slide_deploy.utils.files import size_of
 from slide_deploy.verification.judge import VerificationPolicy, compare_all, comparison_problems
 from slide_deploy.verification.record import Check, Opinion
-from slide_deploy.verification.runner import read_artifact
+from slide_deploy.verification.runner import run_expected
 
 __all__ = ["disputed", "has_second_opinion", "with_second_opinion"]
 
@@ -48,13 +47,11 @@ def with_second_opinion(
     # One probe per shape is enough to compare two implementations.
     asked = {str(e.inputs[next(iter(e.inputs))].shape): e for e in reversed(expected)}
     chosen = tuple(reversed(asked.values()))
-    feeds = {expectation.probe: dict(expectation.inputs) for expectation in chosen}
     try:
-        result = read_artifact(runtime.target, path, feeds, second=True)
+        result = run_expected(runtime.target, path, chosen, second=True)
     except ArtifactError as error:
         opinion = Opinion(runtime.second_opinion, Verdict.FAIL, problems=(str(error),))
         return disputed(replace(check, details=error.details), opinion)
-    result = replace(result, outputs=with_logarithms(result.outputs, chosen))
     comparisons = compare_all(chosen, result, check.precision, policy)
     problems = tuple(comparison_problems(comparisons))
     opinion = Opinion(

@@ -15,7 +15,7 @@ from slide_deploy.parity.metrics import max_abs_error, snr_db
 from slide_deploy.protocols import Runtime
 from slide_deploy.types import Verdict
 from slide_deploy.verification.record import Check, Opinion
-from slide_deploy.verification.runner import compiled_problems, read_artifact
+from slide_deploy.verification.runner import compiled_problems, run_expected
 from slide_deploy.verification.second_opinion import disputed
 
 __all__ = ["with_compiled", "with_simulation"]
@@ -42,9 +42,8 @@ def with_simulation(
 ) -> Check:
     """The check, with the simulator's `outputs` compared with those of the second implementation,
     which runs the same integers on the CPU."""
-    feeds = {expectation.probe: dict(expectation.inputs) for expectation in expected}
     try:
-        second = read_artifact(runtime.target, path, feeds, second=True)
+        second = run_expected(runtime.target, path, expected, second=True)
     except SlideDeployError as error:
         opinion = Opinion(runtime.second_opinion, Verdict.FAIL, problems=(str(error),))
     else:

@@ -18,6 +18,7 @@ from slide_deploy.ethos_u import files
 from slide_deploy.exporters._quantize.ethos_u import parse_devices
 from slide_deploy.protocols import Estimate
 from slide_deploy.types import Fidelity, Options, Verdict
+from slide_deploy.utils import machine as machines
 from slide_deploy.verification.judge import cpu_problems
 
 MISSING = registry.missing_packages(registry.runtime("ethos-u").packages)
@@ -345,8 +346,8 @@ def test_without_the_extra_an_environment_of_its_own_is_proposed():
     ],
 )
 def test_other_machines_are_told_why(monkeypatch, system, machine, libc, told):
-    monkeypatch.setattr(files.sys, "platform", system)
-    monkeypatch.setattr(files.platform, "machine", lambda: machine)
-    monkeypatch.setattr(files.platform, "libc_ver", lambda: libc)
+    monkeypatch.setattr(machines.sys, "platform", system)
+    monkeypatch.setattr(machines.platform, "machine", lambda: machine)
+    monkeypatch.setattr(machines.platform, "libc_ver", lambda: libc)
     assert told in files.unsupported()
     assert bool(files.unsupported()) is bool(told)

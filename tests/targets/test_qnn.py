@@ -17,6 +17,7 @@ from slide_deploy.errors import ConversionError, UsageError
 from slide_deploy.exporters._quantize.qnn import parse_socs
 from slide_deploy.hexagon import SOCS, compile_for
 from slide_deploy.types import Fidelity, Options, Verdict
+from slide_deploy.utils import machine as machines
 from slide_deploy.validators.qnn import _differs
 
 MISSING = registry.missing_packages(registry.runtime("qnn").packages)
@@ -70,6 +71,14 @@ def test_the_second_factor_of_a_product_of_activations_is_signed(exported):
     found = [[points[own.input[2]] for own in both] for both in pairs]
     assert found
     assert all(a.dtype == np.uint16 and b.dtype == np.int16 and b == 0 for a, b in found)
+
+
+def refused(broken: Path, model, calibration: Path) -> tuple[str, ...]:
+    """What is wrong with an artifact that fails."""
+    policy = slide_deploy.VerificationPolicy(precision="w8a16")
+    report = slide_deploy.verify(broken, model, policy=policy, calibration=calibration)
+    assert report.verdict is Verdict.FAIL
+    return report.checks[0].problems
 
 
 def swap(folder: Path) -> None:
@@ -130,10 +139,8 @@ def test_a_damaged_folder_fails(
     broken = tmp_path / FOLDER
     shutil.copytree(folder / FOLDER, broken)
     damage(broken)
-    policy = slide_deploy.VerificationPolicy(precision="w8a16")
-    report = slide_deploy.verify(broken, model, policy=policy, calibration=calibration)
-    assert report.verdict is Verdict.FAIL
-    assert any(told in problem for problem in report.checks[0].problems), report.checks[0].problems
+    problems = refused(broken, model, calibration)
+    assert any(told in problem for problem in problems), problems
 
 
 Values = dict[str, np.ndarray]
@@ -209,10 +216,7 @@ def test_ranges_of_other_data_fail(exported, tmp_path: Path):
 
 def assert_refused(broken: Path, model, calibration: Path, told: str) -> None:
     """The artifact fails for this reason, and its binaries belong to it."""
-    policy = slide_deploy.VerificationPolicy(precision="w8a16")
-    report = slide_deploy.verify(broken, model, policy=policy, calibration=calibration)
-    assert report.verdict is Verdict.FAIL
-    problems = report.checks[0].problems
+    problems = refused(broken, model, calibration)
     assert any(re.search(told, problem) for problem in problems), problems
     assert not any("compiles to" in problem for problem in problems), problems
 
@@ -267,8 +271,8 @@ def test_free_shapes_are_refused(tmp_path: Path):
     ],
 )
 def test_other_machines_are_told_why(monkeypatch, tmp_path, system, machine, libc, told):
-    monkeypatch.setattr(hexagon.sys, "platform", system)
-    monkeypatch.setattr(hexagon.platform, "machine", lambda: machine)
-    monkeypatch.setattr(hexagon.platform, "libc_ver", lambda: libc)
+    monkeypatch.setattr(machines.sys, "platform", system)
+    monkeypatch.setattr(machines.platform, "machine", lambda: machine)
+    monkeypatch.setattr(machines.platform, "libc_ver", lambda: libc)
     assert told in hexagon.unsupported()
     assert bool(hexagon.unsupported()) is bool(told)
