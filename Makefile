@@ -43,7 +43,7 @@ demo-ship: setup ## Make a package of the digits model for each profile, classif
 	$(BIN)/python examples/digits/ship.py
 
 test: setup ## Run the tests (minutes).
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## Run the full-size models and long tests.
 	$(BIN)/python -m pytest -m slow

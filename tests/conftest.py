@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import sys
 import traceback
@@ -16,6 +17,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from slide_deploy import registry
+from slide_deploy.lowering import selection
 from slide_deploy.models.slide_swin import SlideSwin, SlideSwinConfig
 from tests.tiny import TINY
 
@@ -50,6 +53,26 @@ def same_probes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("slide_deploy.pipeline.export.new_seed", lambda: 0)
         patch.setattr("slide_deploy.pipeline.verify.new_seed", lambda: 0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_operators() -> Iterator[None]:
+    """Each attention has the lowering with the fewest operators, because conversion takes time for
+    each. Tests with `default_lowerings` have what users get."""
+    table = selection._table()
+    quick = {target: {"other": "depthwise"} for target in registry.float_targets()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "_table", lambda: {**table, "forms": {**table["forms"], **quick}})
+        yield
+
+
+@pytest.fixture(scope="module")
+def default_lowerings(few_operators: None) -> Iterator[None]:
+    """The lowerings that users get."""
+    table = json.loads((Path(selection.__file__).parent / "defaults.json").read_text("utf-8"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "_table", lambda: table)
         yield
 
 

@@ -35,7 +35,8 @@ def fuse(
 
     save_fused(loaded, output)
     count = len(shift_reports(loaded.module))
+    modules = "module" if count == 1 else "modules"
     typer.echo(
-        f"fused {count} Slide Attention modules into {one_line(str(output))} "
+        f"fused {count} Slide Attention {modules} into {one_line(str(output))} "
         f"({size_text(output.stat().st_size)}), each equal to its training form within 1e-12"
     )

@@ -16,7 +16,8 @@ from slide_deploy import Model, Options, Verdict, coreml, registry
 from slide_deploy.artifacts.manifest import find_manifest
 from slide_deploy.errors import UsageError
 from slide_deploy.packaging.classifier import Conclusion
-from slide_deploy.verification.runner import read_artifact
+from slide_deploy.pipeline.reference import reference_of
+from slide_deploy.verification.runner import read_artifact, run_expected
 from tests.tiny import TINY
 
 TARGETS = registry.float_targets()
@@ -66,6 +67,17 @@ def test_probabilities_come_out_and_are_recorded(scores, tmp_path, target):
     assert record.conclusion is Conclusion.BOTH
 
 
+@pytest.mark.parametrize("second", [False, True])
+def test_what_ran_on_expectations_has_logarithms_as_these_have(model, tmp_path, second):
+    artifact = tmp_path / slide_deploy.export(model, "onnx", tmp_path).artifacts[0].path
+    expected = reference_of(model, lambda _: None).expect(Options().dynamic_axes, "float32")
+    outputs = run_expected("onnx", artifact, expected, second=second).outputs
+    assert expected
+    for own in expected:
+        for name, logarithms in own.references.items():
+            np.testing.assert_allclose(outputs[own.probe][name], logarithms, rtol=1e-3, atol=1e-3)
+
+
 def write_broken(sound: Path, broken: Path, ending) -> Path:
     """The ONNX classifier with other operators in place of its softmax: `ending` gives them for the
     names of the scores and of the probabilities, and their constants."""
@@ -112,7 +124,7 @@ BREAKS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["certain", pytest.param("model", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", [pytest.param("certain", marks=pytest.mark.slow), "model"])
 def test_a_wrong_classifier_is_noticed(request, tmp_path, kind):
     """Of the certain model, plain differences of probabilities would show little of the first."""
     model = request.getfixturevalue(kind)

@@ -69,10 +69,8 @@ def test_every_artifact_counts_digits_as_pytorch_does(family: str, tmp_path: Pat
         assert np.array_equal(found, expected), check.target
 
 
-@pytest.mark.parametrize(
-    "family",
-    [pytest.param(f, marks=() if f == FAMILIES[0] else pytest.mark.slow) for f in FAMILIES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
 def test_opset_17_serves_every_family(family: str, tmp_path: Path) -> None:
     model = slide_deploy.load(trained(family))
     report = slide_deploy.export_and_verify(model, "onnx", tmp_path, Options(opset=17))

@@ -251,6 +251,7 @@ def test_a_model_without_stages_says_so() -> None:
     assert "--features" in refused.value.hint
 
 
+@pytest.mark.usefixtures("default_lowerings")
 @pytest.mark.parametrize("target", QUICK)
 def test_the_command_line_exports_and_verifies_maps(run_cli, in_tmp, checkpoint, target) -> None:
     path = checkpoint("slide-pvt-v2")

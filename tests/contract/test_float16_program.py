@@ -60,7 +60,8 @@ def test_one_weight_that_is_one_step_off_is_noticed(model, tmp_path, target):
     assert "that are not the rounded weights" in problem
 
 
-@pytest.mark.parametrize("target", DAILY)
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
 def test_another_function_is_noticed_in_float32(model, tmp_path, target):
     module = copy.deepcopy(model.module)
     norms = [part for part in module.modules() if isinstance(part, nn.LayerNorm)]
@@ -79,6 +80,7 @@ def test_a_sound_artifact_passes_the_gates_of_both_precisions(model, tmp_path, t
     assert kinds == [*(g.kind for g in own), GateKind.ROUNDING, *(g.kind for g in single)]
 
 
+@pytest.mark.slow
 def test_of_an_artifact_with_other_operations_its_own_gates_remain(model, tmp_path):
     other = replace(HALF, lowering="tap-by-tap")
     found = check(model, tmp_path / "onnx", model, other)

@@ -72,7 +72,7 @@ def test_every_target_takes_any_size(tmp_path: Path) -> None:
     assert slide_deploy.verify([script], model, progress=silent).verdict is Verdict.PASS
 
 
-@pytest.mark.parametrize("features", [False, True])
+@pytest.mark.parametrize("features", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_model_of_global_attention_without_positions_takes_any_size(
     features: bool, tmp_path: Path, scrambled: Any
 ) -> None:

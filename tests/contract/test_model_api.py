@@ -67,6 +67,7 @@ def test_the_wrapper_computes_what_the_artifact_does(model: Model, tmp_path: Pat
     assert not np.isclose(best.confidence, swapped.max() / swapped.sum(), rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_a_normalised_tensor_is_none_of_its_kinds(
     model: Model, tmp_path: Path
 ) -> None:

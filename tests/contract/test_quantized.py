@@ -40,6 +40,7 @@ DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "slide_swin_digits.
 
 # The others differ in their number types and in the vendor's tool only.
 DAILY, DAILY_TARGET = "w8a8", "onnx"
+BY_TARGET = (("onnx", "w8a8"), ("openvino", "w8a8"), ("coreml", "w8"), ("qnn", "w8a16"))
 
 
 def case(target: str, precision: str, *, daily: bool):
@@ -52,7 +53,7 @@ def case(target: str, precision: str, *, daily: bool):
 
 
 CASES = [case(*pair, daily=pair == (DAILY_TARGET, DAILY)) for pair in PAIRS]
-EACH_TARGET = [case(*pair, daily=pair[1] == DAILY) for pair in PAIRS]
+EACH_TARGET = [case(*pair, daily=pair in BY_TARGET) for pair in PAIRS]
 FROM_FLOAT = [c for c in CASES if c.values[0] in registry.float_targets()]
 
 
@@ -268,7 +269,10 @@ def test_smoothing_is_a_part_of_the_program(uneven, target, precision, tmp_path)
     assert report.checks[0].problems == ()
 
 
-@pytest.mark.parametrize(("told", "problem"), [("0.95", "weights"), ("-1", "strength")])
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [pytest.param("0.95", "weights", marks=pytest.mark.slow), ("-1", "strength")],
+)
 def test_another_strength_of_smoothing_than_told_is_noticed(
     model, calibration, told, problem, tmp_path
 ):
@@ -297,6 +301,7 @@ def test_settings_are_searched_for(uneven, tmp_path, monkeypatch):
     assert check.search.trials[0].snr_db < 25 < 38 <= check.cost[0].snr_db
 
 
+@pytest.mark.slow
 def test_a_ratio_that_no_settings_reach_fails(model, calibration, tmp_path, monkeypatch):
     monkeypatch.setattr(search_cache.platformdirs, "user_cache_dir", lambda _: str(tmp_path))
     options = Options(precision="w8a8", calibration=calibration, min_snr=119)

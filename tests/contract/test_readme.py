@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 # Rounding depends on the processor: errors and ratios are compared by magnitude elsewhere.
 EXACT = ("target", "file", "precision", "operators", "runtime", "verdict")
@@ -21,7 +23,10 @@ def rows(text: str) -> list[dict[str, str]]:
     return [dict(zip(names, row, strict=True)) for row in cells]
 
 
-def test_the_readme_shows_a_real_run(run_cli: Callable[..., Any], in_tmp: Path) -> None:
+@pytest.mark.slow
+def test_the_readme_shows_a_real_run(
+    run_cli: Callable[..., Any], in_tmp: Path, default_lowerings: None
+) -> None:
     model = ROOT / "examples" / "digits" / "slide_swin_digits.pth"
     done = run_cli("export", "--target", "all", model)
     assert done.code == 0, done.err

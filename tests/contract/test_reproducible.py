@@ -57,7 +57,8 @@ def elsewhere(lone_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Ex
 
 def run(checkpoint: Path, export: Export, targets: tuple[str, ...]) -> Export:
     asked = [word for target in targets for word in ("--target", target)]
-    command = ["export", checkpoint, *asked, "--image-size", "8", "--output", export.output]
+    options = ["--image-size", "8", "--lowering", "depthwise"]
+    command = ["export", checkpoint, *asked, *options, "--output", export.output]
     subprocess.run(
         [sys.executable, "-m", "slide_deploy", *map(str, command)],
         cwd=export.cwd,

@@ -67,6 +67,7 @@ def test_a_package_classifies_pictures_as_pytorch_does(
     assert not replace(row, check=replace(row.check, verdict="fail")).succeeded
 
 
+@pytest.mark.slow
 def test_a_package_that_is_wrong_is_noticed(ship, pictures, tmp_path, monkeypatch) -> None:
     """Its pixels are not divided by 255."""
     from slide_deploy.artifacts import prepare

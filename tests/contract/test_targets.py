@@ -25,13 +25,14 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 TARGETS = registry.float_targets()
 CHECKPOINTS = sorted(path.stem for path in GOLDEN.glob("*.pth"))
 
-# What the code of all targets has in common is tested daily on one of them.
-DAILY = [pytest.param(t, marks=() if t == "onnx" else pytest.mark.slow) for t in TARGETS]
+# What the code of all targets has in common is tested daily on the one with the fastest converter.
+DAILY = [pytest.param(t, marks=() if t == "torchscript" else pytest.mark.slow) for t in TARGETS]
 TWO = [pytest.param(t, marks=() if t in ("coreml", "onnx") else pytest.mark.slow) for t in TARGETS]
 
 # Checkpoints of a whole model and of a lone module that every target is tested with daily, and
 # those that differ from others in their container or a missing bias only.
-EVERYWHERE = ("micro_shifted_bare", "module_dat_default")
+SHARED = "micro_shifted_bare"
+EVERYWHERE = (SHARED, "module_dat_default")
 ALIKE = ("micro_ddp_noqkvbias", "micro_ema", "micro_official")
 
 
@@ -86,7 +87,7 @@ def test_golden_outputs_come_back_within_ten_times_the_recorded_noise(exported, 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_report_says_what_the_verdict_rests_on(exported, target):
-    report, artifact = exported("micro_official", target, Options(batch=2))
+    report, artifact = exported(SHARED, target, Options(batch=2))
     (check,) = report.checks
     assert check.target == target
     assert check.path == artifact.name
@@ -102,7 +103,7 @@ def test_report_says_what_the_verdict_rests_on(exported, target):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_manifest_describes_the_artifact(exported, target):
-    _, artifact = exported("micro_official", target, Options(batch=2))
+    _, artifact = exported(SHARED, target, Options(batch=2))
     manifest = find_manifest(artifact.parent)
     record = manifest.entry(artifact)
     assert record.sha256 == sha256_of(artifact)
@@ -110,14 +111,14 @@ def test_manifest_describes_the_artifact(exported, target):
         ("image", (2, 3, 64, 64), "float32")
     ]
     assert [(s.name, s.shape, s.dtype) for s in record.outputs] == [("logits", (2, 10), "float32")]
-    assert manifest.source.sha256 == golden_model("micro_official").source.sha256
+    assert manifest.source.sha256 == golden_model(SHARED).source.sha256
 
 
 @pytest.mark.parametrize("target", DAILY)
 def test_reading_can_run_beside_a_converter_that_parses_source(exported, target, monkeypatch):
     """Python 3.11 may fail at parsing source in two threads at once: readers leave it alone."""
-    _, artifact = exported("micro_official", target, Options())
-    feeds = {"golden": {"image": recorded("micro_official")["x"][:1]}}
+    _, artifact = exported(SHARED, target, Options(batch=2))
+    feeds = {"golden": {"image": recorded(SHARED)["x"]}}
     with monkeypatch.context() as patch:
         parse = Mock(wraps=ast.parse)
         patch.setattr(ast, "parse", parse)
@@ -127,9 +128,9 @@ def test_reading_can_run_beside_a_converter_that_parses_source(exported, target,
 
 @pytest.mark.parametrize("target", DAILY)
 def test_a_free_batch_takes_any_batch(exported, target):
-    report, artifact = exported("micro_shifted_bare", target, Options(dynamic=True))
+    report, artifact = exported(SHARED, target, Options(dynamic=True))
     assert report.verdict is Verdict.PASS, report.checks
-    x = recorded("micro_shifted_bare")["x"]
+    x = recorded(SHARED)["x"]
     feeds = {"one": {"image": x[:1]}, "two": {"image": x}}
     outputs = read_artifact(target, artifact, feeds).outputs
     np.testing.assert_allclose(outputs["two"]["logits"][:1], outputs["one"]["logits"], atol=1e-5)
@@ -144,13 +145,13 @@ def test_float16_may_have_a_free_batch(exported, target):
 
 @pytest.mark.parametrize("target", DAILY)
 def test_float16_is_judged_by_its_noise_power(exported, target):
-    report, _ = exported("micro_official", target, Options(precision=Precision.FLOAT16))
+    report, _ = exported(SHARED, target, Options(precision=Precision.FLOAT16))
     (check,) = report.checks
     assert report.verdict is Verdict.PASS, check.problems
     assert check.precision == Precision.FLOAT16
     assert check.other_precision == ()
     assert 40 < check.snr_db < 100
-    full, _ = exported("micro_official", target, Options(batch=2))
+    full, _ = exported(SHARED, target, Options(batch=2))
     assert check.size_bytes < full.checks[0].size_bytes
 
 
@@ -165,7 +166,7 @@ def test_an_artifact_is_verified_without_its_manifest(exported, target, tmp_path
     assert report.verdict is Verdict.PASS, report.checks
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", DAILY)
 def test_an_artifact_of_other_weights_fails(exported, target):
     _, artifact = exported("micro_ema", target, Options())
     other = slide_deploy.load(GOLDEN / "micro_ema.pth", weights="model")

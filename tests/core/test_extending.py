@@ -73,6 +73,7 @@ assert not (out / "no").exists()
 """
 
 
+@pytest.mark.slow
 def test_a_third_party_target_has_options_of_its_own(python: Python, tmp_path: Path) -> None:
     python("-c", SAVE, tmp_path / "weights.pth")
     refused = python("-c", API, tmp_path / "weights.pth", tmp_path / "out")
@@ -81,6 +82,7 @@ def test_a_third_party_target_has_options_of_its_own(python: Python, tmp_path: P
     assert "80 characters at most" in refused
 
 
+@pytest.mark.slow
 def test_a_third_partys_target_is_in_every_report(python: Python, tmp_path: Path) -> None:
     weights, out = tmp_path / "weights.pth", tmp_path / "out"
     python("-c", SAVE, weights)

@@ -304,9 +304,14 @@ class Leaf(Around):
     ("attack", "told"),
     [
         (Training, "it was saved in training mode"),
-        (Counting, "aten::add_ changes what the file stores: it keeps state"),
+        pytest.param(
+            *(Counting, "aten::add_ changes what the file stores: it keeps state"),
+            marks=pytest.mark.slow,
+        ),
         (Gradients, "aten::is_grad_enabled makes the answer depend on a mode"),
-        (Leaf, "lone.torchscript gives other outputs in enable_grad"),
+        pytest.param(
+            *(Leaf, "lone.torchscript gives other outputs in enable_grad"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_torchscript_with_state_or_modes_fails_by_name(

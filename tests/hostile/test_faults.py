@@ -116,6 +116,7 @@ def test_an_export_killed_after_some_seconds_leaves_a_folder_that_verifies(tmp_p
     assert verify(folder) == 0
 
 
+@pytest.mark.slow
 def test_two_exports_into_one_folder_take_turns(tmp_path):
     folder = tmp_path / "out"
     both = [export("micro_ema", folder), export("micro_official", folder)]

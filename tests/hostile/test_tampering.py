@@ -22,7 +22,12 @@ CopyOf = Callable[[str], Path]
 TARGETS = ("onnx", "torchscript", "openvino", "coreml")
 SIZE = "6x7"
 
-every_target = pytest.mark.parametrize("target", TARGETS)
+# The interpreted format, and one that a runtime reads, are tried daily.
+DAILY = ("onnx", "coreml")
+
+every_target = pytest.mark.parametrize(
+    "target", [pytest.param(t, marks=() if t in DAILY else pytest.mark.slow) for t in TARGETS]
+)
 
 
 @pytest.fixture

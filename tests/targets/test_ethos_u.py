@@ -351,3 +351,30 @@ def test_other_machines_are_told_why(monkeypatch, system, machine, libc, told):
     monkeypatch.setattr(machines.platform, "libc_ver", lambda: libc)
     assert told in files.unsupported()
     assert bool(files.unsupported()) is bool(told)
+
+
+@pytest.mark.slow
+@simulated
+def test_lowerings_are_tuned_by_estimated_cycles(monkeypatch, tmp_path: Path):
+    import torch
+
+    from slide_deploy.artifacts import tuning_cache
+    from slide_deploy.bench import tuning
+    from slide_deploy.lowering.catalog import lowering_named
+    from slide_deploy.models.slide_attention import AttentionConfig, SlideAttention
+
+    monkeypatch.setattr(tuning_cache.platformdirs, "user_cache_dir", lambda _: str(tmp_path))
+    monkeypatch.setattr(
+        tuning, "lowerings", lambda: [lowering_named(name) for name in ("depthwise", "im2col")]
+    )
+    module = torch.nn.Sequential(SlideAttention(AttentionConfig(8, 2))).eval()
+    model = slide_deploy.wrap(module, [slide_deploy.TensorSpec("tokens", (1, 8, 8, 8))])
+    options = Options("w8a8", target_options={"device": "ethos-u85-128"})
+    found = tuning.tune(model, "ethos-u", options)
+    assert all(own.problem or own.estimate.cycles > 0 for own in found.measured)
+    (chosen,) = found.forms.values()
+    assert chosen == min(found.measured, key=lambda own: own.rank).form
+    for device, known in (("ethos-u85-128", [chosen]), ("ethos-u85-256", [])):
+        other = Options("w8a8", target_options={"device": device})
+        kept = tuning_cache.load_tuning(model.merged, model.inputs, "ethos-u", other)
+        assert list(kept.values()) == known

@@ -44,6 +44,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory):
     return report, folder / "out", model, calibration
 
 
+@pytest.mark.slow
 @simulated
 def test_the_simulator_runs_what_the_integers_mean(exported):
     report, folder, *_ = exported
@@ -58,6 +59,7 @@ def test_the_simulator_runs_what_the_integers_mean(exported):
     ]
 
 
+@pytest.mark.slow
 @simulated
 def test_the_second_factor_of_a_product_of_activations_is_signed(exported):
     import onnx

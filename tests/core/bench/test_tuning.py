@@ -85,6 +85,12 @@ def test_an_interpreted_runtime_is_not_tuned_for(tiny_file, monkeypatch) -> None
         tune(slide_deploy.load(tiny_file()), "coreml", Options(), threads=1, progress=print)
 
 
+def test_a_simulator_without_a_clock_is_not_tuned_for(tiny_file, monkeypatch) -> None:
+    monkeypatch.setattr("slide_deploy.registry.require", lambda *_: None)
+    with pytest.raises(UsageError, match="Hexagon has no clock"):
+        tune(slide_deploy.load(tiny_file()), "qnn", Options("w8a16"))
+
+
 @pytest.mark.slow
 def test_the_command_line_shows_what_it_kept(cache: Path, tiny_file, run_cli) -> None:
     done = run_cli("tune", "-t", "torchscript", "--threads", 1, tiny_file())

@@ -16,7 +16,7 @@ from slide_deploy.parity.block_trace import BlockError
 from slide_deploy.pipeline.block_loss import _losses
 
 RunCli = Callable[..., Any]
-WRONG = "layers.0.blocks.1.mlp"
+WRONG = "layers.0.blocks.0.mlp"
 
 
 @pytest.fixture(scope="module")

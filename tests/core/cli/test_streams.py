@@ -124,7 +124,7 @@ main()
 
 
 @posix
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.slow)])
 def test_a_signal_leaves_no_staged_folder(name: str, lone_module: Path, tmp_path: Path) -> None:
     number = getattr(signal, name)
     arguments = ["export", lone_module, "--image-size", "6x7", "-t", "pt", "-o", tmp_path / "out"]
@@ -157,7 +157,7 @@ main()
 
 
 @posix
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_a_signal_ends_the_checks_that_run(name: str, lone_module: Path, tmp_path: Path) -> None:
     endless, note, scratch = (tmp_path / part for part in ("endless", "note", "tmp"))
     scratch.mkdir()

@@ -43,11 +43,8 @@ def test_facts_of_a_checkpoint(tiny_file: Callable[..., Path]) -> None:
     model = load(tiny_file())
     found = inspect(model)
     assert found.parameters == sum(p.numel() for p in model.module.parameters())
-    assert found.config["depths"] == (2, 2)
-    assert [shift.name for shift in found.shifts] == [
-        "layers.0.blocks.0.attn",
-        "layers.0.blocks.1.attn",
-    ]
+    assert found.config["depths"] == (1, 2)
+    assert [shift.name for shift in found.shifts] == ["layers.0.blocks.0.attn"]
 
 
 def test_multiply_adds_are_those_of_one_fused_image(

@@ -16,6 +16,8 @@ from slide_deploy.lowering.selection import check_name, lower_for, shape_key
 from slide_deploy.models.slide_attention import AttentionConfig
 from slide_deploy.types import TensorSpec
 
+pytestmark = pytest.mark.usefixtures("default_lowerings")
+
 IMAGE = (TensorSpec("image", (1, 3, 16, 16)),)
 KEY = shape_key(AttentionConfig(4, 2), (8, 8))
 
@@ -25,7 +27,7 @@ def lowerings_of(make_model):
     """lowerings_of(asked, runtime, tuned): (lowering, why) of each layer of the tiny model."""
 
     def choose(asked: str, runtime: str = "onnx", tuned: dict[str, str] | None = None):
-        _, layers = lower_for(fuse(make_model()), IMAGE, asked, runtime, tuned or {})
+        _, layers = lower_for(fuse(make_model(depths=(2, 2))), IMAGE, asked, runtime, tuned or {})
         assert [layer.layer for layer in layers] == [f"layers.0.blocks.{i}.attn" for i in (0, 1)]
         (kind,) = {(layer.form, layer.why) for layer in layers}
         return kind
