@@ -70,6 +70,7 @@ EXPORTER = Exporter(
             help=f"NPUs to compile for, separated by commas: {', '.join(DEVICES)}.",
             parse=parse_devices,
             default=DEFAULT_DEVICE,
+            names_device=True,
         ),
     ),
 )

@@ -50,7 +50,8 @@ class TargetOption:
     `parse` converts the user's value (text, if it comes from the command line) to the value that
     `write` finds in its options. It is called before any work begins, imports no library, and
     raises UsageError for an invalid value. `default` is shown in help texts. `alternatives` are
-    values that the search for accuracy tries in its place.
+    values that the search for accuracy tries in its place. `names_device` says that lowerings are
+    tuned for each of its values.
     """
 
     name: str
@@ -58,6 +59,7 @@ class TargetOption:
     parse: Callable[[object], object]
     default: str = ""
     alternatives: tuple[str, ...] = ()
+    names_device: bool = False
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,7 @@ class Runtime:
     `widen` gives the constants of a float16 artifact beside those of the float32 artifact of the
     same model, and writes to the third path the float16 artifact with the latter's constants and
     float32 arithmetic; DifferentProgram where the two have other operations.
+    `estimates` says that its sessions have a compiler's estimates.
     `compiled_problems` compiles again what a compiler made from other files of the artifact, and
     says what differs.
     `reduce` finds the smallest piece of an artifact that differs from the same piece of a clean
@@ -285,5 +288,6 @@ class Runtime:
     take_apart: TakeApart | None = None
     ranges: MeasureRanges | None = None
     widen: Widen | None = None
+    estimates: bool = False
     compiled_problems: Callable[[Path], Iterable[str]] | None = None
     reduce: Reduce | None = None

@@ -209,5 +209,6 @@ RUNTIME = Runtime(
     second_opinion="the fake-quantized graph in PyTorch",
     open_second=open_second,
     take_apart=take_apart,
+    estimates=True,
     compiled_problems=compiled_problems,
 )

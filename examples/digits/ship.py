@@ -65,10 +65,8 @@ def main() -> int:
     rows = []
     table = Table(*COLUMNS, title="a package for each profile", title_justify="left")
     for profile in slide_deploy.PROFILES:
-        no_package = profile.missing
         if profile.preprocess.value == "none":
-            no_package = no_package or "takes a normalised tensor, not pictures"
-        if no_package:
+            no_package = "takes a normalised tensor, not pictures"
             print(f"{profile.name}: {no_package}", flush=True)
             table.add_row(profile.name, *["–"] * (len(COLUMNS) - 2), no_package)
             continue

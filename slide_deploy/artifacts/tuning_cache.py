@@ -1,7 +1,7 @@
 """The tuning cache: the fastest lowerings that `tune` measured, in the user's cache folder.
 
-An entry is valid for one runtime version, processor, batch, precision and set of shapes. A damaged
-file is ignored.
+An entry is valid for one runtime version, processor, device, batch, precision and set of shapes. A
+damaged file is ignored.
 """
 
 from __future__ import annotations
@@ -70,14 +70,16 @@ def load_tuning(
 def _key(
     module: nn.Module, inputs: tuple[TensorSpec, ...], target: str, options: Options
 ) -> dict[str, Any]:
-    versions = toolchain()
-    wanted = (*registry.exporter(target).packages, *registry.runtime(target).packages)
+    versions, exporter = toolchain(), registry.exporter(target)
+    wanted = (*exporter.packages, *registry.runtime(target).packages)
+    device = [own for own in exporter.options if own.names_device]
     return {
         "target": target,
         "versions": {name: versions.get(name, "") for name in sorted(set(wanted))},
         "processor": processor_name(),
         "batch": options.batch,
         "precision": str(options.precision),
+        "device": [options.of_targets.get(own.name, own.default) for own in device],
         "shapes": sorted(
             shape_key(attention.config, size)
             for attention, size in attentions(module, inputs).values()

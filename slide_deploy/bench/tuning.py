@@ -1,7 +1,10 @@
-"""Measures the lowerings of each attention, and saves the fastest in the tuning cache."""
+"""Measures the lowerings of each attention, and saves the fastest in the tuning cache.
+
+Where a compiler estimates the cycles of a device that is not here, these are compared instead."""
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +16,7 @@ from slide_deploy import registry
 from slide_deploy.artifacts.options import options_by_target
 from slide_deploy.artifacts.tuning_cache import save_tuning
 from slide_deploy.artifacts.write import write_artifact
+from slide_deploy.bench.estimating import estimate_of
 from slide_deploy.bench.latency import bench
 from slide_deploy.capture import Capture
 from slide_deploy.errors import ConversionError, SlideDeployError, UsageError
@@ -24,6 +28,8 @@ from slide_deploy.models.slide_attention import FusedSlideAttention
 from slide_deploy.parity.comparison import compare
 from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.probes import make_probes
+from slide_deploy.protocols import Estimate
+from slide_deploy.quantization.calibration import SYNTHETIC
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.reference.expectations import expectations
 from slide_deploy.types import Fidelity, Options, TensorSpec, silent
@@ -35,7 +41,8 @@ __all__ = ["Measured", "Tuning", "tune"]
 
 @dataclass(frozen=True)
 class Measured:
-    """One lowering of one kind of attention: milliseconds per call, or the problem."""
+    """One lowering of one kind of attention: milliseconds per call or a compiler's estimate, or the
+    problem. `ratio` is to the fastest of those measured with it."""
 
     layers: tuple[str, ...]
     resolution: tuple[int, int]
@@ -43,6 +50,13 @@ class Measured:
     median_ms: float | None
     ratio: float | None
     problem: str = ""
+    estimate: Estimate | None = None
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Lower is better: an operator that stays on the CPU interrupts the device."""
+        on_cpu = len(self.estimate.on_cpu) if self.estimate else 0
+        return on_cpu, math.inf if self.ratio is None else self.ratio
 
 
 @dataclass(frozen=True)
@@ -58,10 +72,12 @@ class Tuning:
 def tune(
     model: Model, target: str, options: Options, *, threads: int = 2, progress: Progress = silent
 ) -> Tuning:
-    """Measure every lowering of each attention in the target's own runtime, alternately.
+    """Measure every lowering of each attention in the target's own runtime, alternately, or compile
+    it for the device of the options where the target's compiler estimates cycles.
 
     A lowering that fails verification is not used. Raises UsageError for a target that is only
-    interpreted here, MissingLibrary if its runtime is not installed.
+    interpreted here or has a simulator without a clock, MissingLibrary if its runtime is not
+    installed.
     """
     exporter, runtime = registry.exporter(target), registry.runtime(target)
     packages = (*exporter.packages, *runtime.packages)
@@ -70,21 +86,29 @@ def tune(
         raise UsageError(
             f"{exporter.title} has no runtime here to tune for", "tune on a machine that has it"
         )
+    if runtime.fidelity() is Fidelity.SIMULATED and not runtime.estimates:
+        raise UsageError(
+            f"the simulator of {exporter.title} has no clock, and its compiler estimates no cycles",
+            "choose a lowering with export --lowering",
+        )
+    if runtime.estimates:
+        options = replace(options, calibration=SYNTHETIC)
     options = options_by_target((exporter.target,), options)[exporter.target]
     module = model.merged
     measured: list[Measured] = []
     fastest: dict[str, str] = {}
     for layers, attention, resolution in _kinds(module, model.inputs):
         progress(f"timing lowerings: {layers[0]} at {resolution[0]}x{resolution[1]}")
-        found = _measure(attention, layers, resolution, target, options, threads)
+        measure = _estimated if runtime.estimates else _timed
+        found = measure(attention, layers, resolution, target, options, threads)
         measured += found
-        timed = [m for m in found if m.median_ms is not None]
+        timed = [m for m in found if m.ratio is not None]
         if not timed:
             raise ConversionError(
                 f"no lowering of {layers[0]} passes on {exporter.title}: {found[0].problem}",
                 f"run slide-deploy export -t {target} for details",
             )
-        best = min(timed, key=lambda m: m.ratio or float("inf"))
+        best = min(timed, key=lambda m: m.rank)
         fastest[shape_key(attention.config, resolution)] = best.form
     path = save_tuning(module, model.inputs, target, options, fastest)
     return Tuning(target, tuple(measured), fastest, path)
@@ -101,7 +125,35 @@ def _kinds(
     return [(tuple(names), attention, size) for names, attention, size in kinds.values()]
 
 
-def _measure(
+def _estimated(
+    attention: FusedSlideAttention,
+    layers: tuple[str, ...],
+    resolution: tuple[int, int],
+    target: str,
+    options: Options,
+    _threads: int,
+) -> list[Measured]:
+    capture = _capture(attention, resolution, options)
+    found: dict[str, Estimate] = {}
+    problems: dict[str, str] = {}
+    for lowering in lowerings():
+        try:
+            built = replace(capture, module=lowering.build(attention).eval())
+            with tempfile.TemporaryDirectory() as folder:
+                found[lowering.name] = estimate_of(
+                    built, target, lowering.name, Path(folder), options
+                )
+        except SlideDeployError as error:
+            problems[lowering.name] = error.message
+    least = min((own.cycles for own in found.values()), default=0)
+    measured = [
+        Measured(layers, resolution, name, None, own.cycles / least, estimate=own)
+        for name, own in found.items()
+    ]
+    return [*measured, *_failed(layers, resolution, problems)]
+
+
+def _timed(
     attention: FusedSlideAttention,
     layers: tuple[str, ...],
     resolution: tuple[int, int],
@@ -109,9 +161,8 @@ def _measure(
     options: Options,
     threads: int,
 ) -> list[Measured]:
-    tokens = TensorSpec("tokens", (options.batch, *resolution, attention.config.dim))
-    capture = Capture(attention, (tokens,), (replace(tokens, name="attended"),), {})
-    expected = expectations(attention, capture.outputs, make_probes((tokens,))[:1])
+    capture = _capture(attention, resolution, options)
+    expected = expectations(attention, capture.outputs, make_probes(capture.inputs)[:1])
     problems: dict[str, str] = {}
     good: list[tuple[str, Path]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +170,7 @@ def _measure(
             try:
                 built = replace(capture, module=lowering.build(attention).eval())
                 record = write_artifact(target, lowering.name, built, Path(folder), options)
-            except (SlideDeployError, ConversionError) as error:
+            except SlideDeployError as error:
                 problems[lowering.name] = error.message
                 continue
             path = Path(folder, record.path)
@@ -134,8 +185,20 @@ def _measure(
         Measured(layers, resolution, form, timing.median_ms, timing.ratio)
         for (form, _), timing in zip(good, timings, strict=True)
     ]
-    failed = [Measured(layers, resolution, f, None, None, p) for f, p in problems.items()]
-    return [*measured, *failed]
+    return [*measured, *_failed(layers, resolution, problems)]
+
+
+def _capture(
+    attention: FusedSlideAttention, resolution: tuple[int, int], options: Options
+) -> Capture:
+    tokens = TensorSpec("tokens", (options.batch, *resolution, attention.config.dim))
+    return Capture(attention, (tokens,), (replace(tokens, name="attended"),), {})
+
+
+def _failed(
+    layers: tuple[str, ...], resolution: tuple[int, int], problems: Mapping[str, str]
+) -> list[Measured]:
+    return [Measured(layers, resolution, name, None, None, p) for name, p in problems.items()]
 
 
 def _parity_problem(

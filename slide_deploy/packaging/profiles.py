@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from slide_deploy.errors import UnknownName, UsageError
+from slide_deploy.errors import UnknownName
 from slide_deploy.types import Precision
 
 __all__ = ["PROFILES", "Choice", "Profile", "VendorTools", "profile_named", "takes_samples"]
@@ -33,8 +33,7 @@ class VendorTools:
 @dataclass(frozen=True)
 class Profile:
     """The choices for one kind of device. `batch` is "1", or "any"; `not_run` says what a verdict
-    does not include, `missing` why the profile cannot be used yet. `tools` compile the artifact of
-    a profile that cannot be compiled here."""
+    does not include. `tools` compile the artifact of a profile that cannot be compiled here."""
 
     name: str
     title: str
@@ -45,7 +44,6 @@ class Profile:
     opset: Choice | None = None
     tools: VendorTools | None = None
     not_run: str = ""
-    missing: str = ""
 
     def lines(self, without: Collection[str] = ()) -> tuple[str, ...]:
         """One line for each choice, those named in `without` left out, and one for what is not
@@ -66,7 +64,7 @@ class Profile:
 PICTURE = Choice("auto", "the application passes pixels, and cannot normalise them wrongly")
 ONE = Choice("1", "the application classifies one picture at a time")
 STATIC = Choice("1", "the NPU's compiler needs fixed shapes")
-TENSOR = Choice("none", "the vendor's tools take the normalised tensor")
+TENSOR = Choice("none", "the NPU takes the normalised tensor")
 ANY = Choice("any", "a server batches what arrives together")
 
 # Commands of vendors. AMD's compiler runs when onnxruntime loads the file.
@@ -123,7 +121,7 @@ PROFILES = (
         "Intel NPUs with OpenVINO",
         Choice("openvino", "the NPU plugin of OpenVINO loads it"),
         Choice(Precision.FLOAT16, "the NPU computes in float16"),
-        PICTURE,
+        TENSOR,
         STATIC,
         tools=VendorTools(("benchmark_app -m $xml -d NPU",)),
         not_run="not compiled here: the NPU's compiler comes with Intel's driver; OpenVINO's CPU "
@@ -164,18 +162,18 @@ PROFILES = (
         "Qualcomm's Hexagon NPUs",
         Choice("qnn", "onnxruntime on the device loads its context binaries"),
         Choice(Precision.W8A16, "Hexagon computes with integers"),
-        Choice("none", "the NPU takes the normalised tensor"),
+        TENSOR,
         STATIC,
         not_run="no device was used: Qualcomm's simulator ran the context binary",
     ),
     Profile(
         "ethos-u",
         "Arm's Ethos-U NPUs",
-        Choice("onnx", "no target of slide-deploy writes .pte files"),
+        Choice("ethos-u", "ExecuTorch on the device loads its programs"),
         Choice(Precision.W8A8, "Ethos-U computes with 8-bit integers"),
-        Choice("none", "the NPU takes the normalised tensor"),
+        TENSOR,
         STATIC,
-        missing="slide-deploy writes no programs for Ethos-U yet",
+        not_run="no device was used: Arm's reference model ran the integer program",
     ),
 )
 
@@ -187,14 +185,8 @@ def takes_samples(name: str) -> bool:
 
 
 def profile_named(name: str) -> Profile:
-    """The profile; UnknownName if there is none, UsageError if it cannot be used yet."""
+    """The profile; UnknownName if there is none."""
     found = {profile.name: profile for profile in PROFILES}.get(name.lower())
     if found is None:
-        raise UnknownName("profile", name, [p.name for p in PROFILES if not p.missing])
-    if found.missing:
-        raise UsageError(
-            f"profile {found.name}: {found.missing}",
-            f"export -t {found.target.value} --precision {found.precision.value} --calibration "
-            "FOLDER writes what the vendor's tools start from",
-        )
+        raise UnknownName("profile", name, [profile.name for profile in PROFILES])
     return found

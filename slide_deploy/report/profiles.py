@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from slide_deploy.packaging.profiles import PROFILES, Profile
 
@@ -21,9 +20,7 @@ def profiles_table() -> RenderableType:
     return table
 
 
-def _row(profile: Profile) -> tuple[Text | str, ...]:
+def _row(profile: Profile) -> tuple[str, ...]:
     picture = "tensor" if profile.preprocess.value == "none" else "picture"
     choices = (profile.target.value, profile.precision.value, picture, profile.batch.value)
-    if profile.missing:
-        return (profile.name, profile.title, *choices, Text(profile.missing, style="red"))
     return (profile.name, profile.title, *choices, profile.not_run or "–")
