@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -78,17 +80,25 @@ class Quantizer:
             names = frozenset(name for part in kept for name in parts(own.smooth)[part])
             return quantize(own, names, into)
 
-        tried = self.programs / "trial"
-        latest: dict[tuple[object, ...], Artifact] = {}
+        last: dict[tuple[object, ...], tuple[Artifact, Path]] = {}
 
-        def measure(trial: Trial) -> Trial:
+        def measure(trials: Sequence[Trial]) -> list[Trial]:
+            """One artifact runs while the next is made; the last one is kept."""
+            with ThreadPoolExecutor(1) as running:
+                found = [running.submit(finish, trial, *start(trial)) for trial in trials]
+                return [own.result() for own in found]
+
+        def start(trial: Trial) -> tuple[Artifact, Path]:
             self.progress(f"searching for {_goal_text(options)}: {_trial_text(trial)}")
-            shutil.rmtree(tried, ignore_errors=True)
-            tried.mkdir()
-            latest.clear()
-            made = settled(trial.settings, trial.kept, tried)
-            latest[_key(trial)] = made
-            return self._measured(trial, target, tried / made.path, options)
+            into = Path(tempfile.mkdtemp(prefix="trial-", dir=self.programs))
+            return settled(trial.settings, trial.kept, into), into
+
+        def finish(trial: Trial, made: Artifact, into: Path) -> Trial:
+            for _, earlier in last.values():
+                shutil.rmtree(earlier)
+            last.clear()
+            last[_key(trial)] = made, into
+            return self._measured(trial, target, into / made.path, options)
 
         data = self.labelled.data.sha256 if self.labelled else ""
         known = list(parts(options.smooth))
@@ -97,8 +107,9 @@ class Quantizer:
         if found is None:
             found = search(known, choices, measure, self._goal(options))
             save_search(cached, found)
-        if record := latest.get(_key(found)):
-            shutil.move(tried / record.path, folder / record.path)
+        if _key(found) in last:
+            record, made_in = last[_key(found)]
+            shutil.move(made_in / record.path, folder / record.path)
         else:
             record = settled(found.settings, found.kept, folder)
         prepared = programs(_with_settings(options, found.settings).smooth)[1]

@@ -74,16 +74,16 @@ class Search:
 def search(
     parts: Sequence[str],
     choices: Mapping[str, Iterable[str]],
-    measure: Callable[[Trial], Trial],
+    measure: Callable[[Sequence[Trial]], Sequence[Trial]],
     goal: Goal,
 ) -> Search:
     """Keep the fewest of `parts` in float for which a trial meets the goal.
 
-    `measure` fills in the figures of a trial. `choices` are other values of settings than the
-    usual ones: each setting in turn takes the value with the highest signal-to-noise ratio, until
-    the goal is met. Then parts are kept in the order of what each alone gains, and their number is
-    found by bisection: more parts in float are taken to be more accurate. If all of them are not
-    enough, all are kept.
+    `measure` fills in the figures of trials. `choices` are other values of settings than the usual
+    ones: each setting in turn takes the value with the highest signal-to-noise ratio, until the
+    goal is met. Then parts are kept in the order of what each alone gains: one, two, four and so
+    on, until they are enough, and their number is found by bisection. More parts in float are taken
+    to be more accurate. If all of them are not enough, all are kept.
     """
     trials: list[Trial] = []
 
@@ -91,7 +91,8 @@ def search(
         same = (t for t in trials if t.settings == settings and set(t.kept) == set(kept))
         found = next(same, None)
         if found is None:
-            trials.append(found := measure(Trial(tuple(kept), 0.0, settings)))
+            [found] = measure([Trial(tuple(kept), 0.0, settings)])
+            trials.append(found)
         return found
 
     best = tried({})
@@ -102,9 +103,13 @@ def search(
         best = max(rivals, key=lambda trial: float(trial.snr_db))
     if not goal.met_by(best):
         settings = best.settings
-        gains = {part: float(tried(settings, (part,)).snr_db) for part in parts}
+        alone = measure([Trial((part,), 0.0, settings) for part in parts])
+        trials += alone
+        gains = {trial.kept[0]: float(trial.snr_db) for trial in alone}
         ordered = sorted(parts, key=lambda part: gains[part], reverse=True)
-        fewest, most = 1, len(ordered)
+        fewest, most = 1, min(1, len(ordered))
+        while most < len(ordered) and not goal.met_by(tried(settings, ordered[:most])):
+            fewest, most = most + 1, min(2 * most, len(ordered))
         while fewest < most:
             middle = (fewest + most) // 2
             if goal.met_by(tried(settings, ordered[:middle])):
