@@ -14,7 +14,7 @@ from slide_deploy.ethos_u import files
 from slide_deploy.ethos_u.compiler import commands_of, compile_spec
 from slide_deploy.ethos_u.devices import Device
 from slide_deploy.ethos_u.files import FOLDER, GRAPH, PACKAGES
-from slide_deploy.ethos_u.graph import DEQUANTIZE, load_graph, metadata_of, specs_of
+from slide_deploy.ethos_u.graph import DEQUANTIZE, load_graph, metadata_of, specs_of, tensors
 from slide_deploy.ethos_u.program import Program, read_program, run_program
 from slide_deploy.ethos_u.tosa import tosa_constants, tosa_operators
 from slide_deploy.protocols import Arrays, Estimate, Runtime, Session
@@ -167,7 +167,7 @@ def _runner(
 
     def run(feeds: Arrays) -> dict[str, np.ndarray]:
         with torch.no_grad():
-            made = graph(*(torch.from_numpy(np.array(feeds[spec.name])) for spec in inputs))
+            made = graph(*tensors(feeds, (spec.name for spec in inputs)))
         values = made if isinstance(made, tuple | list) else (made,)
         return {spec.name: own.numpy() for spec, own in zip(outputs, values, strict=True)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,14 @@ from slide_deploy.ethos_u.compiler import (
 )
 from slide_deploy.ethos_u.devices import DEVICES, Device
 from slide_deploy.ethos_u.files import GRAPH, Summary, save_summary, versions
-from slide_deploy.ethos_u.graph import example, load_graph, metadata_of, save_graph, specs_of
+from slide_deploy.ethos_u.graph import (
+    example,
+    load_graph,
+    metadata_of,
+    save_graph,
+    specs_of,
+    tensors,
+)
 from slide_deploy.protocols import Calibration
 from slide_deploy.types import Options
 
@@ -90,14 +96,8 @@ def _quantized(
         exported = torch.export.export(floats, example(floats))
         prepared = prepare_pt2e(exported.module(check_guards=False), quantizer)
         for run in calibration.runs:
-            prepared(*_tensors(run, names))
+            prepared(*tensors(run, names))
         return convert_pt2e(prepared)
-
-
-def _tensors(run: Mapping[str, Any], names: list[str]) -> list[Any]:
-    import torch
-
-    return [torch.from_numpy(run[name]) for name in names]
 
 
 def _smallest_and_largest() -> Any:

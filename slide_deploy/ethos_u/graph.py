@@ -6,11 +6,14 @@ The constants are its tensors; the operators stand as JSON in its metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from slide_deploy.errors import ArtifactError
+from slide_deploy.protocols import Arrays
 from slide_deploy.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ __all__ = [
     "metadata_of",
     "save_graph",
     "specs_of",
+    "tensors",
 ]
 
 ENTRY = "graph"
@@ -108,6 +112,13 @@ def example(module: GraphModule) -> tuple[Tensor, ...]:
         for n in module.graph.nodes
         if n.op == "placeholder"
     )
+
+
+def tensors(arrays: Arrays, names: Iterable[str]) -> list[Tensor]:
+    """The arrays of these names as the arguments of a graph."""
+    import torch
+
+    return [torch.from_numpy(np.array(arrays[name])) for name in names]
 
 
 def _header(path: Path) -> dict[str, str]:

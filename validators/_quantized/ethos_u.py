@@ -22,6 +22,7 @@ from slide_deploy.ethos_u.graph import (
     load_graph,
     save_graph,
     specs_of,
+    tensors,
 )
 from slide_deploy.protocols import Arrays, QuantizedTensor
 
@@ -238,5 +239,5 @@ def _observed(
 
     with torch.no_grad():
         for feeds in runs:
-            Watching(graph).run(*(torch.from_numpy(np.array(feeds[name])) for name in inputs))
+            Watching(graph).run(*tensors(feeds, inputs))
     return {name: (min(found), max(found)) for name, found in ends.items()}
