@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -82,18 +82,13 @@ class Quantizer:
 
         last: dict[tuple[object, ...], tuple[Artifact, Path]] = {}
 
-        def measure(trials: Sequence[Trial]) -> list[Trial]:
-            """One artifact runs while the next is made; the last one is kept."""
-            with ThreadPoolExecutor(1) as running:
-                found = [running.submit(finish, trial, *start(trial)) for trial in trials]
-                return [own.result() for own in found]
-
         def start(trial: Trial) -> tuple[Artifact, Path]:
             self.progress(f"searching for {_goal_text(options)}: {_trial_text(trial)}")
             into = Path(tempfile.mkdtemp(prefix="trial-", dir=self.programs))
             return settled(trial.settings, trial.kept, into), into
 
         def finish(trial: Trial, made: Artifact, into: Path) -> Trial:
+            """The artifact is kept until the next one runs."""
             for _, earlier in last.values():
                 shutil.rmtree(earlier)
             last.clear()
@@ -105,6 +100,7 @@ class Quantizer:
         cached = search_file(program, self.calibration, known, choices, options, data)
         found = load_search(cached)
         if found is None:
+            measure = partial(_overlapped, start, finish)
             found = search(known, choices, measure, self._goal(options))
             save_search(cached, found)
         if _key(found) in last:
@@ -149,6 +145,17 @@ class Quantizer:
         ratio = min(float(cost.snr_db) for cost in precision_costs(expected, outputs, ()))
         top1 = self.labelled.top1_of(path) if self.labelled else None
         return replace(trial, snr_db=ratio, top1=top1)
+
+
+def _overlapped(
+    start: Callable[[Trial], tuple[Artifact, Path]],
+    finish: Callable[[Trial, Artifact, Path], Trial],
+    trials: Sequence[Trial],
+) -> list[Trial]:
+    """Finish each trial, where one artifact runs while the next is made."""
+    with ThreadPoolExecutor(1) as running:
+        found = [running.submit(finish, trial, *start(trial)) for trial in trials]
+        return [own.result() for own in found]
 
 
 def _choices(target: str, options: Options) -> dict[str, tuple[str, ...]]:
