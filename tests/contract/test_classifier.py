@@ -138,6 +138,7 @@ def test_a_wrong_classifier_is_noticed(request, tmp_path, kind):
         assert "output probabilities" in check.problems[0]  # it ran, and its numbers are wrong
 
 
+@pytest.mark.slow
 def test_float16_keeps_small_probabilities(certain, tmp_path):
     options = Options(precision="float16")
     (check,) = slide_deploy.export_and_verify(certain, "coreml", tmp_path, options).checks

@@ -36,7 +36,7 @@ TARGETS = registry.float_targets()
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 # The command line treats targets alike: one of them is enough for each commit.
-QUICK = [t if t == "onnx" else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS]
+QUICK = [t if t == "torchscript" else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS]
 
 
 @dataclass(frozen=True)

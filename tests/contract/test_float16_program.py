@@ -71,7 +71,8 @@ def test_another_function_is_noticed_in_float32(model, tmp_path, target):
     assert all("in float32: " in problem or "rounded" in problem for problem in found.problems)
 
 
-@pytest.mark.parametrize("target", DAILY)
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
 def test_a_sound_artifact_passes_the_gates_of_both_precisions(model, tmp_path, target):
     found = check(model, tmp_path / target, model)
     assert found.verdict is Verdict.PASS, found.problems

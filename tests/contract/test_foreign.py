@@ -69,15 +69,8 @@ PARTNERS = {
 }
 
 
-# The unshared module has both kinds of pair; the others take as long again.
-@pytest.mark.parametrize(
-    "variant",
-    [
-        "unshared_k5",
-        pytest.param("default", marks=pytest.mark.slow),
-        pytest.param("shareqkv", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", PARTNERS)
 def test_the_golden_dat_modules_come_back_within_their_noise(
     variant: str, theirs: Any, run_cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,9 +129,8 @@ def test_a_detector_is_merged_and_proven_on_every_target(
         assert {c.output for c in check.comparisons} == {"p3", "p4"}
 
 
-@pytest.mark.parametrize(
-    "options", [["--dynamic"], pytest.param(["--half"], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["--dynamic"], ["--half"]])
 def test_a_detector_takes_the_usual_options(
     theirs: Any, run_cli: Any, scrambled: Any, options: list[str]
 ) -> None:

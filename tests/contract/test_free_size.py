@@ -48,6 +48,7 @@ def silent(_: str) -> None:
     pass
 
 
+@pytest.mark.slow
 def test_every_target_takes_any_size(tmp_path: Path) -> None:
     model = lone()
     options = Options(dynamic_size=True)

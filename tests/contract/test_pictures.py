@@ -34,7 +34,10 @@ def model(tmp_path_factory: pytest.TempPathFactory, make_model, training_config)
     return replace(loaded, labels=LABELS)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param(t, marks=() if t in ("onnx", "coreml") else pytest.mark.slow) for t in TARGETS],
+)
 def test_a_picture_goes_in_and_what_is_in_the_file_is_recorded(model, tmp_path, target):
     report = slide_deploy.export_and_verify(model, target, tmp_path, seed=1)
     (check,) = report.checks

@@ -342,6 +342,7 @@ def test_the_accuracy_on_labelled_images_is_judged(model, calibration, labelled,
     assert report.checks[0].problems == ()  # the checkpoint is as wrong
 
 
+@pytest.mark.slow
 def test_an_accuracy_below_the_limit_fails(model, labelled, tmp_path):
     from slide_deploy.pipeline.labelled import labelled_images, with_accuracy
 

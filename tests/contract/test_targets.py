@@ -136,7 +136,8 @@ def test_a_free_batch_takes_any_batch(exported, target):
     np.testing.assert_allclose(outputs["two"]["logits"][:1], outputs["one"]["logits"], atol=1e-5)
 
 
-@pytest.mark.parametrize("target", DAILY)
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
 def test_float16_may_have_a_free_batch(exported, target):
     options = Options(precision=Precision.FLOAT16, dynamic=True)
     report, _ = exported("module_dat_default", target, options)
@@ -176,7 +177,8 @@ def test_an_artifact_of_other_weights_fails(exported, target):
     assert any("times the rounding noise" in p for p in check.problems)
 
 
-@pytest.mark.parametrize("target", DAILY)
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
 def test_exporting_again_replaces_the_artifact(target, tmp_path):
     for name in ("micro_ema", "micro_official"):
         model = golden_model(name)

@@ -41,6 +41,7 @@ def test_its_checkpoint_proves_every_artifact(
     assert done.code == 0, done.err
 
 
+@pytest.mark.slow
 def test_its_report_serves_as_a_baseline(folder: Path, run_cli: Callable[..., object]) -> None:
     done = run_cli("verify", folder, "--baseline", folder / "report.json")
     assert done.code == 0, done.err

@@ -42,6 +42,7 @@ def test_no_target_is_a_usage_error(lone_module: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_two_exports_at_two_sizes_into_one_folder_both_verify(
     lone_module: Path, tmp_path: Path
 ) -> None:

@@ -164,6 +164,7 @@ def test_an_artifact_that_knows_the_recorded_probes_fails(artifact: CopyOf, lone
     assert all("fresh" in problem or "all probes" in problem for problem in check.problems)
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_the_fresh_probes(artifact: CopyOf, lone: Model) -> None:
     path = artifact("torchscript")
     drawn = [
@@ -233,7 +234,11 @@ class OwnTable(Words):
 
 
 @pytest.mark.parametrize(
-    ("kind", "span"), [(Words, None), (OwnTable, (0, 99))], ids=["found", "given"]
+    ("kind", "span"),
+    [
+        pytest.param(Words, None, id="found"),
+        pytest.param(OwnTable, (0, 99), id="given", marks=pytest.mark.slow),
+    ],
 )
 def test_an_embedding_without_most_rows_fails(
     kind: type[Words], span: tuple[int, int] | None, tmp_path: Path

@@ -115,6 +115,7 @@ def test_a_second_export_drops_what_is_of_other_weights(
     assert [entry.target for entry in found.artifacts] == ["openvino"]
 
 
+@pytest.mark.slow
 def test_a_second_export_drops_what_is_gone(write: Callable[..., Manifest], tmp_path: Path) -> None:
     write("torchscript")
     (tmp_path / "out" / "tiny.torchscript").unlink()

@@ -59,6 +59,7 @@ def test_the_command_line_writes_figures_and_a_chart(folder: Path, run_cli, in_t
 FEW = {"rounds": 1, "calls": 1, "warmup": 0}
 
 
+@pytest.mark.slow
 def test_each_artifact_is_timed_with_each_number_of_threads(folder: Path) -> None:
     paths = [folder / "micro_official.onnx", folder / "micro_official.torchscript"]
     found = bench(paths, threads=[1, 2], **FEW)

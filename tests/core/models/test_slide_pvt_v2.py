@@ -206,6 +206,7 @@ def test_a_map_that_reduction_leaves_nothing_of_is_refused() -> None:
         SlidePvtV2(dataclasses.replace(TINY, image_size=(16, 16)))
 
 
+@pytest.mark.slow
 def test_exported_it_takes_any_batch_height_and_width(tiny: Callable[..., SlidePvtV2]) -> None:
     """Its attention is local or reduces what it is given: no size is built in."""
     model = tiny()

@@ -79,6 +79,7 @@ def test_the_lowerings_that_are_finite_are_found(overflowing: slide_deploy.Model
     assert "depthwise" in finite_lowerings(fused, overflowing.inputs, inputs, "float32")
 
 
+@pytest.mark.slow
 def test_the_report_tells_the_block_and_what_avoids_it(
     overflowing: slide_deploy.Model, tmp_path: Path
 ) -> None:
