@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from slide_deploy.types import Fidelity, Options, Precision, TensorSpec
+from slide_deploy.types import Fidelity, Options, Precision, ProductKind, TensorSpec
 from slide_deploy.utils.records import Figure
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "Exporter",
     "Open",
     "Piece",
+    "Product",
     "QuantizedTensor",
     "Ranges",
     "RoundedTensor",
@@ -133,6 +134,15 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Product:
+    """A product in a float artifact: the path of its module, or of a tensor in it (empty where
+    neither is known), and its kind."""
+
+    path: str
+    kind: ProductKind
+
+
+@dataclass(frozen=True)
 class Exporter:
     """Writes one kind of artifact; a file in `exporters/` defines it as `EXPORTER`.
 
@@ -142,8 +152,8 @@ class Exporter:
     raise any exception, which becomes a ConversionError. `quantize` writes the artifact of a
     quantized precision from the one that `write` wrote at the precision `quantized_from`; it may
     raise any too. `products` gives the products of a float artifact that `quantize` quantizes, by
-    name, each with the path of its module, or of a tensor in it; without it `quantize` cannot keep
-    any in float. Files that `quantize` leaves beside the float artifact are there the next time.
+    name; without it `quantize` cannot keep any in float. Files that `quantize` leaves beside the
+    float artifact are there the next time.
     `unsupported` says why `packages` cannot be installed on this machine; it is empty if they can.
     `own_environment` says that they conflict with those of other targets.
     `picture` and `probabilities` say what these are for the artifact, where they are no arrays;
@@ -162,7 +172,7 @@ class Exporter:
     options: tuple[TargetOption, ...] = ()
     quantize: Callable[[Path, Path, Calibration, Options], None] | None = None
     quantized_from: str = Precision.FLOAT32
-    products: Callable[[Path], Mapping[str, str]] | None = None
+    products: Callable[[Path], Mapping[str, Product]] | None = None
     unsupported: Callable[[], str] = lambda: ""
     own_environment: bool = False
     picture: str = ""

@@ -20,6 +20,7 @@ __all__ = [
     "Options",
     "Pixels",
     "Precision",
+    "ProductKind",
     "SizeSteps",
     "TensorSpec",
     "Verdict",
@@ -39,6 +40,15 @@ class Precision(StrEnum):
     W8 = "w8"
     W8A16 = "w8a16"
     W8A8 = "w8a8"
+
+
+class ProductKind(StrEnum):
+    """Kinds of products: convolutions and matrix products."""
+
+    CONVOLUTION = "convolutions"
+    DEPTHWISE = "depthwise convolutions"
+    LINEAR = "linear layers"
+    ACTIVATIONS = "products of activations"
 
 
 class Fidelity(StrEnum):

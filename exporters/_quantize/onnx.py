@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from slide_deploy.errors import UsageError
 from slide_deploy.exporters._quantize.activations import is_symmetric
-from slide_deploy.protocols import Calibration
-from slide_deploy.types import Options, Precision
+from slide_deploy.protocols import Calibration, Product
+from slide_deploy.types import Options, Precision, ProductKind
 
 __all__ = ["CalibrationReader", "finish", "products", "quantize", "without_advice"]
 
@@ -75,7 +75,7 @@ def finish(path: Path, metadata: Mapping[str, str]) -> None:
     onnx.save(proto, path)
 
 
-def products(program: Path) -> dict[str, str]:
+def products(program: Path) -> dict[str, Product]:
     """See `Exporter.products`."""
     import onnx
 
@@ -92,7 +92,15 @@ def products(program: Path) -> dict[str, str]:
         return next((name for name in names if "." in name), "")
 
     found = (n for n in graph.node if n.op_type in QUANTIZED and n.name not in narrow)
-    return {node.name: path(node) for node in found}
+    return {node.name: Product(path(node), _kind(node, constants)) for node in found}
+
+
+def _kind(node: Any, constants: Collection[str]) -> ProductKind:
+    if node.op_type == "Conv":
+        grouped = any(own.name == "group" and own.i > 1 for own in node.attribute)
+        return ProductKind.DEPTHWISE if grouped else ProductKind.CONVOLUTION
+    weighted = any(name in constants for name in node.input[:2])
+    return ProductKind.LINEAR if weighted else ProductKind.ACTIVATIONS
 
 
 def _narrow(graph: Any) -> frozenset[str]:

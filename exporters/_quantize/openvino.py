@@ -14,12 +14,17 @@ import numpy as np
 
 from slide_deploy.errors import MissingLibrary
 from slide_deploy.exporters._quantize.activations import is_symmetric
-from slide_deploy.protocols import Arrays, Calibration
-from slide_deploy.types import Options, Precision
+from slide_deploy.protocols import Arrays, Calibration, Product
+from slide_deploy.types import Options, Precision, ProductKind
 
 __all__ = ["products", "quantize", "without_telemetry"]
 
-PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
+# Matrix products are of two kinds.
+PRODUCTS = {
+    "Convolution": ProductKind.CONVOLUTION,
+    "GroupConvolution": ProductKind.DEPTHWISE,
+    "MatMul": ProductKind.LINEAR,
+}
 
 LEVELS = 255  # steps of 8 bits
 LOWEST, HIGHEST = -128, 127
@@ -64,15 +69,22 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
     openvino.save_model(model, path / description.name, compress_to_fp16=False)
 
 
-def products(program: Path) -> dict[str, str]:
+def products(program: Path) -> dict[str, Product]:
     """See `Exporter.products`."""
     without_telemetry()
     import openvino
 
     model = openvino.Core().read_model(next(program.glob("*.xml")))
     found = [node for node in model.get_ordered_ops() if node.get_type_name() in PRODUCTS]
-    names = [node.get_friendly_name() for node in found]
-    return {name: name.removeprefix("__module.").partition("/")[0] for name in names}
+    return {node.get_friendly_name(): _product(node) for node in found}
+
+
+def _product(node: Any) -> Product:
+    kind = PRODUCTS[node.get_type_name()]
+    sources = [node.input_value(index).get_node().get_type_name() for index in range(2)]
+    if kind is ProductKind.LINEAR and "Constant" not in sources:
+        kind = ProductKind.ACTIVATIONS
+    return Product(node.get_friendly_name().removeprefix("__module.").partition("/")[0], kind)
 
 
 def _settings(nncf: Any) -> dict[str, Any]:

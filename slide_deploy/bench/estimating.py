@@ -31,7 +31,8 @@ def estimate_of(
     """
     noise = np.random.default_rng(0)
     arrays = {
-        spec.name: noise.standard_normal(spec.shape, dtype=np.float32) for spec in capture.inputs
+        spec.name: noise.standard_normal([int(size) for size in spec.shape], dtype=np.float32)
+        for spec in capture.inputs
     }
     samples = CalibrationSet(arrays, "", "noise", synthetic=True)
     programs = folder / "programs"

@@ -21,12 +21,15 @@ from slide_deploy.pipeline.labelled import Labelled
 from slide_deploy.quantization.calibration import CalibrationSet
 from slide_deploy.quantization.catalog import scheme_named
 from slide_deploy.quantization.program import SMOOTH, program_precision
-from slide_deploy.quantization.search import Goal, Search, Trial, parts_of, search
+from slide_deploy.quantization.search import Goal, Search, Trial, kinds_of, parts_of, search
 from slide_deploy.types import Options
 from slide_deploy.verification.judge import Progress, Reference
 from slide_deploy.verification.runner import run_expected
 
 __all__ = ["Quantizer", "program_folder"]
+
+# Names of products, by that of a part or of a kind.
+Groups = Mapping[str, tuple[str, ...]]
 
 # Of SmoothQuant: Xiao et al. take 0.5 for most models, NNCF 0.95 for products and 0.15 for
 # convolutions of transformers.
@@ -72,12 +75,13 @@ class Quantizer:
             return quantize(options, frozenset(), folder), prepared
 
         @cache
-        def parts(smooth: float | None) -> dict[str, tuple[str, ...]]:
-            return self._parts(programs(smooth)[0], program_folder(self.programs, smooth or 0.0))
+        def groups(smooth: float | None) -> tuple[Groups, Groups]:
+            return self._groups(programs(smooth)[0], program_folder(self.programs, smooth or 0.0))
 
         def settled(settings: Mapping[str, str], kept: Sequence[str], into: Path) -> Artifact:
             own = _with_settings(options, settings)
-            names = frozenset(name for part in kept for name in parts(own.smooth)[part])
+            parts, kinds = groups(own.smooth)
+            names = frozenset(name for group in kept for name in {**parts, **kinds}[group])
             return quantize(own, names, into)
 
         last: dict[tuple[object, ...], tuple[Artifact, Path]] = {}
@@ -96,12 +100,13 @@ class Quantizer:
             return self._measured(trial, target, into / made.path, options)
 
         data = self.labelled.data.sha256 if self.labelled else ""
-        known = list(parts(options.smooth))
+        parts, kinds = groups(options.smooth)
+        known = (*parts, *kinds)
         cached = search_file(program, self.calibration, known, choices, options, data)
         found = load_search(cached)
         if found is None:
             measure = partial(_overlapped, start, finish)
-            found = search(known, choices, measure, self._goal(options))
+            found = search(parts, kinds, choices, measure, self._goal(options))
             save_search(cached, found)
         if _key(found) in last:
             record, made_in = last[_key(found)]
@@ -124,13 +129,14 @@ class Quantizer:
         )
         return write_artifact(target, self.model.name, prepared.capture, folder, plain), prepared
 
-    def _parts(self, program: Artifact, folder: Path) -> dict[str, tuple[str, ...]]:
-        """The products of each part that can stay in float; none where a target has no such."""
+    def _groups(self, program: Artifact, folder: Path) -> tuple[Groups, Groups]:
+        """The products of each part and of each kind, which can stay in float; none where a target
+        has no such."""
         products = registry.exporter(program.target).products
         if products is None:
-            return {}
-        blocks = self.model.block_names(self.model.module)
-        return parts_of(products(folder / program.path), blocks)
+            return {}, {}
+        found = products(folder / program.path)
+        return parts_of(found, self.model.block_names(self.model.module)), kinds_of(found)
 
     def _goal(self, options: Options) -> Goal:
         if options.max_drop is None or self.labelled is None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from slide_deploy.protocols import Product
 from slide_deploy.utils.records import Figure
 
-__all__ = ["Goal", "Search", "Trial", "parts_of", "search"]
+__all__ = ["Goal", "Search", "Trial", "kinds_of", "parts_of", "search"]
 
 Settings = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The signal-to-noise ratio of the artifact on the calibration set where the parts `kept` stay
-    in float and all others are quantized, with these `settings` beside those of the user; and its
-    top-1 accuracy in percent, where there are labelled images."""
+    """The signal-to-noise ratio of the artifact on the calibration set where the parts `kept` (or
+    one kind of product) stay in float and all others are quantized, with these `settings` beside
+    those of the user; and its top-1 accuracy in percent, where there are labelled images."""
 
     kept: tuple[str, ...]
     snr_db: Figure
@@ -39,12 +40,12 @@ class Goal:
 
 @dataclass(frozen=True)
 class Search:
-    """A finished search: `kept` of the `parts` stay in float, and `settings` are used, for
-    `min_snr_db` or `min_top1`.
+    """A finished search: `kept` of the `parts`, or of the `kinds` of products, stay in float, and
+    `settings` are used, for `min_snr_db` or `min_top1`.
 
     The first of the `trials` quantizes every part. If that is not enough, other settings are tried.
-    If these are not enough, one trial for each part follows, in which it alone stays in float, and
-    then trials of the parts that gain the most.
+    If these are not enough, one trial for each part and each kind follows, in which it alone stays
+    in float, and then trials of the parts that gain the most.
     """
 
     min_snr_db: Figure | None
@@ -55,6 +56,7 @@ class Search:
     settings: Settings = field(default_factory=dict)
     min_top1: Figure | None = None
     top1: Figure | None = None
+    kinds: tuple[str, ...] = ()
 
     @property
     def reached(self) -> bool:
@@ -64,7 +66,8 @@ class Search:
 
     @property
     def gains(self) -> dict[str, float]:
-        """What each part alone gains in dB if it stays in float; empty if none had to."""
+        """What each part, and each kind of product, gains in dB if it alone stays in float; empty
+        if none had to."""
         own = [trial for trial in self.trials if trial.settings == self.settings]
         plain = next(float(trial.snr_db) for trial in own if not trial.kept)
         alone = {trial.kept[0]: float(trial.snr_db) for trial in own if len(trial.kept) == 1}
@@ -72,18 +75,21 @@ class Search:
 
 
 def search(
-    parts: Sequence[str],
+    parts: Mapping[str, Sequence[str]],
+    kinds: Mapping[str, Sequence[str]],
     choices: Mapping[str, Iterable[str]],
     measure: Callable[[Sequence[Trial]], Sequence[Trial]],
     goal: Goal,
 ) -> Search:
-    """Keep the fewest of `parts` in float for which a trial meets the goal.
+    """Keep few products in float, so that a trial meets the goal.
 
-    `measure` fills in the figures of trials. `choices` are other values of settings than the usual
-    ones: each setting in turn takes the value with the highest signal-to-noise ratio, until the
-    goal is met. Then parts are kept in the order of what each alone gains: one, two, four and so
-    on, until they are enough, and their number is found by bisection. More parts in float are taken
-    to be more accurate. If all of them are not enough, all are kept.
+    `parts` and `kinds` are the same products, grouped by block and by kind. `measure` fills in the
+    figures of trials. `choices` are other values of settings than the usual ones: each setting in
+    turn takes the value with the highest signal-to-noise ratio, until the goal is met. Then parts
+    are kept in the order of what each alone gains: one, two, four and so on, until they are enough,
+    and their number is found by bisection. More parts in float are taken to be more accurate. If
+    all of them are not enough, all are kept. Where one kind alone is enough and has fewer products
+    than these parts, it is kept instead.
     """
     trials: list[Trial] = []
 
@@ -99,11 +105,12 @@ def search(
     for name, values in choices.items():
         if goal.met_by(best):
             break
-        rivals = [best, *(tried({**best.settings, name: value}) for value in values)]
-        best = max(rivals, key=lambda trial: float(trial.snr_db))
+        rivals = measure([Trial((), 0.0, {**best.settings, name: value}) for value in values])
+        trials += rivals
+        best = max([best, *rivals], key=lambda trial: float(trial.snr_db))
     if not goal.met_by(best):
         settings = best.settings
-        alone = measure([Trial((part,), 0.0, settings) for part in parts])
+        alone = measure([Trial((name,), 0.0, settings) for name in (*parts, *kinds)])
         trials += alone
         gains = {trial.kept[0]: float(trial.snr_db) for trial in alone}
         ordered = sorted(parts, key=lambda part: gains[part], reverse=True)
@@ -117,6 +124,9 @@ def search(
             else:
                 fewest = middle + 1
         best = tried(settings, ordered[:most])
+        rivals = [t for t in alone if t.kept[0] in kinds and goal.met_by(t)]
+        groups = {**parts, **kinds}
+        best = min([best, *rivals], key=lambda t: sum(len(groups[name]) for name in t.kept))
     return Search(
         min_snr_db=goal.min_snr_db,
         parts=tuple(parts),
@@ -126,19 +136,29 @@ def search(
         settings=best.settings,
         min_top1=goal.min_top1,
         top1=best.top1,
+        kinds=tuple(kinds),
     )
 
 
-def parts_of(products: Mapping[str, str], blocks: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The products of each block of the model, by its name, in the order of the products.
+def parts_of(products: Mapping[str, Product], blocks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The names of the products of each block of the model, in the order of the products.
 
-    `products` maps names of products to paths of modules or tensors. A product without a path
-    belongs to the part of the one before it; one outside of all blocks is a part of its own.
+    A product without a path belongs to the part of the one before it; one outside of all blocks is
+    a part of its own.
     """
     parts: dict[str, list[str]] = {}
     last = ""
-    for name, path in products.items():
+    for name, product in products.items():
+        path = product.path
         found = next((block for block in blocks if f"{path}.".startswith(f"{block}.")), "")
         last = found or (path if path else last) or name
         parts.setdefault(last, []).append(name)
     return {part: tuple(names) for part, names in parts.items()}
+
+
+def kinds_of(products: Mapping[str, Product]) -> dict[str, tuple[str, ...]]:
+    """The names of the products of each kind; none where all are of one."""
+    kinds: dict[str, list[str]] = {}
+    for name, product in products.items():
+        kinds.setdefault(str(product.kind), []).append(name)
+    return {kind: tuple(names) for kind, names in kinds.items()} if len(kinds) > 1 else {}

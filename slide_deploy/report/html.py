@@ -190,14 +190,14 @@ def _trace_chart(item: _Item) -> Markup:
 
 
 def _search_chart(item: _Item) -> Markup:
-    """What each part gains, the most first, drawn as a ratio of errors on a logarithmic axis; empty
-    where other settings were enough."""
+    """What each part and kind gains, the most first, drawn as a ratio of errors on a logarithmic
+    axis; empty where other settings were enough."""
     assert item.check.search is not None
     if not item.check.search.gains:
         return Markup()
     gains = dict(sorted(item.check.search.gains.items(), key=lambda gain: -gain[1]))
     chart = dot_plot(
-        f"Gain of each part of {item.check.path} if it alone stays in float",
+        f"Gain of each part and kind of product of {item.check.path} if it alone stays in float",
         list(gains),
         [Series(item.name, tuple(_ratio(gain) for gain in gains.values()), item.style)],
         gate=None,

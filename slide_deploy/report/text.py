@@ -174,16 +174,15 @@ def search_text(check: Check) -> str:
     if not found.kept and not found.settings:
         return f"every part is quantized, which gives {plain}"
     chosen = [f"{name} {value}" for name, value in found.settings.items()]
-    kept = f"{len(found.kept)} of {len(found.parts)} parts stay in float"
+    is_kind = set(found.kept) <= set(found.kinds)
+    kept = "".join(found.kept) if is_kind else f"{len(found.kept)} of {len(found.parts)} parts"
     ratio, right = number(found.min_snr_db, "g", " dB"), number(found.min_top1, ".2f", " % top-1")
     goals = [text for text in (ratio, right) if text != NOT_MEASURED]
     enough = "for" if found.reached else "and do not suffice for"
     given = _found_text(Trial(found.kept, found.snr_db, found.settings, found.top1))
-    names = f": {', '.join(found.kept)}" * bool(found.kept)
-    return (
-        f"{' and '.join([*chosen, *[kept] * bool(found.kept)])} {enough} {' and '.join(goals)} "
-        f"({given}; {plain} without){names}"
-    )
+    names = "" if is_kind else f": {', '.join(found.kept)}"
+    how = " and ".join([*chosen, *[f"{kept} stay in float"] * bool(found.kept)])
+    return f"{how} {enough} {' and '.join(goals)} ({given}; {plain} without){names}"
 
 
 def _found_text(trial: Trial) -> str:

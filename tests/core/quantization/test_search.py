@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slide_deploy.quantization.search import Goal, Search, Trial, parts_of, search
+from slide_deploy.protocols import Product
+from slide_deploy.quantization.search import Goal, Search, Trial, kinds_of, parts_of, search
+from slide_deploy.types import ProductKind
 
 NOISES = st.dictionaries(
     st.text("abcdef", min_size=1, max_size=3), st.floats(1e-6, 1.0), min_size=1, max_size=12
@@ -38,7 +40,12 @@ def measured(noises: dict[str, float], tried: list[Trial] | None = None):
 
 
 def found_by(noises: dict[str, float], least: float, choices=(), tried=None) -> Search:
-    return search(list(noises), dict(choices), measured(noises, tried), Goal(least))
+    return search(alone(noises), {}, dict(choices), measured(noises, tried), Goal(least))
+
+
+def alone(parts: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Parts of one product each."""
+    return {part: (part,) for part in parts}
 
 
 @given(noises=NOISES, wanted=st.floats(1.0, 80.0))
@@ -87,7 +94,7 @@ def test_each_part_tells_what_it_gains() -> None:
 
 
 def test_an_accuracy_can_be_the_goal() -> None:
-    found = search(["a", "b"], {}, measured({"a": 3.0, "b": 1.0}), Goal(min_top1=99.0))
+    found = search(alone("ab"), {}, {}, measured({"a": 3.0, "b": 1.0}), Goal(min_top1=99.0))
     assert (found.kept, found.top1, found.reached) == (("a",), 99.0, True)
     assert not Goal(min_top1=99.5).met_by(Trial((), 60.0, top1=99.0))
 
@@ -96,9 +103,22 @@ def test_all_parts_stay_where_even_these_are_not_enough() -> None:
     def measure(trials: Sequence[Trial]) -> list[Trial]:
         return [replace(trial, snr_db=10.0 + len(trial.kept)) for trial in trials]
 
-    grow = partial(search, ["a", "b"], {}, measure)
+    grow = partial(search, alone("ab"), {}, {}, measure)
     found = grow(Goal(60.0))
     assert (set(found.kept), found.snr_db, found.reached) == ({"a", "b"}, 12.0, False)
+
+
+@pytest.mark.parametrize(
+    ("size", "kept"), [(1, ("depthwise",)), (2, ("a",))], ids=["fewer products", "no fewer"]
+)
+def test_one_kind_is_kept_where_it_has_fewer_products(size: int, kept: tuple[str, ...]) -> None:
+    parts = {"a": ("a1", "a2"), "b": ("b1",)}
+    kinds = {"depthwise": ("a1", "b1")[:size], "linear": ("a2",)}
+    noise = measured({"a": 0.09, "depthwise": 0.09, "b": 0.001, "linear": 0.001})
+    half = -10 * math.log10(0.182) + 1
+    found = search(parts, kinds, {}, noise, Goal(half))
+    assert (found.kept, found.kinds, found.reached) == (kept, ("depthwise", "linear"), True)
+    assert set(found.gains) == {"a", "b", "depthwise", "linear"}
 
 
 @pytest.mark.parametrize(
@@ -114,4 +134,12 @@ def test_all_parts_stay_where_even_these_are_not_enough() -> None:
 def test_products_belong_to_blocks(
     products: dict[str, str], parts: dict[str, tuple[str, ...]]
 ) -> None:
-    assert parts_of(products, ["stem", "blocks.1"]) == parts
+    found = {name: Product(path, ProductKind.LINEAR) for name, path in products.items()}
+    assert parts_of(found, ["stem", "blocks.1"]) == parts
+
+
+def test_products_are_grouped_by_kind() -> None:
+    one = {name: Product("", ProductKind.LINEAR) for name in ("p1", "p2")}
+    assert kinds_of(one) == {}
+    both = one | {"p3": Product("", ProductKind.DEPTHWISE)}
+    assert kinds_of(both) == {"linear layers": ("p1", "p2"), "depthwise convolutions": ("p3",)}

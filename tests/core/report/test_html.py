@@ -132,6 +132,11 @@ def test_a_search_is_told_and_drawn_the_largest_gain_first(sample):
     told = "1 of 2 parts stay in float for 28 dB (29.0 dB; 20.0 dB without): b"
     assert Page(source).text.count(told) == 2
     assert source.index("onnx, b: 9.0 dB") < source.index("onnx, a: 1.0 dB")
+    of_kind = replace(found, kept=("linear layers",), kinds=("linear layers", "convolutions"))
+    check = replace(sample.passing("onnx", "a.onnx"), search=of_kind)
+    assert "linear layers stay in float for 28 dB (29.0 dB; 20.0 dB without)" in render(
+        sample.report(check)
+    )
 
 
 def test_a_loss_that_is_not_finite_is_drawn(sample):
