@@ -66,6 +66,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         )
     _strip(proto)
     _store_tables(proto.graph)
+    _share_constants(proto.graph, frozenset(capture.program.state_dict))
     _name_free_dimensions(proto, capture)
     onnx.helper.set_model_props(proto, dict(capture.metadata))
     proto.producer_name = "slide-deploy"
@@ -119,6 +120,22 @@ def _store_tables(graph: Any) -> None:
             graph.initializer.extend(map(onnx.numpy_helper.from_array, found, names))
             gather = onnx.helper.make_node("Gather", names, [tensor.name], tensor.name, axis=1)
             graph.node.insert(0, gather)
+
+
+def _share_constants(graph: Any, parameters: frozenset[str]) -> None:
+    """Store equal constants once. Parameters keep their names, because these tell their blocks."""
+    import onnx
+
+    first: dict[tuple[object, ...], str] = {}
+    shared: dict[str, str] = {}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in parameters]:
+        values = onnx.numpy_helper.to_array(tensor)
+        name = first.setdefault((tensor.data_type, values.shape, values.tobytes()), tensor.name)
+        if name != tensor.name:
+            shared[tensor.name] = name
+            graph.initializer.remove(tensor)
+    for node in graph.node:
+        node.input[:] = [shared.get(name, name) for name in node.input]
 
 
 def _strip(message: Any) -> None:

@@ -17,7 +17,8 @@ def table_of(value: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """The different columns of `value`, (first axis, different), and the column of each place,
     (all other axes), int32; None where they take more than half of its bytes.
 
-    `np.take(table, index, axis=1)` is `value` to the bit.
+    `np.take(table, index, axis=1)` is `value` to the bit. Columns are in the order in which they
+    first occur, so that windows of the same size have the same index.
     """
     if value.ndim < 2 or value.nbytes < SMALLEST or value.dtype.kind != "f":
         return None
@@ -25,6 +26,7 @@ def table_of(value: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     # Compared as bytes, which keeps the sign of zeros and any NaN.
     rows = columns.view(np.dtype((np.void, columns.dtype.itemsize * columns.shape[1]))).ravel()
     _, first, index = np.unique(rows, return_index=True, return_inverse=True)
-    table = np.ascontiguousarray(columns[first].T)
-    places = index.reshape(value.shape[1:]).astype(np.int32)
+    order = np.argsort(first)
+    table = np.ascontiguousarray(columns[first[order]].T)
+    places = np.argsort(order)[index].reshape(value.shape[1:]).astype(np.int32)
     return (table, places) if 2 * (table.nbytes + places.nbytes) <= value.nbytes else None
