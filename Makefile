@@ -49,7 +49,7 @@ test-slow: setup ## Run the full-size models and long tests.
 	$(BIN)/python -m pytest -m slow
 
 test-ethos-u: $(ETHOS)/.installed ## Run the tests of Arm's Ethos-U in its own environment.
-	$(ETHOS)/bin/python -m pytest -m "slow or not slow" -k ethos tests/targets/test_ethos_u.py tests/contract/test_quantized.py
+	$(ETHOS)/bin/python -m pytest -m "slow or not slow" -k ethos --timeout 1200 --numprocesses 2 --dist load tests/targets/test_ethos_u.py tests/contract/test_quantized.py
 
 test-users: setup ## Install the wheel with each extra into fresh environments, export and verify there.
 	$(BIN)/python -m pytest -m slow tests/users

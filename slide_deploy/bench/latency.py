@@ -22,9 +22,11 @@ import numpy as np
 from slide_deploy import registry
 from slide_deploy.artifacts.manifest import find_manifest, toolchain
 from slide_deploy.errors import ArtifactError, CheckpointError, MissingLibrary, UsageError
+from slide_deploy.protocols import Estimate
 from slide_deploy.types import Fidelity, silent
 from slide_deploy.utils.files import size_of
 from slide_deploy.utils.machine import available_cores, load_average, processor_name
+from slide_deploy.utils.records import rebuild
 
 __all__ = ["Benchmark", "Timing", "bench"]
 
@@ -38,7 +40,7 @@ KILLED = -9
 class Timing:
     """One artifact's figures with a number of threads. Latencies in milliseconds per call,
     `throughput` in images per second, memory in bytes; `ratio` is to the first timing, round by
-    round."""
+    round. `estimates` are a compiler's for the devices of an artifact that a simulator ran."""
 
     name: str
     target: str
@@ -53,6 +55,7 @@ class Timing:
     ratio: float
     peak_memory_bytes: int | None
     size_bytes: int
+    estimates: tuple[Estimate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ def bench(
     notes = [*_machine_notes(max(counts))]
     found = [each for place in given for each in _artifacts_at(Path(place), notes)]
     notes += [
-        f"{path.name} runs on a simulator: its figures are not those of a device"
+        f"{path.name} runs on a simulator: its latency and memory are not those of a device"
         for path, target in found
         if registry.runtime(target).fidelity() is Fidelity.SIMULATED
     ]
@@ -247,4 +250,5 @@ def _timing(
         ratio=statistics.median(ratios),
         peak_memory_bytes=peak,
         size_bytes=size_of(worker.path),
+        estimates=tuple(rebuild(Estimate, entry) for entry in worker.about["estimates"]),
     )

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 __all__ = ["main"]
@@ -48,7 +49,9 @@ def main() -> None:
         for spec in session.inputs
     }
     size = next(iter(feeds.values())).shape[0]
-    _say({"runtime": session.runtime, "precision": session.precision, "batch": size})
+    estimates = [asdict(own) for own in session.estimates]
+    about = {"runtime": session.runtime, "precision": session.precision, "batch": size}
+    _say({**about, "estimates": estimates})
     for line in sys.stdin:
         if line.strip() == "end":
             break

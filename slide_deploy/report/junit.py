@@ -91,7 +91,7 @@ def _details(check: Check) -> str:
         f"cost of {check.precision}: {cost_text(check)}",
         f"accuracy: {accuracy_text(check)}",
         f"second implementation: {opinion_text(check)}",
-        *estimate_lines(check),
+        *estimate_lines(check.estimates),
         f"sha256 {check.sha256}, {check.size_bytes} bytes",
     ]
     return "\n".join(line for line in lines if not line.endswith(": "))

@@ -147,7 +147,7 @@ def _details(check: Check) -> Iterator[str]:
         yield f"Accuracy: {_text(accuracy)}."
     if found := search_text(check):
         yield f"Search: {_text(found)}."
-    for line in estimate_lines(check):
+    for line in estimate_lines(check.estimates):
         yield f"{_text(line)}."
     if opinion := opinion_text(check):
         yield f"Second implementation: {_text(opinion)}."

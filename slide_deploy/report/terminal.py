@@ -172,7 +172,7 @@ def _footing(report: Report) -> str:
         f"\n{check.target}, search: {found}." for check in read if (found := search_text(check))
     )
     estimates = "".join(
-        f"\n{check.target}, {line}." for check in read for line in estimate_lines(check)
+        f"\n{check.target}, {line}." for check in read for line in estimate_lines(check.estimates)
     )
     opinions = "".join(
         f"\n{check.target}, second implementation: {opinion_text(check)}."

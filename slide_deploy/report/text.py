@@ -147,14 +147,14 @@ def _costs_text(costs: Iterable[PrecisionCost]) -> str:
     )
 
 
-def estimate_lines(check: Check) -> tuple[str, ...]:
-    """A compiler's estimate for each device of the artifact."""
+def estimate_lines(estimates: Iterable[Estimate]) -> tuple[str, ...]:
+    """A compiler's estimate for each device of an artifact, as a line."""
     return tuple(
         f"{own.device}, estimated by {own.tool}: {own.cycles:,} cycles "
         f"({own.milliseconds:.2f} ms at {own.clock_mhz:.0f} MHz), {size_text(own.sram_bytes)} of "
         f"SRAM, {size_text(own.other_bytes)} of other memory, {own.mac_utilisation:.1f} % of its "
         f"multiply-adds; {own.on_npu} operators on the NPU, {_on_cpu(own)} on the CPU"
-        for own in check.estimates
+        for own in estimates
     )
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from slide_deploy.report.figures import chart_figure, save_figure
 from slide_deploy.report.fitting import fitted_table
-from slide_deploy.report.text import size_text
+from slide_deploy.report.text import estimate_lines, size_text
 
 if TYPE_CHECKING:
     from slide_deploy.bench.latency import Benchmark
@@ -51,8 +51,10 @@ def timings_table(found: Benchmark, width: int = 160) -> RenderableType:
         f"{found.calls_per_round} calls in turn after {found.warmup} to warm up; ratio: to the "
         "first, median over rounds."
     )
+    estimates = {t.name: estimate_lines(t.estimates) for t in found.timings}
+    estimated = [f"{name}: {line}" for name, lines in estimates.items() for line in lines]
     notes = [Text(f"note: {note}", style="yellow") for note in found.notes]
-    return Group(table, *notes, *(Text(line, style="dim") for line in (*ran, how)))
+    return Group(table, *notes, *(Text(line, style="dim") for line in (*ran, *estimated, how)))
 
 
 def save_chart(found: Benchmark, path: Path, title: str = "") -> None:

@@ -29,6 +29,7 @@ from slide_deploy.parity.expectation import Expectation
 from slide_deploy.parity.logarithms import with_logarithms
 from slide_deploy.protocols import Estimate, Piece, QuantizedTensor, RoundedTensor
 from slide_deploy.types import Fidelity, TensorSpec
+from slide_deploy.utils.records import rebuild
 from slide_deploy.verification.runner_worker import SEPARATOR, no_room
 
 __all__ = [
@@ -124,9 +125,7 @@ def read_artifact(
         device=about["device"],
         other_precision=tuple(about["other_precision"]),
         metadata=about["metadata"],
-        estimates=tuple(
-            Estimate(**{**entry, "on_cpu": tuple(entry["on_cpu"])}) for entry in about["estimates"]
-        ),
+        estimates=tuple(rebuild(Estimate, entry) for entry in about["estimates"]),
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 import slide_deploy
 from slide_deploy import registry
 from slide_deploy.artifacts.options import options_by_target
+from slide_deploy.bench.latency import bench
 from slide_deploy.errors import ArtifactError, UsageError
 from slide_deploy.ethos_u import files
 from slide_deploy.exporters._quantize.ethos_u import parse_devices
@@ -100,6 +101,14 @@ def test_estimates_name_the_device_and_what_stays_on_the_cpu(exported):
         assert own.on_cpu == ()
     small, large = check.estimates
     assert large.cycles <= small.cycles
+
+
+@simulated
+def test_bench_tells_the_estimates(exported):
+    report, folder, _ = exported
+    found = bench(folder, rounds=1, calls=1, warmup=0)
+    assert found.timings[0].estimates == report.checks[0].estimates
+    assert "runs on a simulator" in " ".join(found.notes)
 
 
 @simulated

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
 from slide_deploy.bench.latency import Benchmark, Timing
+from slide_deploy.protocols import Estimate
 from slide_deploy.report.timings import timings_table
 
 RUNTIME = "onnxruntime 1.31.1 CPUExecutionProvider"
@@ -32,10 +34,10 @@ FOUND = Benchmark(
 )
 
 
-def printed(width: int) -> str:
+def printed(width: int, found: Benchmark = FOUND) -> str:
     console = Console(width=width, file=StringIO(), legacy_windows=False)
     with console.capture() as captured:
-        console.print(timings_table(FOUND, width))
+        console.print(timings_table(found, width))
     return captured.get()
 
 
@@ -56,3 +58,10 @@ def test_processor_runtime_and_notes_are_told() -> None:
     assert "x86_64 AMD EPYC, 2 cores." in text
     assert text.count(RUNTIME) == 1
     assert "note: this machine is busy" in text
+
+
+def test_estimates_of_devices_are_told_as_such() -> None:
+    estimate = Estimate("ethos-u85-256", "Vela 5.1.0", 1000.0, 1_832_172, 1.83, 54000, 0, 2.5, 400)
+    simulated = replace(timing("a", 1), estimates=(estimate,))
+    text = printed(160, replace(FOUND, timings=(simulated,)))
+    assert "a: ethos-u85-256, estimated by Vela 5.1.0: 1,832,172 cycles (1.83 ms" in text
