@@ -16,7 +16,7 @@ setup: $(VENV)/.installed ## Install the project and its tools into .venv.
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 
 $(ETHOS)/.installed: pyproject.toml constraints.txt
