@@ -18,8 +18,6 @@ from tests.tiny import TINY
 
 TARGETS = [t for t in registry.float_targets() if registry.runtime(t).widen]
 HALF = Options(precision="float16")
-# What a changed weight shows on every target, the others show on one.
-DAILY = [pytest.param(t, marks=() if t == "onnx" else pytest.mark.slow) for t in TARGETS]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +43,8 @@ def changed(model: Model, module: nn.Module) -> Model:
     return replace(model, module=module)
 
 
-@pytest.mark.parametrize("target", DAILY)
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
 def test_one_weight_that_is_one_step_off_is_noticed(model, tmp_path, target):
     module = copy.deepcopy(model.module)
     name, weight = next((n, p) for n, p in module.named_parameters() if n.endswith("proj.weight"))

@@ -115,6 +115,7 @@ def test_what_is_not_recognised_keeps_its_rank_six_which_core_ml_refuses(
     gc.collect()
 
 
+@pytest.mark.slow
 def test_a_detector_is_merged_and_proven_on_every_target(
     theirs: Any, run_cli: Any, scrambled: Any
 ) -> None:

@@ -356,6 +356,7 @@ def test_an_accuracy_below_the_limit_fails(model, labelled, tmp_path):
     assert with_accuracy(report.checks[0], *about, 2.5, lambda step: None).problems == ()
 
 
+@pytest.mark.slow
 def test_the_cost_on_other_images_is_judged(exported, model, calibration):
     report, folder = exported(DAILY_TARGET, DAILY)
     rng = np.random.default_rng(9)

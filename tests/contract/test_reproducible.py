@@ -17,6 +17,8 @@ import pytest
 import slide_deploy
 from slide_deploy import registry
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 INSTALLED = Path(slide_deploy.__file__).parent
 TARGETS = registry.float_targets()

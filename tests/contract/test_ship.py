@@ -48,7 +48,8 @@ def test_pictures_are_the_held_out_digits_to_half_a_level(ship, pictures) -> Non
         assert np.abs(found - images[int(path.stem)]).max() <= 0.501 / 255 / way["std"][0]
 
 
-@pytest.mark.parametrize("name", ["server", pytest.param("iphone", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["server", "iphone"])
 def test_a_package_classifies_pictures_as_pytorch_does(
     name, ship, pictures, tmp_path, monkeypatch
 ) -> None:

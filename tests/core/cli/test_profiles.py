@@ -109,7 +109,8 @@ def calibration(tmp_path: Path) -> Path:
     return tmp_path / "set.npy"
 
 
-@pytest.mark.parametrize("name", ["rknn", pytest.param("vitis", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rknn", "vitis"])
 def test_a_vendor_gets_the_samples_and_the_reader_the_commands(
     run_cli, calibration: Path, tmp_path: Path, name: str
 ) -> None:

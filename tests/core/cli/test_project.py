@@ -28,6 +28,7 @@ def settings(text: str, *given: str) -> tuple[dict[str, Any], Any]:
     return settings_of(read_project(path), path, given)
 
 
+@pytest.mark.slow
 def test_a_project_is_exported_without_options(
     run_cli, in_tmp: Path, tiny_file: Callable[..., Path]
 ) -> None:
