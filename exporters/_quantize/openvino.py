@@ -53,11 +53,12 @@ def quantize(program: Path, path: Path, calibration: Calibration, options: Optio
     model = openvino.Core().read_model(description)
     # Of a Gather, NNCF takes the table for weights; ours holds what is added to logits.
     kept = nncf.IgnoredScope(names=sorted(calibration.kept), types=["Gather"], validate=False)
+    origin = model.clone()
     if options.precision == Precision.W8:
         mode = nncf.CompressWeightsMode.INT8_SYM
         model = nncf.compress_weights(model, mode=mode, ignored_scope=kept)
+        _store_small_scales(model, origin)
     else:
-        origin = model.clone()
         # One run, because NNCF's ranges are replaced.
         data = nncf.Dataset([dict(calibration.runs[0])])
         model = nncf.quantize(model, data, subset_size=1, ignored_scope=kept, **_settings(nncf))
@@ -112,6 +113,34 @@ def _settings(nncf: Any) -> dict[str, Any]:
             weights_range_estimator_params=ends,
         ),
     }
+
+
+def _store_small_scales(model: Any, origin: Any) -> None:
+    """Quantize weights again, with scales in float32, where NNCF's scales are too small for all
+    bits of float16. A stem's are, where the preprocessing of pixels is part of its weights."""
+    import openvino
+    from openvino import opset13 as ops
+
+    known = {node.get_friendly_name(): node for node in origin.get_ops()}
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Constant" or node.get_element_type() != openvino.Type.i8:
+            continue
+        product = _reader(_reader(node))
+        found = np.array(product.input_value(1).get_node().data)
+        if np.abs(found).min() >= np.finfo(np.float16).smallest_normal:
+            continue
+        weights = np.array(known[node.get_friendly_name()].data)
+        axes = tuple(axis for axis, size in enumerate(found.shape) if size == 1)
+        scale = np.abs(weights).max(axis=axes, keepdims=True) / np.float32(HIGHEST)
+        scale[scale == 0] = 1
+        integers = ops.constant(np.rint(weights / scale).astype(np.int8))
+        exact = ops.multiply(ops.convert(integers, "f32"), ops.constant(scale))
+        exact.set_friendly_name(product.get_friendly_name())
+        _reader(product).output(0).replace(exact.output(0))
+
+
+def _reader(node: Any) -> Any:
+    return next(iter(node.output(0).get_target_inputs())).get_node()
 
 
 def _set_ranges(

@@ -39,6 +39,8 @@ def replace_attention(
     model: nn.Module, replacement: Callable[[SlideAttention, str], nn.Module]
 ) -> nn.Module:
     """A copy of `model` with every SlideAttention replaced by `replacement(module, name)`."""
+    if isinstance(model, SlideAttention):
+        return replacement(copy.deepcopy(model), "")
     copied = copy.deepcopy(model)
     for name, module in list(copied.named_modules()):
         if isinstance(module, SlideAttention):

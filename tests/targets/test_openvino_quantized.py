@@ -29,10 +29,14 @@ def normal(*shape: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A convolution, an addition, GELU and a product."""
+    return written(tmp_path_factory.mktemp("program"), normal(8, 4, 3, 3))
+
+
+def written(folder: Path, weights: np.ndarray) -> Path:
+    """A convolution with these weights, an addition, GELU and a product."""
     x = ops.parameter([1, 4, 8, 8], np.float32, name="x")
     pads = ([1, 1], [1, 1], [1, 1])
-    conv = ops.convolution(x, ops.constant(normal(8, 4, 3, 3)), [1, 1], *pads[:2], [1, 1])
+    conv = ops.convolution(x, ops.constant(weights), [1, 1], *pads[:2], [1, 1])
     conv.set_friendly_name("conv")
     shifted = ops.add(conv, ops.constant(normal(1, 8, 1, 1)), name="shifted")
     active = ops.gelu(shifted, "erf", name="active")
@@ -40,7 +44,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = openvino.Model([product], [x], "small")
     model.inputs[0].get_tensor().set_names({"x"})
     model.outputs[0].get_tensor().set_names({"y"})
-    folder = tmp_path_factory.mktemp("program")
     openvino.save_model(model, folder / "small.xml", compress_to_fp16=False)
     return folder
 
@@ -87,6 +90,23 @@ def test_a_sound_model_has_no_problem(
     assert all(np.allclose(a, b, atol=1e-5) for a, b in pairs)
     lossy = zip(outputs(artifact), outputs(program), strict=True)
     assert not any(np.allclose(a, b, atol=1e-3) for a, b in lossy)
+
+
+@pytest.mark.parametrize("size", [1e-2, 1e-3, 1e-6, 1e-9, 0.0], ids=str)
+@pytest.mark.parametrize("alone", [False, True], ids=["all channels", "one channel"])
+def test_weights_of_any_size_are_the_nearest_integers(
+    tmp_path: Path, size: float, alone: bool
+) -> None:
+    weights = normal(8, 4, 3, 3)
+    weights[slice(1) if alone else slice(None)] *= np.float32(size)
+    folder = tmp_path / "program"
+    folder.mkdir()
+    artifact = tmp_path / "small"
+    quantize(written(folder, weights), artifact, Calibration(RUNS, ABOUT), Options("w8"))
+    assert problems(artifact, folder, tmp_path / "restored") == []
+    assert quantized_types(read(artifact)) == ("int8", "float32")
+    found = [value for run in outputs(artifact) for value in run.ravel()]
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,14 @@ def test_one_convolution_is_left_in_place_of_two(make_model: MakeModel) -> None:
     assert sum(isinstance(m, FusedSlideAttention) for m in fused.modules()) == 2
 
 
+def test_a_model_that_is_one_attention_is_fused(scrambled: Scramble) -> None:
+    module = scrambled(SlideAttention(AttentionConfig(8, 2))).double()
+    fused = fuse(module)
+    assert isinstance(fused, FusedSlideAttention)
+    tokens = torch.randn(2, 5, 6, 8, dtype=torch.float64)
+    assert torch.allclose(fused(tokens), module(tokens), rtol=0, atol=1e-12)
+
+
 def test_the_original_is_left_as_it_was(make_model: MakeModel) -> None:
     model = make_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
