@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +68,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
         )
     _strip(proto)
     _store_tables(proto.graph)
-    _share_constants(proto.graph, frozenset(capture.program.state_dict))
+    _share_constants(proto.graph, {*capture.program.state_dict, *capture.program.constants})
     _name_free_dimensions(proto, capture)
     onnx.helper.set_model_props(proto, dict(capture.metadata))
     proto.producer_name = "slide-deploy"
@@ -122,20 +124,36 @@ def _store_tables(graph: Any) -> None:
             graph.node.insert(0, gather)
 
 
-def _share_constants(graph: Any, parameters: frozenset[str]) -> None:
-    """Store equal constants once. Parameters keep their names, because these tell their blocks."""
+def _share_constants(graph: Any, named: Collection[str]) -> None:
+    """Store equal constants once, but those `named` by the model, whose names tell the block.
+
+    Graphs inside of control flow keep the constants that they read.
+    """
     import onnx
 
+    kept = {*named, *(value.name for value in graph.output)}
+    kept |= {name for node in graph.node for name in _read_inside(node)}
     first: dict[tuple[object, ...], str] = {}
     shared: dict[str, str] = {}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in parameters]:
+    for tensor in list(graph.initializer):
+        if tensor.name in kept:
+            continue
         values = onnx.numpy_helper.to_array(tensor)
-        name = first.setdefault((tensor.data_type, values.shape, values.tobytes()), tensor.name)
+        digest = hashlib.sha256(values.tobytes()).digest()
+        name = first.setdefault((tensor.data_type, values.shape, digest), tensor.name)
         if name != tensor.name:
             shared[tensor.name] = name
             graph.initializer.remove(tensor)
     for node in graph.node:
         node.input[:] = [shared.get(name, name) for name in node.input]
+
+
+def _read_inside(node: Any) -> Iterator[str]:
+    """What the graphs in the attributes of a node read."""
+    graphs = [own for a in node.attribute for own in (a.g, *a.graphs) if own.node]
+    for inner in (inner for graph in graphs for inner in graph.node):
+        yield from inner.input
+        yield from _read_inside(inner)
 
 
 def _strip(message: Any) -> None:

@@ -46,7 +46,7 @@ class ProductKind(StrEnum):
     """Kinds of products: convolutions and matrix products."""
 
     CONVOLUTION = "convolutions"
-    DEPTHWISE = "depthwise convolutions"
+    GROUPED = "grouped convolutions"  # depthwise ones are
     LINEAR = "linear layers"
     ACTIVATIONS = "products of activations"
 

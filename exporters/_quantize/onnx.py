@@ -98,7 +98,7 @@ def products(program: Path) -> dict[str, Product]:
 def _kind(node: Any, constants: Collection[str]) -> ProductKind:
     if node.op_type == "Conv":
         grouped = any(own.name == "group" and own.i > 1 for own in node.attribute)
-        return ProductKind.DEPTHWISE if grouped else ProductKind.CONVOLUTION
+        return ProductKind.GROUPED if grouped else ProductKind.CONVOLUTION
     weighted = any(name in constants for name in node.input[:2])
     return ProductKind.LINEAR if weighted else ProductKind.ACTIVATIONS
 

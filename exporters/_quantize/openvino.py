@@ -19,10 +19,10 @@ from slide_deploy.types import Options, Precision, ProductKind
 
 __all__ = ["products", "quantize", "without_telemetry"]
 
-# Matrix products are of two kinds.
+# A MatMul without a constant is a product of activations.
 PRODUCTS = {
     "Convolution": ProductKind.CONVOLUTION,
-    "GroupConvolution": ProductKind.DEPTHWISE,
+    "GroupConvolution": ProductKind.GROUPED,
     "MatMul": ProductKind.LINEAR,
 }
 
@@ -134,6 +134,7 @@ def _store_small_scales(model: Any, origin: Any) -> None:
         scale = np.abs(weights).max(axis=axes, keepdims=True) / np.float32(HIGHEST)
         scale[scale == 0] = 1
         integers = ops.constant(np.rint(weights / scale).astype(np.int8))
+        integers.set_friendly_name(node.get_friendly_name())
         exact = ops.multiply(ops.convert(integers, "f32"), ops.constant(scale))
         exact.set_friendly_name(product.get_friendly_name())
         _reader(product).output(0).replace(exact.output(0))

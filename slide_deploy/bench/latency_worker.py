@@ -51,7 +51,7 @@ def main() -> None:
     size = next(iter(feeds.values())).shape[0]
     estimates = [asdict(own) for own in session.estimates]
     about = {"runtime": session.runtime, "precision": session.precision, "batch": size}
-    _say({**about, "estimates": estimates})
+    _say(about | {"estimates": estimates})
     for line in sys.stdin:
         if line.strip() == "end":
             break

@@ -39,9 +39,9 @@ def replace_attention(
     model: nn.Module, replacement: Callable[[SlideAttention, str], nn.Module]
 ) -> nn.Module:
     """A copy of `model` with every SlideAttention replaced by `replacement(module, name)`."""
-    if isinstance(model, SlideAttention):
-        return replacement(copy.deepcopy(model), "")
     copied = copy.deepcopy(model)
+    if isinstance(copied, SlideAttention):
+        return replacement(copied, "")
     for name, module in list(copied.named_modules()):
         if isinstance(module, SlideAttention):
             parent, _, own = name.rpartition(".")
@@ -77,7 +77,7 @@ def fuse_attention(module: SlideAttention, name: str) -> FusedSlideAttention:
     error = attention_error(copy.deepcopy(module).double(), exact)
     if not error <= RELATIVE_TOLERANCE:
         raise ConversionError(
-            f"fusing {name} changed its output by {error:.1e} relative",
+            f"fusing {name or 'the module'} changed its output by {error:.1e} relative",
             "please report it, with the sizes of the model",
         )
     fused.load_state_dict(state)

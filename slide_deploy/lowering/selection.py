@@ -136,6 +136,8 @@ def _by_table(runtime: str, precision: str) -> _Chosen:
         return _Chosen(CANONICAL, f"the table has no measurements for {runtime}")
     family = processor_family()
     kind = family if family in row else "other"
+    if len(row) == 1:
+        return _Chosen(row[kind], f"default for {runtime}")
     return _Chosen(row[kind], f"table of {table['measured']['date']}, {kind} processors")
 
 

@@ -130,8 +130,8 @@ class Quantizer:
         return write_artifact(target, self.model.name, prepared.capture, folder, plain), prepared
 
     def _groups(self, program: Artifact, folder: Path) -> tuple[Groups, Groups]:
-        """The products of each part and of each kind, which can stay in float; none where a target
-        has no such."""
+        """The products of each part and of each kind, which can stay in float; empty for targets
+        without `products`."""
         products = registry.exporter(program.target).products
         if products is None:
             return {}, {}

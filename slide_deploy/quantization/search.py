@@ -40,8 +40,8 @@ class Goal:
 
 @dataclass(frozen=True)
 class Search:
-    """A finished search: `kept` of the `parts`, or of the `kinds` of products, stay in float, and
-    `settings` are used, for `min_snr_db` or `min_top1`.
+    """A finished search: `kept` of the `parts`, or one of the `kinds` of products, stay in float,
+    and `settings` are used, for `min_snr_db` or `min_top1`.
 
     The first of the `trials` quantizes every part. If that is not enough, other settings are tried.
     If these are not enough, one trial for each part and each kind follows, in which it alone stays
@@ -81,7 +81,7 @@ def search(
     measure: Callable[[Sequence[Trial]], Sequence[Trial]],
     goal: Goal,
 ) -> Search:
-    """Keep few products in float, so that a trial meets the goal.
+    """Find a small set of products to keep in float that meets the goal.
 
     `parts` and `kinds` are the same products, grouped by block and by kind. `measure` fills in the
     figures of trials. `choices` are other values of settings than the usual ones: each setting in

@@ -51,8 +51,9 @@ def timings_table(found: Benchmark, width: int = 160) -> RenderableType:
         f"{found.calls_per_round} calls in turn after {found.warmup} to warm up; ratio: to the "
         "first, median over rounds."
     )
-    estimates = {t.name: estimate_lines(t.estimates) for t in found.timings}
-    estimated = [f"{name}: {line}" for name, lines in estimates.items() for line in lines]
+    estimated = dict.fromkeys(
+        f"{t.name}: {line}" for t in found.timings for line in estimate_lines(t.estimates)
+    )
     notes = [Text(f"note: {note}", style="yellow") for note in found.notes]
     return Group(table, *notes, *(Text(line, style="dim") for line in (*ran, *estimated, how)))
 

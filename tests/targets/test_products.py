@@ -39,5 +39,5 @@ def test_each_product_has_its_module_and_kind(target: str, tmp_path: Path) -> No
     found = {product.kind: product.path for product in products(tmp_path / record.path).values()}
     assert set(found) == set(ProductKind)
     assert found[ProductKind.CONVOLUTION].startswith("stem")
-    assert found[ProductKind.DEPTHWISE].startswith("shift")
+    assert found[ProductKind.GROUPED].startswith("shift")
     assert found[ProductKind.LINEAR].startswith("head")

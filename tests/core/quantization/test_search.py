@@ -141,5 +141,5 @@ def test_products_belong_to_blocks(
 def test_products_are_grouped_by_kind() -> None:
     one = {name: Product("", ProductKind.LINEAR) for name in ("p1", "p2")}
     assert kinds_of(one) == {}
-    both = one | {"p3": Product("", ProductKind.DEPTHWISE)}
-    assert kinds_of(both) == {"linear layers": ("p1", "p2"), "depthwise convolutions": ("p3",)}
+    both = one | {"p3": Product("", ProductKind.GROUPED)}
+    assert kinds_of(both) == {"linear layers": ("p1", "p2"), "grouped convolutions": ("p3",)}
