@@ -61,7 +61,8 @@ def few_operators() -> Iterator[None]:
     """Each attention has the lowering with the fewest operators, because conversion takes time for
     each. Tests with `default_lowerings` have what users get."""
     table = selection._table()
-    quick = {target: {"other": "depthwise"} for target in registry.float_targets()}
+    targets = (*registry.float_targets(), "ethos-u")
+    quick = {target: {"other": "depthwise"} for target in targets}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "_table", lambda: {**table, "forms": {**table["forms"], **quick}})
         yield
