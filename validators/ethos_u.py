@@ -22,7 +22,7 @@ from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.validators._quantized.ethos_u import is_quantized, take_apart
 
 if TYPE_CHECKING:
-    from torch.fx import GraphModule
+    from torch.fx import GraphModule, Node
 
 __all__ = ["RUNTIME"]
 
@@ -97,12 +97,23 @@ def compiled_problems(path: Path) -> Iterator[str]:
 
 
 def _other_integers(graph: GraphModule, tosa: Sequence[bytes]) -> Iterator[str]:
-    """The weights of the graph that no TOSA program has, in any layout."""
+    """The weights of the graph that no TOSA program has, in any layout, whole or by groups."""
     have = {_key(own) for program in tosa for own in tosa_constants(program)}
     readers = [n for n in graph.graph.nodes if str(n.target).startswith(DEQUANTIZE)]
     for source in dict.fromkeys(reader.args[0] for reader in readers):
-        if source.op == "get_attr" and _key(source.meta["value"].numpy()) not in have:
+        if source.op != "get_attr":
+            continue
+        integers = source.meta["value"].numpy()
+        groups = np.split(integers, _groups(source))
+        if _key(integers) not in have and not {_key(own) for own in groups} <= have:
             yield f"no TOSA program has the integers of {source.name}"
+
+
+def _groups(weights: Node) -> int:
+    """The groups of the convolution that reads these; TOSA has a convolution for each."""
+    readers = (reader for own in weights.users for reader in own.users)
+    found = (reader for reader in readers if str(reader.target).startswith("aten.conv2d"))
+    return next((reader.args[6] for reader in found if len(reader.args) > 6), 1)
 
 
 def _key(integers: np.ndarray) -> tuple[str, bytes]:
