@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -109,7 +109,7 @@ def _other_integers(graph: GraphModule, tosa: Sequence[bytes]) -> Iterator[str]:
             yield f"no TOSA program has the integers of {source.name}"
 
 
-def _groups(weights: Node) -> int:
+def _groups(weights: Node) -> Any:
     """The groups of the convolution that reads these; TOSA has a convolution for each."""
     readers = (reader for own in weights.users for reader in own.users)
     found = (reader for reader in readers if str(reader.target).startswith("aten.conv2d"))
