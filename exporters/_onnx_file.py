@@ -125,10 +125,8 @@ def _store_tables(graph: Any) -> None:
 
 
 def _share_constants(graph: Any, named: Collection[str]) -> None:
-    """Store equal constants once, but those `named` by the model, whose names tell the block.
-
-    Graphs inside of control flow keep the constants that they read.
-    """
+    """Store equal constants once, except those `named` by the model, whose names tell their block,
+    and those that graphs inside of control flow read."""
     import onnx
 
     kept = {*named, *(value.name for value in graph.output)}

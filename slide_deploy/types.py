@@ -46,7 +46,7 @@ class ProductKind(StrEnum):
     """Kinds of products: convolutions and matrix products."""
 
     CONVOLUTION = "convolutions"
-    GROUPED = "grouped convolutions"  # depthwise ones are
+    GROUPED = "grouped convolutions"  # among them the depthwise ones
     LINEAR = "linear layers"
     ACTIVATIONS = "products of activations"
 

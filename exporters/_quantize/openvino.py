@@ -116,8 +116,9 @@ def _settings(nncf: Any) -> dict[str, Any]:
 
 
 def _store_small_scales(model: Any, origin: Any) -> None:
-    """Quantize weights again, with scales in float32, where NNCF's scales are too small for all
-    bits of float16. A stem's are, where the preprocessing of pixels is part of its weights."""
+    """Quantize weights again, with scales in float32, where a scale of NNCF's is below the normal
+    numbers of float16 and so loses bits. This happens to the stem of a model that contains the
+    preprocessing of pixels, which makes its weights small."""
     import openvino
     from openvino import opset13 as ops
 
