@@ -37,11 +37,12 @@ def save_tuning(
     lowerings: Mapping[str, str],
 ) -> Path:
     """Save the fastest lowering of each attention of a fused module; returns the file."""
-    path = _cache_file(module, inputs, target, options)
+    key = _key(module, inputs, target, options)
+    path = _cache_file(target, key)
     content = {
         "schema_version": SCHEMA_VERSION,
         "date": date.today().isoformat(),
-        "key": _key(module, inputs, target, options),
+        "key": key,
         "forms": dict(lowerings),
     }
     with staged(path) as scratch:
@@ -56,11 +57,12 @@ def load_tuning(
     options: Options,
 ) -> dict[str, str]:
     """The fastest lowerings measured by `tune` for these shapes; empty without an entry."""
+    if not any(_folder().glob(f"{target}-*.json")):  # a key needs a run of the model
+        return {}
+    key = _key(module, inputs, target, options)
     try:
-        content = json.loads(_cache_file(module, inputs, target, options).read_text("utf-8"))
-        if content["schema_version"] != SCHEMA_VERSION:
-            return {}
-        if content["key"] != _key(module, inputs, target, options):
+        content = json.loads(_cache_file(target, key).read_text("utf-8"))
+        if (content["schema_version"], content["key"]) != (SCHEMA_VERSION, key):
             return {}
         return {str(key): str(name) for key, name in content["forms"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -87,9 +89,10 @@ def _key(
     }
 
 
-def _cache_file(
-    module: nn.Module, inputs: tuple[TensorSpec, ...], target: str, options: Options
-) -> Path:
-    key = json.dumps(_key(module, inputs, target, options), sort_keys=True)
-    name = hashlib.sha256(key.encode()).hexdigest()[:24]
-    return Path(platformdirs.user_cache_dir("slide-deploy"), "tuning", f"{target}-{name}.json")
+def _folder() -> Path:
+    return Path(platformdirs.user_cache_dir("slide-deploy"), "tuning")
+
+
+def _cache_file(target: str, key: Mapping[str, Any]) -> Path:
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    return _folder() / f"{target}-{name}.json"
