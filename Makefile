@@ -7,7 +7,7 @@ ETHOS := .venv-ethos-u
 # Each check starts fresh processes, which would compile their modules again without bytecode.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo demo-precision demo-npu demo-ethos-u test-ethos-u demo-ship test test-slow test-users check bench schemas checkpoint-kinds mutation conformance clean
+.PHONY: setup demo demo-precision demo-npu demo-ethos-u test-ethos-u demo-ship test test-slow test-users check bench schemas checkpoint-kinds mutation mutation-ethos-u conformance clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -49,7 +49,7 @@ test-slow: setup ## Run the full-size models and long tests.
 	$(BIN)/python -m pytest -m slow
 
 test-ethos-u: $(ETHOS)/.installed ## Run the tests of Arm's Ethos-U in its own environment.
-	$(ETHOS)/bin/python -m pytest -m "slow or not slow" -k ethos --timeout 1200 --numprocesses 2 --dist load tests/targets/test_ethos_u.py tests/contract/test_quantized.py
+	$(ETHOS)/bin/python -m pytest -m "slow or not slow" -k ethos --timeout 1200 --numprocesses 2 --dist load tests/targets/test_ethos_u.py tests/contract/test_quantized.py tests/core/test_mutation_quantized.py
 
 test-users: setup ## Install the wheel with each extra into fresh environments, export and verify there.
 	$(BIN)/python -m pytest -m slow tests/users
@@ -79,6 +79,9 @@ checkpoint-kinds: setup ## Write the table of docs/checkpoints.md from the tests
 
 mutation: setup ## Break artifacts on purpose and write docs/mutation.md (more than half an hour).
 	$(BIN)/python -m benchmarks.mutation --document docs/mutation.md
+
+mutation-ethos-u: $(ETHOS)/.installed ## The column of Ethos-U in docs/mutation.md (more than an hour).
+	$(ETHOS)/bin/python -m benchmarks.mutation --only-quantized --targets ethos-u --document docs/mutation.md
 
 conformance: setup ## Run Apple's own tests on the Core ML interpreter (under 15 minutes).
 	$(BIN)/python -m benchmarks.conformance

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,22 @@ def few_operators() -> Iterator[None]:
     quick = {target: {"other": "depthwise"} for target in targets}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "_table", lambda: {**table, "forms": {**table["forms"], **quick}})
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_translation_table() -> Iterator[None]:
+    """torch.onnx collects its translations of operators, which takes most of a second, once for all
+    exports."""
+    if registry.missing_packages(registry.exporter("onnx").packages):
+        yield
+        return
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib))
+        )
         yield
 
 

@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from benchmarks.mutation.tables import (
     quantized_rows,
     real_rows,
 )
-from slide_deploy import write_json
+from slide_deploy import registry, write_json
 
 ENOUGH = 0.99
 CHART = "mutation-curve.svg"
@@ -71,7 +71,9 @@ def main() -> int:
     given = parser.parse_args()
     plan = Plan(
         **{name: getattr(given, name) for name in OPTIONS},
-        quantized=tuple(pair for pair in QUANTIZED if pair[0] in (given.targets or pair)),
+        quantized=tuple(
+            _installed(pair for pair in QUANTIZED if pair[0] in (given.targets or pair))
+        ),
     )
     given.folder.mkdir(parents=True, exist_ok=True)
     console, begin = Console(), time.monotonic()
@@ -85,12 +87,23 @@ def main() -> int:
     if given.document:
         command = f"python -m benchmarks.mutation {shlex.join(sys.argv[1:])}"
         given.document.parent.mkdir(parents=True, exist_ok=True)
-        given.document.write_text(document(results, plan, command, seconds), encoding="utf-8")
+        earlier = given.document.read_text("utf-8") if given.document.exists() else ""
+        text = document(results, plan, command, seconds, earlier)
+        given.document.write_text(text, encoding="utf-8")
         draw_curve(results.curve, given.document.parent / "charts" / CHART)
     alarms = any(one.false_alarm for one in (*results.clean, *results.real))
     alarms = alarms or _refused(results.quantized)
     agree = all(check.agrees for check in results.cross_checks)
     return 0 if detection_rate(results.outcomes) >= ENOUGH and not alarms and agree else 1
+
+
+def _installed(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Those whose target runs in this environment; it names the others."""
+    for target, precision in pairs:
+        if missing := registry.missing_packages(registry.runtime(target).packages):
+            print(f"{target} {precision} is left out: {', '.join(missing)} is not installed")
+        else:
+            yield target, precision
 
 
 def _only_quantized(plan: Plan, given: argparse.Namespace, console: Console) -> int:

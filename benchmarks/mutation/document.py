@@ -149,7 +149,9 @@ do to the outputs ([how](precision.md#verdict)). "–": the artifact has no such
 is of artifacts without an error, for each model with two calibration sets. Scales in float16 (Core
 ML, OpenVINO's `w8`) are rounded, so that a weight half way between two integers, to within this
 rounding, may have either. Hexagon's context binaries are compiled again from the broken file, so
-that they belong to it, except in the rows of binaries.
+that they belong to it, except in the rows of binaries. For Ethos-U that takes minutes each, so that
+there the numbers alone are judged, except in the rows of binaries and programs. `make mutation-ethos-u`
+writes that column, in an environment of its own.
 
 {table}"""
 
@@ -163,13 +165,19 @@ def quantized_section(outcomes: Sequence[Outcome], earlier: str = "") -> str:
 
 def with_quantized(text: str, outcomes: Sequence[Outcome]) -> str:
     """The document with the columns of these targets in the section on quantized artifacts."""
-    before, _, rest = text.partition(QUANTIZED_HEADING)
-    earlier, _, after = rest.partition(NEXT_HEADING)
+    before, earlier, after = _quantized_part(text)
     return f"{before}{quantized_section(outcomes, earlier)}\n{NEXT_HEADING}{after}"
 
 
-def document(results: Results, plan: Plan, command: str, seconds: float) -> str:
-    """Markdown."""
+def _quantized_part(text: str) -> tuple[str, str, str]:
+    """What stands before, in and after the section on quantized artifacts."""
+    before, _, rest = text.partition(QUANTIZED_HEADING)
+    part, _, after = rest.partition(NEXT_HEADING)
+    return before, part, after
+
+
+def document(results: Results, plan: Plan, command: str, seconds: float, earlier: str = "") -> str:
+    """Markdown; quantized targets that were not run keep their columns of the `earlier` document."""
     return TEXT.format(
         command=command,
         date=date.today().isoformat(),
@@ -182,7 +190,7 @@ def document(results: Results, plan: Plan, command: str, seconds: float) -> str:
         curve=as_markdown(curve_rows(results.curve)),
         half=as_markdown(kind_rows(results.half)),
         half_undetected=_undetected(results.half),
-        quantized=quantized_section(results.quantized),
+        quantized=quantized_section(results.quantized, _quantized_part(earlier)[1]),
         unusual=as_markdown(kind_rows(results.unusual)),
         unusual_models=len({outcome.model for outcome in results.unusual}),
         unusual_undetected=_undetected(results.unusual),

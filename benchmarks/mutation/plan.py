@@ -55,6 +55,7 @@ QUANTIZED = (
     ("coreml", "w8a8"),
     ("qnn", "w8a16"),
     ("qnn", "w8a8"),
+    ("ethos-u", "w8a8"),
 )
 
 

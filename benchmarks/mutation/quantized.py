@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,12 @@ from benchmarks.mutation.outcome import Outcome, Route, Status
 from benchmarks.mutation.quantized_edits import EDITS, Edit, NoSite
 from benchmarks.mutation.quantized_files import READERS
 from slide_deploy import hexagon, registry
+from slide_deploy.ethos_u.files import GRAPH
 from slide_deploy.parity.probes import natural_image
 from slide_deploy.parity.quantization import quantization_problem
 from slide_deploy.protocols import Arrays, Calibration
 
-__all__ = ["BINARIES", "SOUND", "STALE", "break_quantized"]
+__all__ = ["BINARIES", "PROGRAM", "SOUND", "STALE", "break_quantized"]
 
 SAMPLES = 32
 
@@ -28,7 +29,14 @@ STALE, SOUND = "ranges of another calibration set", "sound"
 
 # What may be wrong with the compiled part of an artifact.
 BINARIES = ("binary of another export", "binary of another SoC", "truncated binary")
+PROGRAM = "program and binary of another export"
 OTHER_SOC = "SM8750"
+NPUS = ("ethos-u85-256", "ethos-u85-128")
+
+# Lowering takes minutes: after an edit of the numbers, they alone are judged, not the programs.
+SLOWLY_COMPILED = ("ethos-u",)
+
+Files = Mapping[Path, bytes]
 
 
 @dataclass(frozen=True)
@@ -74,22 +82,50 @@ def _edited(sound: _Sound, sites: int, rng: random.Random) -> Iterator[Outcome]:
                 site = _edit(sound, edit, broken, rng)
             except NoSite:
                 continue
-            yield _judged(sound, kind, broken, site)
+            compiled = sound.target not in SLOWLY_COMPILED
+            yield _judged(sound, kind, broken, site, compiled=compiled)
             shutil.rmtree(broken) if broken.is_dir() else broken.unlink()
 
 
 def _with_binaries(sound: _Sound, other: _Sound) -> Iterator[Outcome]:
-    """The artifact with a context binary that does not belong to its quantized file."""
-    (context,) = (own for own in sound.path.glob("S*.onnx"))
-    again = sound.path / f"{OTHER_SOC}.onnx"
-    hexagon.compile_for(OTHER_SOC, sound.path / hexagon.MODEL, again)
+    """The artifact with compiled parts that do not belong to its quantized file."""
+    for kind, wrong in _WRONG_BINARIES[sound.target](sound.path, other.path):
+        right = {path: path.read_bytes() for path in wrong}
+        _write(wrong)
+        yield _judged(sound, kind, sound.path, ", ".join(path.name for path in wrong))
+        _write(right)
+
+
+def _hexagon_binaries(sound: Path, other: Path) -> Iterator[tuple[str, Files]]:
+    (context,) = sound.glob("S*.onnx")
+    again = sound / f"{OTHER_SOC}.onnx"
+    hexagon.compile_for(OTHER_SOC, sound / hexagon.MODEL, again)
     content = context.read_bytes()
-    wrong = (other.path / context.name).read_bytes(), again.read_bytes(), content[:-4096]
+    wrong = (other / context.name).read_bytes(), again.read_bytes(), content[:-4096]
     again.unlink()
     for kind, binary in zip(BINARIES, wrong, strict=True):
-        context.write_bytes(binary)
-        yield _judged(sound, kind, sound.path, context.name)
-    context.write_bytes(content)
+        yield kind, {context: binary}
+
+
+def _ethos_u_binaries(sound: Path, other: Path) -> Iterator[tuple[str, Files]]:
+    first, second = (sound / f"{name}.pte" for name in NPUS)
+    content = first.read_bytes()
+    wrong = (other / first.name).read_bytes(), second.read_bytes(), content[: len(content) // 2]
+    for kind, binary in zip(BINARIES, wrong, strict=True):
+        yield kind, {first: binary}
+    programs = [own for own in sound.iterdir() if own.name != GRAPH]
+    yield PROGRAM, {own: (other / own.name).read_bytes() for own in programs}
+
+
+def _write(files: Files) -> None:
+    for path, content in files.items():
+        path.write_bytes(content)
+
+
+_WRONG_BINARIES: Mapping[str, Callable[[Path, Path], Iterator[tuple[str, Files]]]] = {
+    "qnn": _hexagon_binaries,
+    "ethos-u": _ethos_u_binaries,
+}
 
 
 def _edit(sound: _Sound, edit: Edit, broken: Path, rng: random.Random) -> str:
@@ -110,7 +146,12 @@ def _quantized(bench: Bench, target: str, precision: str, folder: Path, seed: in
     exporter, runtime = registry.exporter(target), registry.runtime(target)
     assert exporter.quantize is not None
     ranges = partial(runtime.ranges, program, runs) if runtime.ranges else None
-    options = replace(bench.options, precision=precision, opset=21 if target == "onnx" else None)
+    options = replace(
+        bench.options,
+        precision=precision,
+        opset=21 if target == "onnx" else None,
+        target_options={"device": ",".join(NPUS)} if target == "ethos-u" else {},
+    )
     exporter.quantize(program, path, Calibration(runs, {}, ranges=ranges), options)
     return _Sound(bench, target, precision, program, path, runs)
 
@@ -123,8 +164,8 @@ def _samples(bench: Bench, seed: int) -> tuple[Arrays, ...]:
     return tuple({spec.name: image} for image in images)
 
 
-def _judged(sound: _Sound, kind: str, path: Path, site: str) -> Outcome:
-    problem = _problem(sound, path)
+def _judged(sound: _Sound, kind: str, path: Path, site: str, *, compiled: bool = True) -> Outcome:
+    problem = _problem(sound, path, compiled)
     return Outcome(
         model=sound.bench.name,
         kind=kind,
@@ -148,8 +189,9 @@ def _undetected(sound: _Sound, path: Path) -> Status:
     return Status.INEFFECTIVE
 
 
-def _problem(sound: _Sound, path: Path) -> str:
-    """The first problem of the program, found as `verify` finds it; empty without one."""
+def _problem(sound: _Sound, path: Path, compiled: bool) -> str:
+    """The first problem of the program, and of what is `compiled` from it, found as `verify` finds
+    it; empty without one."""
     restored = path.with_name(f"restored-{path.name}")
     runtime = registry.runtime(sound.target)
     assert runtime.take_apart is not None
@@ -159,7 +201,7 @@ def _problem(sound: _Sound, path: Path) -> str:
         if found:
             return found
         found = sound.bench.verify(sound.target, restored, locate=False, program=False).problem
-        if found or not runtime.compiled_problems:
+        if found or not compiled or not runtime.compiled_problems:
             return found
         return next(iter(runtime.compiled_problems(path)), "")
     except Exception as error:  # `verify` too counts any exception of a loader as a failure

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from slide_deploy import hexagon
+from slide_deploy.ethos_u.files import GRAPH
+from slide_deploy.ethos_u.graph import (
+    DEQUANTIZE,
+    QUANTIZE,
+    constant,
+    load_graph,
+    metadata_of,
+    save_graph,
+)
 
 __all__ = ["READERS", "Write"]
 
@@ -209,9 +218,58 @@ def _start(message: Any, content: bytearray) -> int:
     return int.from_bytes(content[place : place + 8], "little")
 
 
+ENDS = ("scale", "zero_point", "axis")
+
+
+def _read_ethos_u(path: Path) -> tuple[Values, Write]:
+    """The numbers of the quantized graph; the programs stay as they are."""
+    graph = load_graph(path / GRAPH)
+    values: Values = {}
+    readers: dict[str, list[Any]] = {}
+    for node in graph.graph.nodes:
+        if not str(node.target).startswith((QUANTIZE, DEQUANTIZE)):
+            continue
+        source = node if str(node.target) == QUANTIZE else node.args[0]
+        name = source.name
+        if source.op == "get_attr":
+            values[f"{name}_quantized"] = integers = constant(graph, source).numpy()
+            name = f"{name}_quantized" if integers.dtype == np.int32 else name
+        readers.setdefault(name, []).append(node)
+        values |= {f"{name}_{end}": value for end, value in _how_quantized(graph, node)}
+
+    def write(changed: Mapping[str, np.ndarray], broken: Path) -> None:
+        for name, nodes in readers.items():
+            for place, end in enumerate(("quantized", *ENDS)):
+                if f"{name}_{end}" in changed:
+                    _set_argument(graph, nodes, place, changed[f"{name}_{end}"])
+        shutil.copytree(path, broken)
+        save_graph(graph, broken / GRAPH, metadata_of(path / GRAPH))
+
+    return values, write
+
+
+def _how_quantized(graph: Any, node: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Scale, zero point and, of channels, the axis of a node that quantizes or dequantizes."""
+    given = node.args[1 : 4 if "per_channel" in str(node.target) else 3]
+    for end, value in zip(ENDS, given, strict=False):
+        of_channels = hasattr(value, "op")
+        yield end, constant(graph, value).numpy() if of_channels else np.atleast_1d(value)
+
+
+def _set_argument(graph: Any, nodes: Iterable[Any], place: int, value: np.ndarray) -> None:
+    import torch
+
+    for node in nodes:
+        if hasattr(node.args[place], "op"):
+            setattr(graph, node.args[place].target, torch.from_numpy(value.copy()))
+        else:
+            node.update_arg(place, value.item())
+
+
 READERS: Mapping[str, Callable[[Path], tuple[Values, Write]]] = {
     "onnx": _read_onnx,
     "openvino": _read_openvino,
     "coreml": _read_coreml,
     "qnn": _read_qnn,
+    "ethos-u": _read_ethos_u,
 }

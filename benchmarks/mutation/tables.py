@@ -33,6 +33,7 @@ TITLES = {
     "coreml": "Core ML",
     "torchscript": "TorchScript",
     "qnn": "Hexagon",
+    "ethos-u": "Ethos-U",
 }
 
 SOUND_ROW = "sound artifacts that failed"

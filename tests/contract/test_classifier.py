@@ -67,7 +67,7 @@ def test_probabilities_come_out_and_are_recorded(scores, tmp_path, target):
     assert record.conclusion is Conclusion.BOTH
 
 
-@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("second", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_ran_on_expectations_has_logarithms_as_these_have(model, tmp_path, second):
     artifact = tmp_path / slide_deploy.export(model, "onnx", tmp_path).artifacts[0].path
     expected = reference_of(model, lambda _: None).expect(Options().dynamic_axes, "float32")
@@ -155,7 +155,7 @@ def test_a_package_records_the_blocks_of_its_operations(model, tmp_path):
     assert set(model.block_names(model.module)) <= blocks
 
 
-@pytest.mark.parametrize("target", ["onnx", "coreml"])
+@pytest.mark.parametrize("target", [pytest.param("onnx", marks=pytest.mark.slow), "coreml"])
 def test_permuted_labels_are_noticed(model, tmp_path, target):
     """The manifest is that of the permuted export, and agrees with the file."""
     permuted = replace(model, labels=(LABELS[1], LABELS[0], *LABELS[2:]))

@@ -25,8 +25,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 TARGETS = registry.float_targets()
 CHECKPOINTS = sorted(path.stem for path in GOLDEN.glob("*.pth"))
 
-# What the code of all targets has in common is tested daily on the one with the fastest converter.
-DAILY = [pytest.param(t, marks=() if t == "torchscript" else pytest.mark.slow) for t in TARGETS]
+# What the code of all targets has in common is tested daily on the one that takes the least time.
+DAILY = [pytest.param(t, marks=() if t == "openvino" else pytest.mark.slow) for t in TARGETS]
 TWO = [pytest.param(t, marks=() if t in ("coreml", "onnx") else pytest.mark.slow) for t in TARGETS]
 
 # Checkpoints of a whole model and of a lone module that every target is tested with daily, and

@@ -12,13 +12,11 @@ from benchmarks.mutation.analysis import detection_rate
 from benchmarks.mutation.document import with_quantized
 from benchmarks.mutation.outcome import Outcome, Route, Status
 from benchmarks.mutation.plan import QUANTIZED
-from benchmarks.mutation.quantized import BINARIES, SOUND, STALE, break_quantized
+from benchmarks.mutation.quantized import BINARIES, PROGRAM, SOUND, STALE, break_quantized
 from benchmarks.mutation.quantized_edits import EDITS, NoSite
 from benchmarks.mutation.random_models import Draw, random_bench
 from benchmarks.mutation.tables import quantized_rows
 from slide_deploy import registry
-
-MISSING = registry.missing_packages(registry.runtime("qnn").packages)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -35,8 +33,8 @@ SWIN = Draw(1, "swin", "ordinary", 10, dynamic=False, lowering="auto")
 def test_errors_are_detected_and_sound_artifacts_pass(
     target: str, precision: str, tmp_path: Path
 ) -> None:
-    if target == "qnn" and MISSING:
-        pytest.skip(f"{', '.join(MISSING)} is not installed")
+    if missing := registry.missing_packages(registry.runtime(target).packages):
+        pytest.skip(f"{', '.join(missing)} is not installed")
     own = random_bench(SWIN, tmp_path, registry.exporter(target).quantized_from)
     outcomes = break_quantized(own, target, precision, sites=1, seed=0)
     broken = [outcome for outcome in outcomes if outcome.kind != SOUND]
@@ -45,7 +43,8 @@ def test_errors_are_detected_and_sound_artifacts_pass(
     assert len(broken) >= 7
     kinds = {outcome.kind for outcome in broken}
     assert (STALE in kinds) is (precision != "w8")
-    assert kinds.issuperset(BINARIES) is (target == "qnn")
+    assert kinds.issuperset(BINARIES) is bool(registry.runtime(target).compiled_problems)
+    assert (PROGRAM in kinds) is (target == "ethos-u")
 
 
 VALUES = {

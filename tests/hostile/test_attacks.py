@@ -313,7 +313,10 @@ class Leaf(Around):
             *(Counting, "aten::add_ changes what the file stores: it keeps state"),
             marks=pytest.mark.slow,
         ),
-        (Gradients, "aten::is_grad_enabled makes the answer depend on a mode"),
+        pytest.param(
+            *(Gradients, "aten::is_grad_enabled makes the answer depend on a mode"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             *(Leaf, "lone.torchscript gives other outputs in enable_grad"), marks=pytest.mark.slow
         ),

@@ -108,8 +108,10 @@ def test_a_free_batch_is_chosen_and_a_fixed_one_is_not(folder: Path, lone_module
     ("cores", "load", "threads", "told"),
     [
         (4, 0.1, 2, []),
-        (4, 3.2, 2, ["busy, with a load average of 3.2 on 4 cores"]),
-        (4, 0.0, 8, ["8 threads share 4 cores"]),
+        pytest.param(
+            *(4, 3.2, 2, ["busy, with a load average of 3.2 on 4 cores"]), marks=pytest.mark.slow
+        ),
+        pytest.param(*(4, 0.0, 8, ["8 threads share 4 cores"]), marks=pytest.mark.slow),
         (1, 0.9, 2, ["2 threads share 1 core:", "busy"]),
     ],
 )
