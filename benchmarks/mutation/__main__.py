@@ -69,11 +69,9 @@ def main() -> int:
         help="targets of the quantized artifacts; in the document, the columns of others stay",
     )
     given = parser.parse_args()
+    asked = (pair for pair in QUANTIZED if pair[0] in (given.targets or pair))
     plan = Plan(
-        **{name: getattr(given, name) for name in OPTIONS},
-        quantized=tuple(
-            _installed(pair for pair in QUANTIZED if pair[0] in (given.targets or pair))
-        ),
+        **{name: getattr(given, name) for name in OPTIONS}, quantized=tuple(_installed(asked))
     )
     given.folder.mkdir(parents=True, exist_ok=True)
     console, begin = Console(), time.monotonic()

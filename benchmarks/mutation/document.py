@@ -150,8 +150,8 @@ is of artifacts without an error, for each model with two calibration sets. Scal
 ML, OpenVINO's `w8`) are rounded, so that a weight half way between two integers, to within this
 rounding, may have either. Hexagon's context binaries are compiled again from the broken file, so
 that they belong to it, except in the rows of binaries. For Ethos-U that takes minutes each, so that
-there the numbers alone are judged, except in the rows of binaries and programs. `make mutation-ethos-u`
-writes that column, in an environment of its own.
+there the numbers alone are judged, except in the rows of binaries and programs. `make
+mutation-ethos-u` writes that column, in an environment of its own.
 
 {table}"""
 
@@ -177,7 +177,7 @@ def _quantized_part(text: str) -> tuple[str, str, str]:
 
 
 def document(results: Results, plan: Plan, command: str, seconds: float, earlier: str = "") -> str:
-    """Markdown; quantized targets that were not run keep their columns of the `earlier` document."""
+    """Markdown; quantized targets that were not run keep their columns of `earlier`."""
     return TEXT.format(
         command=command,
         date=date.today().isoformat(),
