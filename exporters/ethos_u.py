@@ -23,6 +23,8 @@ __all__ = ["EXPORTER"]
 
 def write(capture: Capture, path: Path, options: Options) -> None:
     """Write the folder `path` with the float32 graph; UsageError where a shape is free."""
+    from torchao.quantization.pt2e.utils import _fuse_conv_bn_
+
     if any(isinstance(size, str) for spec in capture.inputs for size in spec.shape):
         raise UsageError("Vela needs fixed shapes", "omit --dynamic, or use --batch")
     if any(spec.dtype != "float32" for spec in capture.inputs):
@@ -35,6 +37,7 @@ def write(capture: Capture, path: Path, options: Options) -> None:
     }
     path.mkdir()
     module = capture.program.module(check_guards=False)
+    _fuse_conv_bn_(module)  # Arm's quantizer does, and would compare other weights
     save_graph(module, path / GRAPH, {**capture.metadata, **specs})
 
 

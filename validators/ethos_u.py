@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,15 +14,16 @@ from slide_deploy.ethos_u import files
 from slide_deploy.ethos_u.compiler import commands_of, compile_spec
 from slide_deploy.ethos_u.devices import Device
 from slide_deploy.ethos_u.files import FOLDER, GRAPH, PACKAGES
-from slide_deploy.ethos_u.graph import DEQUANTIZE, load_graph, metadata_of, specs_of, tensors
+from slide_deploy.ethos_u.graph import load_graph, metadata_of, specs_of, tensors
 from slide_deploy.ethos_u.program import Program, read_program, run_program
-from slide_deploy.ethos_u.tosa import tosa_constants, tosa_operators
+from slide_deploy.ethos_u.tosa import tosa_operators
 from slide_deploy.protocols import Arrays, Estimate, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.validators._quantized.ethos_u import is_quantized, take_apart
+from slide_deploy.validators._quantized.ethos_u_program import other_numbers
 
 if TYPE_CHECKING:
-    from torch.fx import GraphModule, Node
+    from torch.fx import GraphModule
 
 __all__ = ["RUNTIME"]
 
@@ -82,43 +83,19 @@ def open_second(path: Path) -> Session:
 
 
 def compiled_problems(path: Path) -> Iterator[str]:
-    """See `Runtime.compiled_problems`: the TOSA programs must have the integers of the graph. The
+    """See `Runtime.compiled_problems`: the TOSA programs must have the numbers of the graph. The
     commands in the program of each device must be what Vela makes again of them, with the same
     estimates; around them, the programs of all devices must be the same."""
     devices = files.compiled_devices(path)
     programs = {device: read_program(path / f"{device.name}.pte") for device in devices}
     for device, program in programs.items():
         tosa = files.tosa_programs(path, len(program.delegates))
-        if device is devices[0] and not _on_cpu_kernels(program):
-            yield from _other_integers(load_graph(path / GRAPH), tosa)
+        if device is devices[0]:
+            graph, whole = load_graph(path / GRAPH), not _on_cpu_kernels(program)
+            yield from other_numbers(graph, tosa, whole=whole)
         yield from _compiled_problems(path, device, program, tosa)
         if program.around != programs[devices[0]].around:
             yield f"{device.name}.pte is another program than {devices[0].name}.pte"
-
-
-def _other_integers(graph: GraphModule, tosa: Sequence[bytes]) -> Iterator[str]:
-    """The weights of the graph that no TOSA program has, in any layout, whole or by groups."""
-    have = {_key(own) for program in tosa for own in tosa_constants(program)}
-    readers = [n for n in graph.graph.nodes if str(n.target).startswith(DEQUANTIZE)]
-    for source in dict.fromkeys(reader.args[0] for reader in readers):
-        if source.op != "get_attr":
-            continue
-        integers = source.meta["value"].numpy()
-        if _key(integers) in have:
-            continue
-        if not {_key(own) for own in np.split(integers, _groups(source))} <= have:
-            yield f"no TOSA program has the integers of {source.name}"
-
-
-def _groups(weights: Node) -> Any:
-    """The groups of the convolution that reads these; TOSA has a convolution for each."""
-    readers = (reader for own in weights.users for reader in own.users)
-    found = (reader for reader in readers if str(reader.target).startswith("aten.conv2d"))
-    return next((reader.args[6] for reader in found if len(reader.args) > 6), 1)
-
-
-def _key(integers: np.ndarray) -> tuple[str, bytes]:
-    return integers.dtype.name, np.sort(integers.ravel()).tobytes()
 
 
 def _compiled_problems(

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from slide_deploy.errors import ArtifactError
 
-__all__ = ["input_count", "run_tosa", "tosa_constants", "tosa_operators"]
+__all__ = [
+    "Rescale",
+    "input_count",
+    "run_tosa",
+    "tosa_constants",
+    "tosa_operators",
+    "tosa_rescales",
+    "tosa_tables",
+]
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """An operator that changes the scale of integers: (x − input_zero) × factors + output_zero,
+    with one factor or one per channel; `name` is that of its output."""
+
+    name: str
+    factors: np.ndarray
+    input_zero: int
+    output_zero: int
 
 
 def run_tosa(program: bytes, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -41,14 +61,48 @@ def tosa_operators(program: bytes) -> list[str]:
 
 def tosa_constants(program: bytes) -> Iterator[np.ndarray]:
     """The constants of a TOSA program in 8 and 32 bits, each in one dimension."""
-    from tosa.DType import DType
-
-    kinds: dict[int, Any] = {DType.INT8: np.int8, DType.INT32: np.int32}
     for block in _blocks(program):
         for tensor in (block.Tensors(number) for number in range(block.TensorsLength())):
-            if tensor.DataLength() and tensor.Type() in kinds:
-                count = int(np.prod(tensor.ShapeAsNumpy())) if tensor.ShapeLength() else 1
-                yield tensor.DataAsNumpy().view(kinds[tensor.Type()])[:count]
+            if tensor.DataLength() and tensor.Type() in _kinds():
+                yield _integers(tensor)
+
+
+def tosa_rescales(program: bytes) -> Iterator[Rescale]:
+    """The operators of a TOSA program that change the scale of integers."""
+    for name, (multipliers, shifts, *zeros) in _operands(program, "RESCALE"):
+        factors = multipliers * 2.0 ** -shifts.astype(np.float64)
+        yield Rescale(name, factors, *(int(zero[0]) for zero in zeros))
+
+
+def tosa_tables(program: bytes) -> Iterator[tuple[str, np.ndarray]]:
+    """The tables of functions in a TOSA program, each by the name of its operator's output."""
+    for name, (table,) in _operands(program, "TABLE"):
+        yield name, table
+
+
+def _operands(program: bytes, kind: str) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Of each operator of a kind: the name of its output, and its constants."""
+    from tosa.Op import Op
+
+    for block in _blocks(program):
+        tensors = {t.Name(): t for t in map(block.Tensors, range(block.TensorsLength()))}
+        for operator in map(block.Operators, range(block.OperatorsLength())):
+            if operator.Op() == getattr(Op, kind):
+                names = [operator.Inputs(number) for number in range(1, operator.InputsLength())]
+                constants = [_integers(tensors[name]) for name in names]
+                yield operator.Outputs(0).decode(), constants
+
+
+def _integers(tensor: Any) -> np.ndarray:
+    count = int(np.prod(tensor.ShapeAsNumpy())) if tensor.ShapeLength() else 1
+    integers: np.ndarray = tensor.DataAsNumpy().view(_kinds()[tensor.Type()])[:count]
+    return integers
+
+
+def _kinds() -> dict[int, Any]:
+    from tosa.DType import DType
+
+    return {DType.INT8: np.int8, DType.INT32: np.int32}
 
 
 def _blocks(program: bytes) -> list[Any]:

@@ -41,9 +41,12 @@ def network():
         def __init__(self) -> None:
             super().__init__()
             self.embed, self.head = nn.Conv2d(3, 8, 4, stride=4), nn.Linear(8, 10)
+            self.norm = nn.BatchNorm2d(8)
+            self.norm.running_mean.uniform_(-0.1, 0.1)
+            self.norm.running_var.uniform_(0.5, 2.0)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = nn.functional.gelu(self.embed(x).flatten(2).transpose(1, 2))
+            x = nn.functional.gelu(self.norm(self.embed(x)).flatten(2).transpose(1, 2))
             return self.head(x.mean(1))
 
     torch.manual_seed(0)
@@ -229,6 +232,9 @@ def damaged(exported, tmp_path: Path, damage: Callable[[Path], None]) -> Path:
         (changed("_weight_ohwi", 1), "no TOSA program has the integers of"),
         (changed("_multipliers", 64), "ethos-u85-256.pte is not what program-0.tosa compiles to"),
         (changed("_output_zp", 8), "ethos-u85-128.pte is not what program-0.tosa compiles to"),
+        (changed("_multipliers", 64), "with a multiplier or zero point that does not follow from"),
+        (changed("_output_zp", 1), "with a multiplier or zero point that does not follow from"),
+        (changed("_table_constant", 1), "1 tables that do not follow from"),
         (stale, "no TOSA program has the integers of"),
         (swap, "ethos-u85-128.pte was not compiled for ethos-u85-128"),
         (truncate, "ethos-u85-256.pte"),
