@@ -147,6 +147,34 @@ def test_an_operator_that_the_npu_lacks_stays_on_the_cpu(calibration, tmp_path: 
     assert (tmp_path / check.path / "program-1.tosa").is_file()
 
 
+@simulated
+def test_the_numbers_of_other_operators_follow_from_their_scales(calibration, tmp_path: Path):
+    """Fused activations, groups, transposed convolutions, comparisons, and a resizing, of which the
+    factors are not known."""
+    import torch
+    from torch import nn
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.groups = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, groups=4)
+            self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.relu6(self.stem(x))
+            x = nn.functional.hardswish(self.groups(nn.functional.avg_pool2d(x, 2)))
+            x = torch.maximum(x, 2 * x - 1) / (x.abs() + 1)
+            x = nn.functional.interpolate(self.up(x), scale_factor=2.0, mode="bilinear")
+            return torch.cat([torch.sigmoid(x), x * 0.1], 1).mean((2, 3))
+
+    torch.manual_seed(0)
+    model = slide_deploy.wrap(Mixed().eval(), [slide_deploy.TensorSpec("x", (1, 3, 32, 32))])
+    options = Options(precision="w8a8", calibration=calibration)
+    [record] = slide_deploy.export(model, "ethos-u", tmp_path, options).artifacts
+    problems = registry.runtime("ethos-u").compiled_problems
+    assert list(problems(tmp_path / record.path)) == []
+
+
 def constant(content: bytearray, ending: str) -> np.ndarray:
     """The bytes of the largest 8-bit constant of a TOSA program with such a name, to be changed; of
     multipliers, which have 32 bits, the lowest bytes."""
