@@ -38,7 +38,7 @@ EXTREMES = ("maximum", "minimum")
 # beside its zero points.
 OTHERS = (
     *("abs", "amax", "avg_pool2d", "cat", "chunk", "clamp", "clone", "constant_pad_nd", "elu"),
-    *("exp", "expand", "flatten", "full", "gelu", "getitem", "hardsigmoid", "hardswish"),
+    *("exp", "expand", "flatten", "full", "gelu", "hardsigmoid", "hardswish"),
     *("hardtanh", "max_pool2d", "mT", "neg", "pad", "permute", "pixel_shuffle", "pow"),
     *("reciprocal", "relu", "reshape", "rsqrt", "sigmoid", "silu", "slice", "slice_copy", "split"),
     *("squeeze", "sum", "tanh", "transpose", "unsqueeze", "_unsafe_view", "view", "view_copy"),
@@ -125,22 +125,28 @@ def _factors_of(node: Node) -> Iterator[tuple[tuple[int, int], np.ndarray | None
     """Of inputs to the scale in which the operator works, and of its result to the output's."""
     name = _name(node)
     inputs = [_scale_and_zero(own) for own in _given(node) if _converts(own)]
+    works = _working_scales(name, [own for own, _ in inputs])
+    for own, own_zero in inputs:
+        yield (own_zero, 0), np.ones(1)
+        if name in (*SUMS, *EXTREMES):
+            yield (own_zero, 0), own / works[0]
     for scale, zero in map(_scale_and_zero, _quantizers(node)):
-        works = [own for own, _ in inputs]
-        if name in PRODUCTS and len(inputs) > 1:
-            works = [inputs[0][0] * inputs[1][0]]
-        elif name in SUMS and len(inputs) > 1:
-            works = [2 * np.max(works, axis=0) * 2.0**-BITS_OF_SUMS]
-        elif name in EXTREMES:
-            works = [np.min(works, axis=0)]
-        yield from (((0, zero), work / scale) for work in (scale, *works))
+        yield (0, zero), np.ones(1)
+        yield from (((0, zero), work / scale) for work in works)
         for own, own_zero in inputs:
             yield (own_zero, zero), own / scale
-            yield from (((own_zero, 0), own / work) for work in (own, *works) if own.size == 1)
-        if name not in (*PRODUCTS, *SUMS, *EXTREMES, *OTHERS):
-            yield from (
-                (zeros, None) for _, own in inputs for zeros in ((own, 0), (0, zero), (0, 0))
-            )
+            if name not in (*PRODUCTS, *SUMS, *EXTREMES, *OTHERS):
+                yield from ((zeros, None) for zeros in ((own_zero, 0), (0, zero), (0, 0)))
+
+
+def _working_scales(name: str, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    if name in PRODUCTS and len(inputs) > 1:
+        return [inputs[0] * inputs[1]]
+    if name in SUMS and inputs:
+        return [2 * np.max(inputs, axis=0) * 2.0**-BITS_OF_SUMS]
+    if name in EXTREMES and inputs:
+        return [np.min(inputs, axis=0)]
+    return list(inputs)
 
 
 def _expected_tables(node: Node) -> Iterator[np.ndarray]:
@@ -161,7 +167,7 @@ def _expected_tables(node: Node) -> Iterator[np.ndarray]:
     for own in _quantizers(node):
         scale, zero, low, high = own.args[1:5]
         integers = torch.clamp(torch.round(made / scale) + zero, low, high)
-        yield integers.numpy().astype(np.int8)
+        yield torch.nan_to_num(integers).numpy().astype(np.int8)
 
 
 def _converts(node: Node) -> bool:
