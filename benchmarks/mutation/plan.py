@@ -59,6 +59,10 @@ QUANTIZED = (
 )
 
 
+# A small model of each family, for the target that takes minutes to lower a trained one.
+SMALL = tuple(replace(draw(seed), dynamic=False, lowering="auto") for seed in range(5))
+
+
 @dataclass(frozen=True)
 class Plan:
     """`sites` mutations of each kind and model, more of the subtle ones; `half_sites` of float16
@@ -79,6 +83,10 @@ class Plan:
     quantized: tuple[tuple[str, str], ...] = QUANTIZED
     benches: tuple[Path, ...] = BENCHES
     trained: tuple[Path, ...] = DIGITS
+
+    def quantized_models(self, target: str) -> tuple[Path | Draw, ...]:
+        """The models whose quantized artifacts for a target are broken."""
+        return SMALL if target == "ethos-u" else self.trained
 
 
 def counts(sites: int) -> Mapping[str, int]:

@@ -88,16 +88,13 @@ def run(plan: Plan, folder: Path, progress: Progress) -> Results:
 
 def run_quantized(plan: Plan, folder: Path, progress: Progress) -> tuple[Outcome, ...]:
     """Break the quantized artifacts of the plan alone."""
-    targets: dict[str, tuple[str, ...]] = {}
+    targets: dict[Subject, tuple[str, ...]] = {}
     for target in dict.fromkeys(target for target, _ in plan.quantized):
-        precision = registry.exporter(target).quantized_from
-        targets[precision] = (*targets.get(precision, ()), target)
+        for origin in plan.quantized_models(target):
+            subject = Subject(origin, folder, registry.exporter(target).quantized_from)
+            targets[subject] = (*targets.get(subject, ()), target)
     with _pool(plan.jobs) as pool:
-        made = [
-            pool.submit(tasks.prepare, Subject(path, folder, precision), own)
-            for path in plan.trained
-            for precision, own in targets.items()
-        ]
+        made = [pool.submit(tasks.prepare, subject, own) for subject, own in targets.items()]
         _wait(made, "clean artifacts", progress)
         every = _quantized(pool, plan, folder)
         _wait(list(every), "quantized artifacts", progress)
@@ -107,9 +104,9 @@ def run_quantized(plan: Plan, folder: Path, progress: Progress) -> tuple[Outcome
 def _quantized(pool: ProcessPoolExecutor, plan: Plan, folder: Path) -> list[Future[list[Outcome]]]:
     """The tasks that break quantized artifacts."""
     return [
-        pool.submit(tasks.quantized, Subject(path, folder), plan, target, precision)
-        for path in (plan.trained if plan.quantized_sites else ())
-        for target, precision in plan.quantized
+        pool.submit(tasks.quantized, Subject(origin, folder), plan, target, precision)
+        for target, precision in (plan.quantized if plan.quantized_sites else ())
+        for origin in plan.quantized_models(target)
     ]
 
 
