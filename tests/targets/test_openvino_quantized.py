@@ -109,6 +109,33 @@ def test_weights_of_any_size_are_the_nearest_integers(
     assert np.isfinite(found).all()
 
 
+def in_groups(x: Any, size: float) -> Any:
+    weights = ops.constant(size * normal(2, 4, 2, 3, 3))
+    return ops.group_convolution(x, weights, [1, 1], [1, 1], [1, 1], [1, 1])
+
+
+def by_a_matrix(x: Any, size: float) -> Any:
+    return ops.matmul(x, ops.constant(size * normal(5, 8)), False, True)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-9], ids=str)
+@pytest.mark.parametrize("product", [in_groups, by_a_matrix])
+def test_small_weights_of_other_products_are_the_nearest_integers(
+    tmp_path: Path, product: Callable[[Any, float], Any], size: float
+) -> None:
+    x = ops.parameter([1, 4, 8, 8], np.float32, name="x")
+    model = openvino.Model([product(x, size)], [x], "small")
+    model.inputs[0].get_tensor().set_names({"x"})
+    model.outputs[0].get_tensor().set_names({"y"})
+    (folder := tmp_path / "float").mkdir()
+    openvino.save_model(model, folder / "small.xml", compress_to_fp16=False)
+    artifact = tmp_path / "small"
+    quantize(folder, artifact, Calibration(RUNS, ABOUT), Options("w8"))
+    assert problems(artifact, folder, tmp_path / "restored") == []
+    for made, wanted in zip(outputs(artifact), outputs(folder), strict=True):
+        assert 0 < np.abs(made - wanted).max() < 0.02 * np.abs(wanted).max()
+
+
 @pytest.mark.parametrize(
     ("precision", "types"), [("w8a8", ("int8", "int8")), ("w8", ("int8", "float32"))]
 )
