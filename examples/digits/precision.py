@@ -92,10 +92,9 @@ def main() -> int:
         if not given.models or path.stem.removesuffix("_digits") in given.models
     ]
     rows = [row for path in paths for row in _rows(path, given.targets, own)]
-    table = Table(*COLUMNS, title="digits, at each precision", title_justify="left")
-    for row in rows:
-        table.add_row(*row.cells)
-    Console(width=160).print(table)
+    _print(COLUMNS, [row.cells for row in rows], "digits, at each precision")
+    if estimates := [cells for row in rows for cells in row.estimates]:
+        _print(ESTIMATES, estimates, "the compiler's estimates")
     _plot(rows, OUTPUT / "precision.png")
     if given.document:
         _write(rows, given.document, given.section)
@@ -120,6 +119,13 @@ def _rows(path: Path, targets: Sequence[str], own: Mapping[str, str]) -> Iterato
             found = slide_deploy.evaluate(folder / check.path, data, model=model)
             print(f"{model.name}: {target} at {precision} {check.verdict}", flush=True)
             yield Row(model.name.removesuffix("_digits"), check, found.artifacts[0])
+
+
+def _print(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    table = Table(*columns, title=title, title_justify="left")
+    for cells in rows:
+        table.add_row(*cells)
+    Console(width=160).print(table)
 
 
 def _plot(rows: list[Row], path: Path) -> None:
