@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from slide_deploy.errors import UsageError
 from slide_deploy.loading.loader import Model
 from slide_deploy.packaging.classifier import Conclusion
+from slide_deploy.packaging.contents import conclusion_in, labels_in, preprocessing_in
 from slide_deploy.packaging.labels import read_labels
 from slide_deploy.packaging.pictures import for_pictures
 from slide_deploy.packaging.preprocessing import (
@@ -16,7 +18,7 @@ from slide_deploy.packaging.preprocessing import (
     named_preprocessing,
 )
 
-__all__ = ["taking", "with_classifier", "with_labels", "with_preprocessing"]
+__all__ = ["packaged_as", "taking", "with_classifier", "with_labels", "with_preprocessing"]
 
 AUTO, NONE = "auto", "none"
 
@@ -65,6 +67,16 @@ def _classes(model: Model, option: str) -> int:
             f"{model.name} has no output with one score for each class", f"omit {option}"
         )
     return int(model.outputs[0].shape[1])
+
+
+def packaged_as(model: Model, metadata: Mapping[str, str]) -> Model:
+    """The model as the reference of an artifact with this metadata, which tells what it contains
+    beside the model; raises ArtifactError if it cannot be read."""
+    return replace(
+        taking(model, preprocessing_in(metadata)),
+        labels=labels_in(metadata) or model.labels,
+        conclusion=conclusion_in(metadata),
+    )
 
 
 def taking(model: Model, way: Preprocessing | None) -> Model:

@@ -10,6 +10,7 @@ from pathlib import Path
 from slide_deploy import registry
 from slide_deploy.errors import UsageError
 from slide_deploy.loading.loader import Model
+from slide_deploy.loading.packaging import packaged_as
 from slide_deploy.parity.block_trace import VANISHED, BlockError
 from slide_deploy.pipeline.reference import calibration_set, reference_of
 from slide_deploy.quantization.calibration import SYNTHETIC
@@ -69,6 +70,7 @@ def block_losses(
     target = registry.recognise(artifact).target
     progress(f"reading {artifact.name}")
     about = read_artifact(target, artifact, {})
+    model = packaged_as(model, about.metadata)
     samples = calibration_set(model, calibration or SYNTHETIC)
     assert samples is not None
     runs = samples.runs(axes_of(about.inputs, artifact.name).batch)[:RUNS]

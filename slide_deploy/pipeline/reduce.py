@@ -12,6 +12,7 @@ from slide_deploy.artifacts.golden import save_golden
 from slide_deploy.artifacts.prepare import source_of
 from slide_deploy.errors import UsageError
 from slide_deploy.loading.loader import Model
+from slide_deploy.loading.packaging import packaged_as
 from slide_deploy.parity.expectation import Expectation, Noise
 from slide_deploy.parity.metrics import noise_floor, noise_rms
 from slide_deploy.parity.probes import source
@@ -70,6 +71,7 @@ def reduce(artifact: Path, model: Model, output: Path, *, progress: Progress = s
             f"{artifact.name} is no float32 artifact", "debug precision shows where it loses most"
         )
     axes = axes_of(about.inputs, artifact.name)
+    model = packaged_as(model, about.metadata)
     expected = reference_of(model, progress).expect(axes, Precision.FLOAT32)
     runs = [dict(e.inputs) for e in expected if source(e.probe) == e.probe][:RUNS]
     with tempfile.TemporaryDirectory(prefix="slide-deploy-") as folder:

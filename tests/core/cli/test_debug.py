@@ -29,8 +29,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, make_model, training_co
 
 @pytest.fixture(scope="module")
 def broken(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ONNX file with one block's weights 1 % off."""
-    model = slide_deploy.load(checkpoint)
+    """An ONNX file that takes pictures and gives probabilities, one block's weights 1 % off."""
+    model = slide_deploy.with_preprocessing(slide_deploy.load(checkpoint), "imagenet")
+    model = slide_deploy.with_classifier(model)
     with torch.no_grad():
         model.module.get_submodule(WRONG).fc1.weight.mul_(1.01)
     folder = tmp_path_factory.mktemp("broken")
