@@ -80,7 +80,7 @@ checkpoint-kinds: setup ## Write the table of docs/checkpoints.md from the tests
 mutation: setup ## Break artifacts on purpose and write docs/mutation.md (more than half an hour).
 	$(BIN)/python -m benchmarks.mutation --document docs/mutation.md
 
-mutation-ethos-u: $(ETHOS)/.installed ## The column of Ethos-U in docs/mutation.md (an hour).
+mutation-ethos-u: $(ETHOS)/.installed ## Write the column of Ethos-U in docs/mutation.md (an hour).
 	$(ETHOS)/bin/python -m benchmarks.mutation --only-quantized --targets ethos-u --document docs/mutation.md
 
 conformance: setup ## Run Apple's own tests on the Core ML interpreter (under 15 minutes).

@@ -23,21 +23,22 @@ __all__ = ["EXPORTER"]
 
 def write(capture: Capture, path: Path, options: Options) -> None:
     """Write the folder `path` with the float32 graph; UsageError where a shape is free."""
-    from torchao.quantization.pt2e.utils import _fuse_conv_bn_
-
     if any(isinstance(size, str) for spec in capture.inputs for size in spec.shape):
         raise UsageError("Vela needs fixed shapes", "omit --dynamic, or use --batch")
     if any(spec.dtype != "float32" for spec in capture.inputs):
         raise UsageError(
             "Ethos-U takes the normalised input of the model, not pictures", "omit --preprocess"
         )
+    from torchao.quantization.pt2e.utils import _fuse_conv_bn_
+
     specs = {
         "inputs": json.dumps([asdict(spec) for spec in capture.inputs]),
         "outputs": json.dumps([asdict(spec) for spec in capture.outputs]),
     }
     path.mkdir()
     module = capture.program.module(check_guards=False)
-    _fuse_conv_bn_(module)  # Arm's quantizer does, and would compare other weights
+    # As the quantizer would: verification compares its weights with those written here.
+    _fuse_conv_bn_(module)
     save_graph(module, path / GRAPH, {**capture.metadata, **specs})
 
 

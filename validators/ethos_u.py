@@ -20,7 +20,7 @@ from slide_deploy.ethos_u.tosa import tosa_operators
 from slide_deploy.protocols import Arrays, Estimate, Runtime, Session
 from slide_deploy.types import Fidelity, TensorSpec
 from slide_deploy.validators._quantized.ethos_u import is_quantized, take_apart
-from slide_deploy.validators._quantized.ethos_u_program import other_numbers
+from slide_deploy.validators._quantized.ethos_u_program import missing_integers, other_numbers
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -91,8 +91,10 @@ def compiled_problems(path: Path) -> Iterator[str]:
     for device, program in programs.items():
         tosa = files.tosa_programs(path, len(program.delegates))
         if device is devices[0]:
-            graph, whole = load_graph(path / GRAPH), not _on_cpu_kernels(program)
-            yield from other_numbers(graph, tosa, whole=whole)
+            graph = load_graph(path / GRAPH)
+            if not _on_cpu_kernels(program):
+                yield from missing_integers(graph, tosa)
+            yield from other_numbers(graph, tosa)
         yield from _compiled_problems(path, device, program, tosa)
         if program.around != programs[devices[0]].around:
             yield f"{device.name}.pte is another program than {devices[0].name}.pte"

@@ -96,7 +96,7 @@ def main() -> int:
 
 
 def _installed(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Those whose target runs in this environment; it names the others."""
+    """Those whose target runs in this environment; prints the others."""
     for target, precision in pairs:
         if missing := registry.missing_packages(registry.runtime(target).packages):
             print(f"{target} {precision} is left out: {', '.join(missing)} is not installed")

@@ -149,9 +149,10 @@ do to the outputs ([how](precision.md#verdict)). "–": the artifact has no such
 is of artifacts without an error, for each model with two calibration sets. Scales in float16 (Core
 ML, OpenVINO's `w8`) are rounded, so that a weight half way between two integers, to within this
 rounding, may have either. Hexagon's context binaries are compiled again from the broken file, so
-that they belong to it, except in the rows of binaries. For Ethos-U that takes minutes each: there
-the models are small drawn ones of each family, and the numbers alone are judged, except in the rows
-of binaries and programs. `make mutation-ethos-u` writes that column, in an environment of its own.
+that they belong to it, except in the rows of binaries. For Ethos-U, to compile takes minutes. Its
+models are therefore small ones, drawn at random, one of each family, and their programs are not
+compiled again: the numbers alone are judged, except in the rows of binaries and programs. `make
+mutation-ethos-u` writes that column, in an environment of its own.
 
 {table}"""
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.mutation.bench import Bench
 from benchmarks.mutation.outcome import Outcome, Route, Status
+from benchmarks.mutation.plan import SLOWLY_COMPILED
 from benchmarks.mutation.quantized_edits import EDITS, Edit, NoSite
 from benchmarks.mutation.quantized_files import READERS
 from slide_deploy import hexagon, registry
@@ -32,9 +33,6 @@ BINARIES = ("binary of another export", "binary of another SoC", "truncated bina
 PROGRAM = "program and binary of another export"
 OTHER_SOC = "SM8750"
 NPUS = ("ethos-u85-256", "ethos-u85-128")
-
-# Lowering takes minutes: after an edit of the numbers, they alone are judged, not the programs.
-SLOWLY_COMPILED = ("ethos-u",)
 
 Files = Mapping[Path, bytes]
 
@@ -75,6 +73,8 @@ def break_quantized(
 
 
 def _edited(sound: _Sound, sites: int, rng: random.Random) -> Iterator[Outcome]:
+    # Otherwise the numbers alone are judged: the programs are not compiled again.
+    compiled = sound.target not in SLOWLY_COMPILED
     for kind, edit in EDITS.items():
         for _ in range(sites):
             broken = sound.path.with_name(f"broken-{sound.path.name}")
@@ -82,7 +82,6 @@ def _edited(sound: _Sound, sites: int, rng: random.Random) -> Iterator[Outcome]:
                 site = _edit(sound, edit, broken, rng)
             except NoSite:
                 continue
-            compiled = sound.target not in SLOWLY_COMPILED
             yield _judged(sound, kind, broken, site, compiled=compiled)
             shutil.rmtree(broken) if broken.is_dir() else broken.unlink()
 

@@ -12,11 +12,11 @@ import numpy as np
 from slide_deploy import hexagon
 from slide_deploy.ethos_u.files import GRAPH
 from slide_deploy.ethos_u.graph import (
-    DEQUANTIZE,
     QUANTIZE,
-    constant,
+    converts,
     load_graph,
     metadata_of,
+    numbers,
     save_graph,
 )
 
@@ -227,15 +227,15 @@ def _read_ethos_u(path: Path) -> tuple[Values, Write]:
     values: Values = {}
     readers: dict[str, list[Any]] = {}
     for node in graph.graph.nodes:
-        if not str(node.target).startswith((QUANTIZE, DEQUANTIZE)):
+        if not converts(node):
             continue
         source = node if str(node.target) == QUANTIZE else node.args[0]
         name = source.name
         if source.op == "get_attr":
-            values[f"{name}_quantized"] = integers = constant(graph, source).numpy()
+            values[f"{name}_quantized"] = integers = numbers(source)
             name = f"{name}_quantized" if integers.dtype == np.int32 else name
         readers.setdefault(name, []).append(node)
-        values |= {f"{name}_{end}": value for end, value in _how_quantized(graph, node)}
+        values |= {f"{name}_{end}": value for end, value in _how_quantized(node)}
 
     def write(changed: Mapping[str, np.ndarray], broken: Path) -> None:
         for name, nodes in readers.items():
@@ -248,12 +248,10 @@ def _read_ethos_u(path: Path) -> tuple[Values, Write]:
     return values, write
 
 
-def _how_quantized(graph: Any, node: Any) -> Iterator[tuple[str, np.ndarray]]:
+def _how_quantized(node: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Scale, zero point and, of channels, the axis of a node that quantizes or dequantizes."""
     given = node.args[1 : 4 if "per_channel" in str(node.target) else 3]
-    for end, value in zip(ENDS, given, strict=False):
-        of_channels = hasattr(value, "op")
-        yield end, constant(graph, value).numpy() if of_channels else np.atleast_1d(value)
+    return zip(ENDS, map(numbers, given), strict=False)
 
 
 def _set_argument(graph: Any, nodes: Iterable[Any], place: int, value: np.ndarray) -> None:

@@ -92,12 +92,14 @@ def main() -> int:
         if not given.models or path.stem.removesuffix("_digits") in given.models
     ]
     rows = [row for path in paths for row in _rows(path, given.targets, own)]
-    _print(COLUMNS, [row.cells for row in rows], "digits, at each precision")
+    tables = {"digits, at each precision": (COLUMNS, [row.cells for row in rows])}
     if estimates := [cells for row in rows for cells in row.estimates]:
-        _print(ESTIMATES, estimates, "the compiler's estimates")
+        tables["the compiler's estimates"] = (ESTIMATES, estimates)
+    for title, (columns, cells) in tables.items():
+        _print(columns, cells, title)
     _plot(rows, OUTPUT / "precision.png")
     if given.document:
-        _write(rows, given.document, given.section)
+        _write([_markdown(*table) for table in tables.values()], given.document, given.section)
     print(f"Artifacts, reports and precision.png are in {OUTPUT}/")
     return 0 if all(row.check.verdict == "pass" for row in rows) else 1
 
@@ -145,10 +147,7 @@ def _plot(rows: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _write(rows: list[Row], path: Path, section: str) -> None:
-    tables = [_markdown(COLUMNS, [row.cells for row in rows])]
-    if estimates := [cells for row in rows for cells in row.estimates]:
-        tables.append(_markdown(ESTIMATES, estimates))
+def _write(tables: Sequence[str], path: Path, section: str) -> None:
     begin, end = BEGIN.format(section), END.format(section)
     before, _, rest = path.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(end)[2]

@@ -25,10 +25,13 @@ __all__ = [
     "QUANTIZE",
     "block_of",
     "constant",
+    "converts",
     "example",
     "interface_of",
     "load_graph",
     "metadata_of",
+    "numbers",
+    "packet_of",
     "save_graph",
     "specs_of",
     "tensors",
@@ -134,6 +137,22 @@ def constant(module: GraphModule, node: Node) -> Tensor:
     for part in str(node.target).split("."):
         value = getattr(value, part)
     return value  # type: ignore[no-any-return]
+
+
+def converts(node: Node) -> bool:
+    """Whether a node quantizes or dequantizes."""
+    return str(node.target).startswith((QUANTIZE, DEQUANTIZE))
+
+
+def packet_of(node: Node) -> str:
+    """The name of a node's operator without namespace and overload, such as "view"."""
+    name: str = getattr(node.target, "__name__", "")
+    return name if name == ITEM else str(node.target).partition(".")[2].partition(".")[0]
+
+
+def numbers(value: Any) -> np.ndarray:
+    """A number, or the constant that a node of a loaded graph stands for."""
+    return np.atleast_1d(value.meta["value"].numpy() if hasattr(value, "meta") else value)
 
 
 def _described(node: Node) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,7 @@ def _integers(tensor: Any) -> np.ndarray:
     return integers
 
 
+@cache
 def _kinds() -> dict[int, Any]:
     from tosa.DType import DType
 

@@ -18,7 +18,14 @@ from slide_deploy.packaging.preprocessing import (
     named_preprocessing,
 )
 
-__all__ = ["packaged_as", "taking", "with_classifier", "with_labels", "with_preprocessing"]
+__all__ = [
+    "containing",
+    "packaged_as",
+    "taking",
+    "with_classifier",
+    "with_labels",
+    "with_preprocessing",
+]
 
 AUTO, NONE = "auto", "none"
 
@@ -72,11 +79,17 @@ def _classes(model: Model, option: str) -> int:
 def packaged_as(model: Model, metadata: Mapping[str, str]) -> Model:
     """The model as the reference of an artifact with this metadata, which tells what it contains
     beside the model; raises ArtifactError if it cannot be read."""
-    return replace(
-        taking(model, preprocessing_in(metadata)),
-        labels=labels_in(metadata) or model.labels,
-        conclusion=conclusion_in(metadata),
-    )
+    way, labels = preprocessing_in(metadata), labels_in(metadata) or ()
+    return containing(model, way, labels, conclusion_in(metadata))
+
+
+def containing(
+    model: Model, way: Preprocessing | None, labels: tuple[str, ...], conclusion: Conclusion
+) -> Model:
+    """The model as the reference of artifacts that contain this beside it. Labels that the model
+    was given stay, to be compared with those of the artifact."""
+    own = taking(model, way)
+    return replace(own, labels=model.labels or labels or None, conclusion=conclusion)
 
 
 def taking(model: Model, way: Preprocessing | None) -> Model:

@@ -14,7 +14,7 @@ from slide_deploy.artifacts.prepare import preparer
 from slide_deploy.artifacts.write import write_artifact
 from slide_deploy.errors import UsageError
 from slide_deploy.loading.loader import Model
-from slide_deploy.loading.packaging import taking
+from slide_deploy.loading.packaging import containing
 from slide_deploy.lowering.selection import AUTO
 from slide_deploy.packaging.classifier import Conclusion
 from slide_deploy.packaging.preprocessing import Preprocessing
@@ -62,9 +62,7 @@ def verify(
     def model_for(
         way: Preprocessing | None, labels: tuple[str, ...], conclusion: Conclusion
     ) -> tuple[Model, Reference, CalibrationSet | None]:
-        # Labels that the model was given stay, to be compared with those of the artifact.
-        own = taking(model, way)
-        own = replace(own, labels=model.labels or labels or None, conclusion=conclusion)
+        own = containing(model, way, labels, conclusion)
         samples = calibration_set(own, calibration)
         return own, reference_of(own, progress, images, samples, seed=seed), samples
 

@@ -17,9 +17,12 @@ from slide_deploy.ethos_u.graph import (
     DEQUANTIZE,
     QUANTIZE,
     constant,
+    converts,
     example,
     interface_of,
     load_graph,
+    numbers,
+    packet_of,
     save_graph,
     specs_of,
     tensors,
@@ -133,8 +136,8 @@ def _weights(node: Node, graph: GraphModule, weights: np.ndarray) -> QuantizedTe
         kind=integers.dtype.name,
         low=int(low),
         high=int(high),
-        scale=_numbers(scale),
-        zero_point=_numbers(zero_point),
+        scale=numbers(scale),
+        zero_point=numbers(zero_point),
         axis=int(axis[0]) if channels else 0,
         integers=integers,
         weights=weights,
@@ -145,7 +148,7 @@ def _weights(node: Node, graph: GraphModule, weights: np.ndarray) -> QuantizedTe
 def _product(bias: Node) -> np.ndarray:
     """The product of the scales of what the operator of a bias multiplies."""
     value, weights = next(iter(bias.users)).args[:2]
-    return np.asarray(_numbers(value.args[1]) * _numbers(weights.args[1]))
+    return np.asarray(numbers(value.args[1]) * numbers(weights.args[1]))
 
 
 def _activation(node: Node) -> QuantizedTensor:
@@ -155,20 +158,15 @@ def _activation(node: Node) -> QuantizedTensor:
         kind=str(kind).removeprefix("torch."),
         low=int(low),
         high=int(high),
-        scale=_numbers(scale),
-        zero_point=_numbers(zero_point),
+        scale=numbers(scale),
+        zero_point=numbers(zero_point),
     )
-
-
-def _numbers(value: Any) -> np.ndarray:
-    """A number, or the constant that a node stands for."""
-    return np.atleast_1d(value.meta["value"].numpy() if hasattr(value, "meta") else value)
 
 
 def _source(node: Node) -> Node:
     """What a quantizing node quantizes, without the quantization of that."""
     found = node.args[0]
-    while str(found.target) == QUANTIZE or str(found.target).startswith(DEQUANTIZE):
+    while converts(found):
         found = found.args[0]
     return found
 
@@ -191,18 +189,12 @@ def _groups(quantizers: list[Node]) -> list[list[Node]]:
 
 def _moved_from(node: Node) -> Iterator[Node]:
     """The quantizing nodes whose values a node moves."""
-    if _packet(node) in MOVING:
+    if packet_of(node) in MOVING:
         for taken in node.all_input_nodes:
             if str(taken.target).startswith(DEQUANTIZE):
                 yield taken.args[0]
             else:
                 yield from _moved_from(taken)
-
-
-def _packet(node: Node) -> str:
-    """The name of a node's operator, such as "view"."""
-    name = getattr(node.target, "__name__", "")
-    return name if name == "getitem" else str(node.target).partition(".")[2].partition(".")[0]
 
 
 def _without_quantization(graph: GraphModule, weights: Mapping[Node, np.ndarray]) -> GraphModule:
@@ -214,7 +206,7 @@ def _without_quantization(graph: GraphModule, weights: Mapping[Node, np.ndarray]
             name = node.args[0].target
             setattr(graph, name, torch.from_numpy(weights[node].copy()))
             node.replace_all_uses_with(node.args[0])
-        elif str(node.target) == QUANTIZE or str(node.target).startswith(DEQUANTIZE):
+        elif converts(node):
             node.replace_all_uses_with(node.args[0])
     graph.graph.eliminate_dead_code()
     graph.recompile()

@@ -1,9 +1,9 @@
 """Whether the numbers of TOSA programs follow from the quantized graph: integers of weights,
 multipliers, zero points and tables.
 
-A TOSA program computes with integers, and changes their scale by multipliers of 31 bits. Of each
-operator of the graph the scales and zero points of inputs and output are known, and by them these
-numbers. They are compared as sets: which operator of a program has them shows in its outputs.
+A TOSA program computes with integers, and changes their scale by multipliers of 31 bits. These
+follow from the scales and zero points of the inputs and the output of each operator in the graph.
+Where in a program a number stands is not compared: a wrong place shows in the outputs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slide_deploy.ethos_u.files import GRAPH
-from slide_deploy.ethos_u.graph import DEQUANTIZE, QUANTIZE
+from slide_deploy.ethos_u.graph import DEQUANTIZE, QUANTIZE, converts, numbers, packet_of
 from slide_deploy.ethos_u.tosa import Rescale, tosa_constants, tosa_rescales, tosa_tables
 
 if TYPE_CHECKING:
@@ -22,20 +22,21 @@ if TYPE_CHECKING:
 
     Node = Any  # arguments of torch.fx.Node have a type too wide to be of use
 
-__all__ = ["other_numbers"]
+__all__ = ["missing_integers", "other_numbers"]
 
-# What a multiplier of 31 bits may be off, of itself.
+# The relative error of a factor that is rounded to a multiplier of 31 bits.
 ROUNDING = 2.0**-30
 
-# Sums are made of inputs in one scale, of twice the coarser input, with as many bits below it.
+# Before a sum, the inputs are brought to one scale: twice the coarser one's, divided by two to the
+# power of this.
 BITS_OF_SUMS = 20
 
 PRODUCTS = ("addmm", "bmm", "conv2d", "conv_transpose2d", "linear", "matmul", "mul")
 SUMS = ("add", "sub")
 EXTREMES = ("maximum", "minimum")
 
-# They work in the scale of an input, or look up a table. Any other operator may have any factor
-# beside its zero points.
+# They work in the scale of an input, or look up a table. An operator in none of these lists may
+# have any factor, with its own zero points.
 OTHERS = (
     *("abs", "amax", "avg_pool2d", "cat", "chunk", "clamp", "clone", "constant_pad_nd", "elu"),
     *("exp", "expand", "flatten", "full", "gelu", "hardsigmoid", "hardswish"),
@@ -44,18 +45,15 @@ OTHERS = (
     *("squeeze", "sum", "tanh", "transpose", "unsqueeze", "_unsafe_view", "view", "view_copy"),
 )
 
-# Factors by the zero points that are subtracted before and added after; None stands for any.
-Factors = dict[tuple[int, int], list[np.ndarray | None]]
+# Factors, by the zero points that are subtracted before and added after, and by their bytes; None
+# stands for any.
+Factors = dict[tuple[int, int], dict[bytes, np.ndarray | None]]
 
 
-def other_numbers(
-    graph: GraphModule, programs: Sequence[bytes], *, whole: bool = True
-) -> Iterator[str]:
-    """What is wrong with the numbers of TOSA programs: the weights of the graph that none of them
-    has, if they are the `whole` of it, and of each program what does not follow from the graph."""
-    if whole:
-        yield from _missing_integers(graph, programs)
-    nodes = [n for n in graph.graph.nodes if n.op == "call_function" and not _converts(n)]
+def other_numbers(graph: GraphModule, programs: Sequence[bytes]) -> Iterator[str]:
+    """The multipliers, zero points and tables of TOSA programs that do not follow from the graph:
+    a sentence for each program and kind."""
+    nodes = [n for n in graph.graph.nodes if n.op == "call_function" and not converts(n)]
     expected = _expected_factors(nodes)
     tables = {table.tobytes() for node in nodes for table in _expected_tables(node)}
     for number, program in enumerate(programs):
@@ -73,7 +71,7 @@ def other_numbers(
             )
 
 
-def _missing_integers(graph: GraphModule, programs: Sequence[bytes]) -> Iterator[str]:
+def missing_integers(graph: GraphModule, programs: Sequence[bytes]) -> Iterator[str]:
     """The weights of the graph that no TOSA program has, in any layout, whole or by groups."""
     have = {_key(own) for program in programs for own in tosa_constants(program)}
     readers = [n for n in graph.graph.nodes if str(n.target).startswith(DEQUANTIZE)]
@@ -107,7 +105,7 @@ def _follows(rescale: Rescale, expected: Factors) -> bool:
             one.size % count == 0
             and np.isclose(one.reshape(-1, count), own, rtol=ROUNDING, atol=0).all(1).any()
         )
-        for one in expected.get((rescale.input_zero, rescale.output_zero), ())
+        for one in expected.get((rescale.input_zero, rescale.output_zero), {}).values()
     )
 
 
@@ -115,16 +113,16 @@ def _expected_factors(nodes: Sequence[Node]) -> Factors:
     found: Factors = {}
     for node in nodes:
         for zeros, factors in _factors_of(node):
-            own = found.setdefault(zeros, [])
-            if not any(np.array_equal(factors, other) for other in own):  # type: ignore[arg-type]
-                own.append(factors)
+            key = b"" if factors is None else factors.tobytes()
+            found.setdefault(zeros, {})[key] = factors
     return found
 
 
 def _factors_of(node: Node) -> Iterator[tuple[tuple[int, int], np.ndarray | None]]:
-    """Of inputs to the scale in which the operator works, and of its result to the output's."""
-    name = _name(node)
-    inputs = [_scale_and_zero(own) for own in _given(node) if _converts(own)]
+    """The factors that bring inputs to the scale in which the operator works, and its result to the
+    scale of its output."""
+    name = packet_of(node)
+    inputs = [_scale_and_zero(own) for own in _given(node) if converts(own)]
     works = _working_scales(name, [own for own, _ in inputs])
     for own, own_zero in inputs:
         yield (own_zero, 0), np.ones(1)
@@ -153,7 +151,7 @@ def _expected_tables(node: Node) -> Iterator[np.ndarray]:
     """The outputs of a function of one input, for each integer of 8 bits."""
     import torch
 
-    inputs = [own for own in _given(node) if _converts(own)]
+    inputs = [own for own in _given(node) if converts(own)]
     if len(inputs) != 1:
         return
     scale, zero, low, high = inputs[0].args[1:5]
@@ -170,22 +168,13 @@ def _expected_tables(node: Node) -> Iterator[np.ndarray]:
         yield torch.nan_to_num(integers).numpy().astype(np.int8)
 
 
-def _converts(node: Node) -> bool:
-    return str(node.target).startswith((QUANTIZE, DEQUANTIZE))
-
-
 def _quantizers(node: Node) -> Iterator[Node]:
     """The nodes that quantize what an operator makes, also behind an activation in it."""
     for own in node.users:
         if str(own.target) == QUANTIZE:
             yield own
-        elif own.op == "call_function" and not _converts(own):
+        elif own.op == "call_function" and not converts(own):
             yield from _quantizers(own)
-
-
-def _name(node: Node) -> str:
-    """The name of a node's operator, such as "conv2d"."""
-    return str(node.target).partition(".")[2].partition(".")[0]
 
 
 def _given(node: Node) -> Iterator[Node]:
@@ -199,8 +188,5 @@ def _given(node: Node) -> Iterator[Node]:
 
 def _scale_and_zero(node: Node) -> tuple[np.ndarray, int]:
     """Of channels, all scales, and the zero point of the first."""
-    scale, zero = (
-        np.atleast_1d(value.meta["value"].numpy() if hasattr(value, "op") else value)
-        for value in node.args[1:3]
-    )
+    scale, zero = map(numbers, node.args[1:3])
     return scale.astype(np.float64), int(zero[0])
